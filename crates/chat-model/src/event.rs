@@ -1,0 +1,229 @@
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::{ChannelId, Epoch, MESSAGE_TYPE, NewMessage, Position, Sender, Seq, format_timestamp};
+
+/// A message that has its place in a log, about to be written down.
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'a> {
+    /// The channel.
+    pub channel: ChannelId,
+    /// The epoch of the channel's log.
+    pub epoch: Epoch,
+    /// Its number in the channel.
+    pub seq: Seq,
+    /// The sender's identifier, or a UUIDv7 of the service's.
+    pub id: Uuid,
+    /// When it was stored, in milliseconds since 1970.
+    pub at: u64,
+    /// What was said.
+    pub message: &'a NewMessage,
+}
+
+/// The fields in the order of the wire.
+#[derive(Serialize)]
+struct Fields<'a> {
+    channel: ChannelId,
+    epoch: Epoch,
+    seq: Seq,
+    id: Uuid,
+    at: &'a str,
+    #[serde(rename = "type")]
+    event_type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<&'a Sender>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
+}
+
+impl Event<'_> {
+    /// The event as one line of JSON without its end: the bytes that are stored, answered,
+    /// published and streamed, and never encoded again. They hold neither CR nor LF.
+    pub fn encode(&self) -> Bytes {
+        let data = self.message.data.clone().map(|data| {
+            RawValue::from_string(data).expect("data was checked when the message was read")
+        });
+        let fields = Fields {
+            channel: self.channel,
+            epoch: self.epoch,
+            seq: self.seq,
+            id: self.id,
+            at: &format_timestamp(self.at),
+            event_type: self.message.event_type.as_str(),
+            from: self.message.from.as_ref(),
+            text: self.message.text.as_deref(),
+            data: data.as_deref(),
+        };
+        serde_json::to_vec(&fields)
+            .expect("strings and numbers always encode")
+            .into()
+    }
+}
+
+/// What a reader must know of an event to put it in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventHead {
+    /// The channel.
+    pub channel: ChannelId,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The number.
+    pub seq: Seq,
+    /// The type; `None` for [`MESSAGE_TYPE`], which needs no `event:` line.
+    pub event_type: Option<Box<str>>,
+}
+
+/// The bytes are not an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an event")]
+pub struct NotAnEvent;
+
+#[derive(Deserialize)]
+struct HeadFields<'a> {
+    channel: ChannelId,
+    epoch: Epoch,
+    seq: Seq,
+    #[serde(borrow, rename = "type")]
+    event_type: Cow<'a, str>,
+}
+
+impl EventHead {
+    /// Reads the head of one encoded event.
+    ///
+    /// The whole line must be JSON without CR or LF, so that it can be a stream's `data:` line as
+    /// it is (WHATWG HTML §9.2.6), with a number from 1 to 2^53 - 1 and a type that a sender may
+    /// use or Hark will.
+    pub fn parse(line: &[u8]) -> Result<Self, NotAnEvent> {
+        if line.iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
+            return Err(NotAnEvent);
+        }
+        let fields: HeadFields<'_> = serde_json::from_slice(line).map_err(|_| NotAnEvent)?;
+        if !(1..1 << 53).contains(&fields.seq) || fields.epoch == Epoch::ZERO {
+            return Err(NotAnEvent);
+        }
+        let event_type = match fields.event_type.as_ref() {
+            MESSAGE_TYPE => None,
+            own if own.starts_with("hark.") || crate::EventType::new(own).is_ok() => {
+                Some(own.into())
+            }
+            _ => return Err(NotAnEvent),
+        };
+        // What begins with `hark.` is ours, but it must not break a line either.
+        if event_type
+            .as_deref()
+            .is_some_and(|name: &str| !name.bytes().all(|b| b.is_ascii_graphic()))
+        {
+            return Err(NotAnEvent);
+        }
+        Ok(Self {
+            channel: fields.channel,
+            epoch: fields.epoch,
+            seq: fields.seq,
+            event_type,
+        })
+    }
+
+    /// The position behind this event.
+    pub fn position(&self) -> Position {
+        Position::new(self.epoch, self.seq)
+    }
+}
+
+/// The parts of an event that people see.
+#[derive(Debug, Deserialize)]
+pub struct EventView<'a> {
+    /// The event's identifier.
+    pub id: Uuid,
+    /// When it was stored, RFC 3339.
+    #[serde(borrow)]
+    pub at: Cow<'a, str>,
+    /// Who said it.
+    #[serde(default)]
+    pub from: SenderView,
+    /// The text, if it has one.
+    #[serde(default, borrow)]
+    pub text: Option<Cow<'a, str>>,
+}
+
+/// The sender of an [`EventView`].
+#[derive(Debug, Default, Deserialize)]
+pub struct SenderView {
+    /// The identifier.
+    pub id: Option<String>,
+    /// The name.
+    pub name: Option<String>,
+}
+
+impl<'a> EventView<'a> {
+    /// Reads one encoded event.
+    pub fn parse(line: &'a [u8]) -> Result<Self, NotAnEvent> {
+        serde_json::from_slice(line).map_err(|_| NotAnEvent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn encode(message: &NewMessage) -> Bytes {
+        let event = Event {
+            channel: "c3743620-4b1b-4c2b-9d80-05b0e5a2c1f0".parse().unwrap(),
+            epoch: Epoch::from_value(77).unwrap(),
+            seq: 42,
+            id: Uuid::nil(),
+            at: 1_795_251_600_123,
+            message,
+        };
+        event.encode()
+    }
+
+    #[test]
+    fn the_line_has_the_documented_form() {
+        let body = br#"{"data":{"any": "json"},"text":"hello","from":{"name":"guest"}}"#;
+        let line = encode(&NewMessage::from_json(body).unwrap());
+        let expected = concat!(
+            r#"{"channel":"c3743620-4b1b-4c2b-9d80-05b0e5a2c1f0","epoch":"000000002d","seq":42,"#,
+            r#""id":"00000000-0000-0000-0000-000000000000","at":"2026-11-21T09:00:00.123Z","#,
+            r#""type":"message","from":{"name":"guest"},"text":"hello","data":{"any":"json"}}"#
+        );
+        assert_eq!(std::str::from_utf8(&line).unwrap(), expected);
+        let head = EventHead::parse(&line).unwrap();
+        assert_eq!((head.seq, head.event_type.clone()), (42, None));
+    }
+
+    #[test]
+    fn what_is_not_an_event_is_refused() {
+        let line = encode(&NewMessage::text("a"));
+        let text = std::str::from_utf8(&line).unwrap();
+        for bad in [
+            text.replace("42", "0"),
+            text.replace("42", "-1"),
+            text.replace("42", "9007199254740992"),
+            text.replace("000000002d", "0"),
+            text.replace("\"message\"", "\"ping\""),
+            text.replace("\"message\"", "\"hark.\\n\""),
+            text.replace(',', ",\n"),
+            text[..text.len() - 1].to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(EventHead::parse(bad.as_bytes()), Err(NotAnEvent), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_survives_and_never_breaks_the_line(text in any::<String>()) {
+            let line = encode(&NewMessage::text(text.clone()));
+            prop_assert!(!line.iter().any(|byte| matches!(byte, b'\r' | b'\n')));
+            prop_assert!(EventHead::parse(&line).is_ok());
+            prop_assert_eq!(EventView::parse(&line).unwrap().text.unwrap(), text);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+use serde::{Deserialize, Serialize};
+
+use crate::{ChannelId, Epoch};
+
+/// A message's number in its channel: 1, 2, 3 … without holes.
+pub type Seq = u64;
+
+/// A place in a channel's log: everything up to and including `seq` lies behind it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// The epoch in which the position was reached.
+    pub epoch: Epoch,
+    /// The last number that lies behind; 0 at the start of the log.
+    pub seq: Seq,
+}
+
+impl Position {
+    /// The position after `seq`, reached in `epoch`.
+    pub fn new(epoch: Epoch, seq: Seq) -> Self {
+        Self { epoch, seq }
+    }
+}
+
+/// An epoch and its first number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochStart {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The first number that it gave out, or will.
+    pub from: Seq,
+}
+
+/// What the store knows of a channel's log at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The channel.
+    pub channel: ChannelId,
+    /// The current epoch, [`Epoch::ZERO`] while there is no log.
+    pub epoch: Epoch,
+    /// The newest number, 0 while there is none.
+    pub head: Seq,
+    /// The oldest number that is still kept; `head + 1` when nothing is.
+    pub first: Seq,
+    /// The epochs of this log, oldest first, the current one last; empty while there is no log.
+    pub epochs: Vec<EpochStart>,
+}
+
+/// Proof that a log was cut back behind a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Where the log goes on: what lies behind this position was kept.
+    pub kept: Position,
+}
+
+impl Head {
+    /// The head of a channel that has no log.
+    pub fn none(channel: ChannelId) -> Self {
+        Self {
+            channel,
+            epoch: Epoch::ZERO,
+            head: 0,
+            first: 1,
+            epochs: Vec::new(),
+        }
+    }
+
+    /// The position at the end of the log.
+    pub fn position(&self) -> Position {
+        Position::new(self.epoch, self.head)
+    }
+
+    /// Whether the log was cut back behind `position`, and to where.
+    ///
+    /// Only a head that was asked for after `position` was reached is proof of that. An older
+    /// epoch is good up to where the next one starts; of an epoch that the log does not know and
+    /// that is newer than all of it, only what does not lie beyond the head can have been kept.
+    pub fn cut(&self, position: Position) -> Option<Cut> {
+        cut_by_epoch(&self.epochs, position).or_else(|| {
+            (position.seq > self.head).then_some(Cut {
+                kept: self.position(),
+            })
+        })
+    }
+}
+
+/// The part of [`Head::cut`] that needs no fresh head: an epoch once seen stays true.
+pub(crate) fn cut_by_epoch(epochs: &[EpochStart], position: Position) -> Option<Cut> {
+    let newer = epochs.iter().find(|start| start.epoch > position.epoch)?;
+    (position.seq >= newer.from).then(|| Cut {
+        kept: Position::new(newer.epoch, newer.from - 1),
+    })
+}
+
+impl Cut {
+    /// [`Head::cut`] for epochs alone: whether one of them cut the log back behind `position`.
+    pub fn by_epoch(epochs: &[EpochStart], position: Position) -> Option<Self> {
+        cut_by_epoch(epochs, position)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn epoch(value: u64) -> Epoch {
+        Epoch::from_value(value).unwrap()
+    }
+
+    fn head(epochs: &[(u64, Seq)], head: Seq) -> Head {
+        let epochs: Vec<_> = epochs
+            .iter()
+            .map(|&(value, from)| EpochStart {
+                epoch: epoch(value),
+                from,
+            })
+            .collect();
+        Head {
+            channel: uuid::Uuid::nil().into(),
+            epoch: epochs.last().map_or(Epoch::ZERO, |start| start.epoch),
+            head,
+            first: 1,
+            epochs,
+        }
+    }
+
+    #[test]
+    fn an_older_epoch_is_good_up_to_where_the_next_one_starts() {
+        let head = head(&[(10, 1), (20, 101), (30, 151)], 200);
+        assert_eq!(head.cut(Position::new(epoch(10), 100)), None);
+        let kept = Position::new(epoch(20), 100);
+        assert_eq!(head.cut(Position::new(epoch(10), 101)), Some(Cut { kept }));
+        assert_eq!(head.cut(Position::new(epoch(20), 150)), None);
+        let kept = Position::new(epoch(30), 150);
+        assert_eq!(head.cut(Position::new(epoch(20), 151)), Some(Cut { kept }));
+    }
+
+    #[test]
+    fn a_position_beyond_the_head_was_cut() {
+        let short = head(&[(10, 1)], 40);
+        let kept = short.position();
+        assert_eq!(short.cut(Position::new(epoch(10), 40)), None);
+        assert_eq!(short.cut(Position::new(epoch(10), 41)), Some(Cut { kept }));
+        assert_eq!(short.cut(Position::new(epoch(99), 41)), Some(Cut { kept }));
+        let none = head(&[], 0);
+        let kept = Position::default();
+        assert_eq!(none.cut(Position::new(epoch(10), 5)), Some(Cut { kept }));
+        assert_eq!(none.cut(Position::default()), None);
+    }
+}
