@@ -1,0 +1,110 @@
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tokio::time::Instant;
+
+use super::deadline::Deadline;
+use super::guarded::Phase;
+
+/// A request body that must arrive within a time, counted from the first read.
+pub(super) struct TimedBody {
+    inner: Incoming,
+    phase: Arc<Phase>,
+    limit: Duration,
+    until: Option<Instant>,
+    timer: Deadline,
+}
+
+impl TimedBody {
+    pub(super) fn new(inner: Incoming, phase: Arc<Phase>, limit: Duration) -> Self {
+        Self {
+            inner,
+            phase,
+            limit,
+            until: None,
+            timer: Deadline::default(),
+        }
+    }
+}
+
+impl HttpBody for TimedBody {
+    type Data = Bytes;
+    type Error = axum::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let limit = this.limit;
+        let until = *this.until.get_or_insert_with(|| Instant::now() + limit);
+        if this.timer.passed(cx, until) {
+            let slow = io::Error::new(io::ErrorKind::TimedOut, "the request body took too long");
+            return Poll::Ready(Some(Err(slow.into())));
+        }
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for TimedBody {
+    fn drop(&mut self) {
+        if !self.inner.is_end_stream() {
+            self.phase.note_unread_body();
+        }
+    }
+}
+
+/// An answer's body; its end is the end of the request, after which the connection is idle.
+pub(super) struct AnswerBody {
+    inner: Body,
+    phase: Arc<Phase>,
+}
+
+impl AnswerBody {
+    pub(super) fn new(inner: Body, phase: Arc<Phase>) -> Self {
+        Self { inner, phase }
+    }
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Ready(ready!(Pin::new(&mut self.inner).poll_frame(cx)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        self.phase.answered();
+    }
+}

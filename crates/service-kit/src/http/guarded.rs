@@ -1,0 +1,234 @@
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::HttpOptions;
+use super::deadline::Deadline;
+
+/// How long, and how many bytes of, a request that was refused unread are taken in before the
+/// connection is closed. A close with unread bytes is a reset, and a reset can overtake the answer.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1 << 20;
+
+/// Where a connection stands between two requests: what its I/O cannot see by itself.
+#[derive(Debug, Default)]
+pub(super) struct Phase {
+    /// A request head has been read and its answer not been written to its end.
+    busy: AtomicBool,
+    /// A request body was let go of before its end.
+    unread_body: AtomicBool,
+}
+
+impl Phase {
+    pub(super) fn requested(&self) {
+        self.busy.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn answered(&self) {
+        self.busy.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_unread_body(&self) {
+        self.unread_body.store(true, Ordering::Relaxed);
+    }
+
+    fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed)
+    }
+}
+
+/// The times that a connection must keep.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    header: Duration,
+    idle: Duration,
+    write_stall: Duration,
+}
+
+impl From<&HttpOptions> for Times {
+    fn from(options: &HttpOptions) -> Self {
+        Self {
+            header: options.header_timeout,
+            idle: options.idle_timeout,
+            write_stall: options.write_stall,
+        }
+    }
+}
+
+/// What is being waited for from the client.
+enum Waiting {
+    /// A request head, at the latest by then.
+    Head { until: Instant },
+    /// The first byte of a next request, at the latest by then.
+    Idle { until: Instant },
+    /// A request is being answered; its body has its own time.
+    Busy,
+}
+
+/// A connection whose client must keep moving: heads, the time between requests, and the taking of
+/// what is written to it are bounded. Passing a time ends the connection with `TimedOut`.
+pub(super) struct GuardedStream {
+    stream: TcpStream,
+    phase: Arc<Phase>,
+    times: Times,
+    waiting: Waiting,
+    head: Deadline,
+    stalled_since: Option<Instant>,
+    stall: Deadline,
+    linger: Option<Linger>,
+}
+
+struct Linger {
+    until: Instant,
+    bytes_left: usize,
+    timer: Deadline,
+}
+
+impl GuardedStream {
+    pub(super) fn new(stream: TcpStream, phase: Arc<Phase>, times: Times) -> Self {
+        Self {
+            stream,
+            phase,
+            times,
+            waiting: Waiting::Head {
+                until: Instant::now() + times.header,
+            },
+            head: Deadline::default(),
+            stalled_since: None,
+            stall: Deadline::default(),
+            linger: None,
+        }
+    }
+
+    /// Notes which phase a read falls into.
+    fn before_read(&mut self) {
+        match (&self.waiting, self.phase.is_busy()) {
+            (Waiting::Busy, false) => {
+                self.waiting = Waiting::Idle {
+                    until: Instant::now() + self.times.idle,
+                };
+            }
+            (Waiting::Busy, true) | (_, false) => {}
+            (_, true) => self.waiting = Waiting::Busy,
+        }
+    }
+
+    fn write_result<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        result: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            self.stalled_since = None;
+            return result;
+        }
+        let since = *self.stalled_since.get_or_insert_with(Instant::now);
+        if self.stall.passed(cx, since + self.times.write_stall) {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the client takes nothing of what is sent to it",
+            )));
+        }
+        Poll::Pending
+    }
+
+    /// Whether the client may still be sending a request that nobody will read.
+    fn has_unread_request(&self) -> bool {
+        self.phase.unread_body.load(Ordering::Relaxed)
+            || (matches!(self.waiting, Waiting::Head { .. }) && !self.phase.is_busy())
+    }
+}
+
+impl AsyncRead for GuardedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        this.before_read();
+        let result = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        match (&this.waiting, &result) {
+            (Waiting::Idle { .. }, Poll::Ready(Ok(()))) => {
+                this.waiting = Waiting::Head {
+                    until: Instant::now() + this.times.header,
+                };
+                result
+            }
+            (Waiting::Head { until } | Waiting::Idle { until }, Poll::Pending) => {
+                if this.head.passed(cx, *until) {
+                    return Poll::Ready(Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "no request came in time",
+                    )));
+                }
+                Poll::Pending
+            }
+            _ => result,
+        }
+    }
+}
+
+impl AsyncWrite for GuardedStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.write_result(cx, result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.write_result(cx, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A TCP stream has no buffer of its own.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.linger.is_none() {
+            std::task::ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            if !this.has_unread_request() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let linger = this.linger.get_or_insert_with(|| Linger {
+            until: Instant::now() + LINGER,
+            bytes_left: LINGER_BYTES,
+            timer: Deadline::default(),
+        });
+        let mut scratch = [0_u8; 4096];
+        while linger.bytes_left > 0 {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    linger.bytes_left = linger.bytes_left.saturating_sub(buffer.filled().len());
+                }
+                Poll::Ready(_end_or_error) => break,
+                Poll::Pending if linger.timer.passed(cx, linger.until) => break,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,227 @@
+//! Errors as `application/problem+json` (RFC 9457), and the middleware that makes every answer of a
+//! router one: unknown paths, wrong methods, panics, each with the request's id.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tracing::error;
+
+mod request_id;
+
+pub use request_id::RequestId;
+
+/// The header that carries a request's id, in and out.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest path and query that are looked at, in bytes: 100 channels and a cursor of 2 KB take
+/// 6 KB. What is longer gets 414 (and 431 once it does not even fit the server's head buffer).
+pub const MAX_TARGET: usize = 16 * 1024;
+
+/// One problem: what went wrong and what to change.
+///
+/// `type` is the relative reference `/problems/<slug>`: stable, what programs look at. `title` is the
+/// same for all problems of a type, `detail` is about this one.
+#[derive(Clone, Debug, Serialize)]
+pub struct Problem {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    #[serde(serialize_with = "status_number")]
+    status: StatusCode,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    #[serde(flatten)]
+    extra: Map<String, Value>,
+    #[serde(skip)]
+    retry_after: Option<Duration>,
+    #[serde(skip)]
+    close: bool,
+}
+
+fn status_number<S: serde::Serializer>(
+    status: &StatusCode,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
+
+impl Problem {
+    /// A problem of the type `/problems/<slug>`.
+    pub fn new(status: StatusCode, slug: &str, title: &'static str) -> Self {
+        Self {
+            kind: format!("/problems/{slug}"),
+            title,
+            status,
+            detail: None,
+            extra: Map::new(),
+            retry_after: None,
+            close: false,
+        }
+    }
+
+    /// What is wrong with this request and what to change.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// A further member, such as `field`.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.extra.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Sends `Retry-After`, in whole seconds, at least 1.
+    #[must_use]
+    pub fn retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+
+    /// Ends the connection after this answer: the rest of the request will not be read.
+    #[must_use]
+    pub fn closing(mut self) -> Self {
+        self.close = true;
+        self
+    }
+
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// A failure of ours. The cause belongs in the log, not in the answer.
+    pub fn internal() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "Internal error",
+        )
+        .detail("something went wrong here; the request id finds it in the log")
+    }
+
+    fn body(&self) -> Vec<u8> {
+        // Strings, numbers and JSON values: nothing here can fail to serialise.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, self.body()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if let Some(after) = self.retry_after {
+            let seconds = after.as_millis().div_ceil(1000).max(1);
+            headers.insert(
+                RETRY_AFTER,
+                HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)),
+            );
+        }
+        if self.close {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        // For `identify`, which adds the request's id to the body.
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// The answer to a path that nothing is at.
+pub async fn not_found(uri: Uri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not-found", "Not found")
+        .detail(format!("nothing is at {}", uri.path()))
+}
+
+/// The answer to a method that a path does not have; `Allow` names those it has (RFC 9110, 15.5.6).
+pub async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method-not-allowed",
+        "Method not allowed",
+    )
+    .detail(format!(
+        "{} does not take {method}; see the Allow header",
+        uri.path()
+    ))
+}
+
+/// The router with problem+json for unknown paths, wrong methods, overlong targets and panics, and
+/// with request ids. Add routes before, access policy and metrics after.
+pub fn layered(router: Router) -> Router {
+    router
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn(limit_target))
+        .layer(middleware::from_fn(catch_panic))
+        .layer(middleware::from_fn(identify))
+}
+
+async fn limit_target(request: Request, next: Next) -> Response {
+    let length = request
+        .uri()
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    if length > MAX_TARGET {
+        return Problem::new(StatusCode::URI_TOO_LONG, "uri-too-long", "URI too long")
+            .detail(format!(
+                "{length} bytes of path and query; at most {MAX_TARGET} are read"
+            ))
+            .into_response();
+    }
+    next.run(request).await
+}
+
+/// A panic in a handler is a bug of ours: 500 for this request, and nothing for anyone else.
+async fn catch_panic(request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let id = request.extensions().get::<RequestId>().cloned();
+    // Nothing that the handler left half done is used again but what it shares with others behind
+    // locks, and those say that they are poisoned.
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(panic) => {
+            let message = panic
+                .downcast_ref::<&str>()
+                .copied()
+                .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+                .unwrap_or("no message");
+            let request_id = id.as_ref().map_or("", RequestId::as_str);
+            error!(%method, path, request_id, message, "a request handler panicked");
+            Problem::internal().into_response()
+        }
+    }
+}
+
+/// Gives the request an id (the caller's, if it sent one that can be used), the answer the same as a
+/// header, and a problem the member `request_id`.
+async fn identify(mut request: Request, next: Next) -> Response {
+    let id = RequestId::of(&request);
+    request.extensions_mut().insert(id.clone());
+    let mut response = next.run(request).await;
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let body = problem.with("request_id", id.as_str()).body();
+        response.headers_mut().remove(CONTENT_LENGTH);
+        *response.body_mut() = body.into();
+    }
+    response.headers_mut().insert(REQUEST_ID, id.header());
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::extract::Request;
+use axum::http::HeaderValue;
+
+use super::REQUEST_ID;
+
+/// Longest id that is taken over from a caller, in bytes.
+const MAX_LENGTH: usize = 64;
+
+/// Names one request, in its answer and in the log. A request extension behind
+/// [`layered`](super::layered).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        // Only visible ASCII gets in.
+        self.0.to_str().unwrap_or_default()
+    }
+
+    pub(super) fn header(&self) -> HeaderValue {
+        self.0.clone()
+    }
+
+    pub(super) fn of(request: &Request) -> Self {
+        request
+            .headers()
+            .get(REQUEST_ID)
+            .filter(|value| {
+                let bytes = value.as_bytes();
+                (1..=MAX_LENGTH).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+            })
+            .map_or_else(Self::fresh, |value| Self(value.clone()))
+    }
+
+    /// Unique within a process and, by its random beginning, as good as unique among processes.
+    fn fresh() -> Self {
+        static PROCESS: OnceLock<u64> = OnceLock::new();
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let process = PROCESS.get_or_init(|| RandomState::new().build_hasher().finish());
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let text = format!("{:08x}-{number:x}", process & 0xffff_ffff);
+        Self(HeaderValue::try_from(text).expect("hexadecimal digits and a dash are a header value"))
+    }
+}

@@ -1,0 +1,107 @@
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode, header};
+use axum::routing::get;
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tower::ServiceExt;
+
+use super::*;
+
+fn router() -> Router {
+    layered(
+        Router::new()
+            .route("/fine", get(|| async { "fine" }))
+            .route(
+                "/panic",
+                get(|| async {
+                    if true {
+                        panic!("on purpose");
+                    }
+                }),
+            )
+            .route(
+                "/busy",
+                get(|| async {
+                    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Busy")
+                        .retry_after(Duration::from_millis(1200))
+                        .with("field", "text")
+                }),
+            ),
+    )
+}
+
+async fn ask(method: &str, path: &str) -> (Response, Value) {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(REQUEST_ID, "mine-1")
+        .body(Body::empty())
+        .unwrap();
+    let (parts, body) = router().oneshot(request).await.unwrap().into_parts();
+    let bytes = body.collect().await.unwrap().to_bytes();
+    let length = parts.headers.get(header::CONTENT_LENGTH);
+    if let Some(length) = length {
+        assert_eq!(length.to_str().unwrap(), bytes.len().to_string());
+    }
+    let json = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+    (Response::from_parts(parts, Body::empty()), json)
+}
+
+#[tokio::test]
+async fn unknown_path_is_a_problem() {
+    let (response, problem) = ask("GET", "/nowhere").await;
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    assert_eq!(
+        response.headers()[header::CONTENT_TYPE],
+        "application/problem+json"
+    );
+    assert_eq!(response.headers()[REQUEST_ID], "mine-1");
+    assert_eq!(problem["type"], "/problems/not-found");
+    assert_eq!(problem["status"], 404);
+    assert_eq!(problem["request_id"], "mine-1");
+}
+
+#[tokio::test]
+async fn wrong_method_names_those_that_are_right() {
+    let (response, problem) = ask("DELETE", "/fine").await;
+    assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(response.headers()[header::ALLOW], "GET,HEAD");
+    assert_eq!(problem["type"], "/problems/method-not-allowed");
+}
+
+#[tokio::test]
+async fn panic_is_a_500_with_the_request_id() {
+    let (response, problem) = ask("GET", "/panic").await;
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(problem["request_id"], "mine-1");
+    assert!(!problem.to_string().contains("on purpose"));
+}
+
+#[tokio::test]
+async fn retry_after_rounds_up_and_extra_members_show() {
+    let (response, problem) = ask("GET", "/busy").await;
+    assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+    assert_eq!(problem["field"], "text");
+}
+
+#[tokio::test]
+async fn overlong_target_is_a_414() {
+    let (response, _) = ask("GET", &format!("/fine?{}", "x".repeat(MAX_TARGET))).await;
+    assert_eq!(response.status(), StatusCode::URI_TOO_LONG);
+    let (response, _) = ask("GET", &format!("/fine?{}", "x".repeat(MAX_TARGET - 6))).await;
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
+#[test]
+fn unusable_request_ids_are_replaced() {
+    for bad in ["", "a b", &"x".repeat(65)] {
+        let request = Request::builder()
+            .header(REQUEST_ID, bad)
+            .body(Body::empty())
+            .unwrap();
+        assert_ne!(RequestId::of(&request).as_str(), bad);
+    }
+    let request = Request::new(Body::empty());
+    assert_ne!(RequestId::of(&request), RequestId::of(&request));
+}
