@@ -1,0 +1,295 @@
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use chat_model::TopicPrefix;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use service_kit::config::{ConfigError, Secret, duration, size};
+
+/// The `[mqtt]` table of a service's configuration. [`DEFAULTS`](Self::DEFAULTS) describes each key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MqttConfig {
+    /// Where the broker listens.
+    pub url: BrokerUrl,
+    /// What topics begin with.
+    pub topic_prefix: TopicPrefix,
+    /// What client ids begin with. With at most 4 characters client ids keep to the 23 bytes that
+    /// every broker must accept (MQTT 3.1.1 §3.1.3.1); none in use refuses longer ones.
+    pub client_id_prefix: String,
+    /// User name; empty means no log-in.
+    pub username: String,
+    /// Password that goes with the user name.
+    pub password: Secret<String>,
+    /// How long the broker may be silent; between 1 s and 18 h.
+    #[serde(with = "duration")]
+    pub keep_alive: Duration,
+    /// How long connecting may take, CONNACK included.
+    #[serde(with = "duration")]
+    pub connect_timeout: Duration,
+    /// How long a SUBACK or PUBACK may take before the connection counts as lost.
+    #[serde(with = "duration")]
+    pub ack_timeout: Duration,
+    /// The largest MQTT packet in bytes, both ways.
+    #[serde(with = "size")]
+    pub max_packet: usize,
+    /// How many publishes may wait for their PUBACK on one connection.
+    pub window: u16,
+    /// Quality of service of subscriptions, 0 or 1.
+    pub subscribe_qos: u8,
+    /// How long a channel stays subscribed after its last watcher has gone.
+    #[serde(with = "duration")]
+    pub linger: Duration,
+    /// How many received batches may wait for the consumer.
+    pub receive_buffer: usize,
+}
+
+/// The smallest `max_packet` that makes sense: below it, not even an empty event would fit.
+const MIN_PACKET: usize = 1024;
+
+/// The largest packet that MQTT can express (MQTT 3.1.1 §2.2.3).
+const MAX_PACKET: usize = 268_435_455;
+
+impl MqttConfig {
+    /// The defaults as commented TOML, without a table header: services put these lines below
+    /// `[mqtt]` in their own defaults file.
+    pub const DEFAULTS: &str = include_str!("../mqtt.default.toml");
+
+    /// Checks what types cannot say; to be called once, at start. `table` is the name of the
+    /// table, for the error text.
+    ///
+    /// # Errors
+    /// Names the key and what it must be.
+    pub fn validate(&self, table: &str) -> Result<(), ConfigError> {
+        let refuse = |key: &str, reason: &str| Err(ConfigError::invalid(&format!("{table}.{key}"), reason));
+        let id = &self.client_id_prefix;
+        if id.len() > 64 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            return refuse("client_id_prefix", "must be at most 64 letters, digits and hyphens");
+        }
+        if self.username.is_empty() && !self.password.reveal().is_empty() {
+            return refuse("password", "needs a `username` as well");
+        }
+        if self.keep_alive < Duration::from_secs(1) || self.keep_alive > Duration::from_secs(64_800) {
+            return refuse("keep_alive", "must be between 1s and 18h");
+        }
+        if self.connect_timeout.is_zero() {
+            return refuse("connect_timeout", "must not be zero");
+        }
+        if self.ack_timeout.is_zero() {
+            return refuse("ack_timeout", "must not be zero");
+        }
+        if !(MIN_PACKET..=MAX_PACKET).contains(&self.max_packet) {
+            return refuse("max_packet", "must be between 1KiB and 255MiB");
+        }
+        if self.window == 0 || self.window > 60_000 {
+            return refuse("window", "must be between 1 and 60000");
+        }
+        if self.subscribe_qos > 1 {
+            return refuse("subscribe_qos", "must be 0 or 1");
+        }
+        if !(1..=100_000).contains(&self.receive_buffer) {
+            return refuse("receive_buffer", "must be between 1 and 100000");
+        }
+        Ok(())
+    }
+
+    /// The longest payload in bytes that can be published to a channel: what is left of
+    /// `max_packet` beside the topic. Callers check before they commit.
+    pub fn max_payload(&self) -> usize {
+        let topic = self.topic_len();
+        self.max_packet.saturating_sub(crate::connection::publish_size(topic, self.max_packet) - self.max_packet)
+    }
+
+    /// The length in bytes of every channel's topic.
+    pub(crate) fn topic_len(&self) -> usize {
+        self.topic_prefix.topic(uuid::Uuid::nil().into()).len()
+    }
+
+    pub(crate) fn keep_alive_seconds(&self) -> u16 {
+        // Validated; a caller that did not gets the nearest that MQTT can express.
+        u16::try_from(self.keep_alive.as_secs()).unwrap_or(u16::MAX).max(1)
+    }
+
+    pub(crate) fn login(&self) -> Option<(&str, &str)> {
+        (!self.username.is_empty()).then(|| (self.username.as_str(), self.password.reveal().as_str()))
+    }
+}
+
+impl Default for MqttConfig {
+    fn default() -> Self {
+        Self {
+            url: BrokerUrl::default(),
+            topic_prefix: TopicPrefix::default(),
+            client_id_prefix: "hark".to_owned(),
+            username: String::new(),
+            password: Secret::default(),
+            keep_alive: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
+            ack_timeout: Duration::from_secs(30),
+            max_packet: 256 * 1024,
+            window: 1000,
+            subscribe_qos: 1,
+            linger: Duration::from_secs(10),
+            receive_buffer: 64,
+        }
+    }
+}
+
+/// Where a broker listens: `mqtt://host:port`. Without TLS, and without a user name in it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BrokerUrl {
+    /// A name or an address, an IPv6 address without brackets.
+    host: String,
+    port: u16,
+}
+
+/// The text is no address of an MQTT broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a broker's address is mqtt://host:port, with a host name or address and an optional port; TLS (mqtts://) is not supported, and user names have their own key")]
+pub struct BadBrokerUrl;
+
+impl BrokerUrl {
+    /// The port that MQTT has at IANA.
+    const DEFAULT_PORT: u16 = 1883;
+
+    /// A host name, an IPv4 address, or an IPv6 address without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The TCP port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Default for BrokerUrl {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: Self::DEFAULT_PORT,
+        }
+    }
+}
+
+impl From<std::net::SocketAddr> for BrokerUrl {
+    fn from(address: std::net::SocketAddr) -> Self {
+        Self {
+            host: address.ip().to_string(),
+            port: address.port(),
+        }
+    }
+}
+
+impl FromStr for BrokerUrl {
+    type Err = BadBrokerUrl;
+
+    fn from_str(text: &str) -> Result<Self, BadBrokerUrl> {
+        let rest = text.strip_prefix("mqtt://").ok_or(BadBrokerUrl)?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (host, port) = if let Some(v6) = rest.strip_prefix('[') {
+            let (host, port) = v6.split_once(']').ok_or(BadBrokerUrl)?;
+            host.parse::<std::net::Ipv6Addr>().map_err(|_| BadBrokerUrl)?;
+            (host, port)
+        } else {
+            let at = rest.find(':').unwrap_or(rest.len());
+            rest.split_at(at)
+        };
+        let port = match port.strip_prefix(':') {
+            Some(port) => port.parse().map_err(|_| BadBrokerUrl)?,
+            None if port.is_empty() => Self::DEFAULT_PORT,
+            None => return Err(BadBrokerUrl),
+        };
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':');
+        if host.is_empty() || port == 0 || !host.bytes().all(allowed) {
+            return Err(BadBrokerUrl);
+        }
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+        })
+    }
+}
+
+impl fmt::Display for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "mqtt://[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "mqtt://{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl Serialize for BrokerUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for BrokerUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_defaults_are_the_defaults() {
+        let config: MqttConfig =
+            service_kit::config::load(MqttConfig::DEFAULTS, None, "HARK_", []).unwrap();
+        assert_eq!(config, MqttConfig::default());
+        config.validate("mqtt").unwrap();
+    }
+
+    #[test]
+    fn the_longest_payload_just_fits() {
+        for max_packet in [1024, 20_000, 256 * 1024, 3_000_000] {
+            let config = MqttConfig {
+                max_packet,
+                ..MqttConfig::default()
+            };
+            let size = crate::connection::publish_size(config.topic_len(), config.max_payload());
+            assert!(size <= max_packet && max_packet - size <= 2, "{max_packet} {size}");
+        }
+    }
+
+    #[test]
+    fn broker_addresses_read_and_print() {
+        for (text, host, port) in [
+            ("mqtt://127.0.0.1:1884", "127.0.0.1", 1884),
+            ("mqtt://broker.example:1883", "broker.example", 1883),
+            ("mqtt://[::1]:1999", "::1", 1999),
+        ] {
+            let url: BrokerUrl = text.parse().unwrap();
+            assert_eq!((url.host(), url.port()), (host, port));
+            assert_eq!(url.to_string(), text);
+        }
+        assert_eq!("mqtt://broker/".parse::<BrokerUrl>().unwrap().port(), 1883);
+        for bad in [
+            "", "broker:1883", "mqtts://broker", "mqtt://", "mqtt://:1883", "mqtt://a:0", "mqtt://a:b",
+            "mqtt://a:70000", "mqtt://user@a", "mqtt://a/b", "mqtt://[::1", "mqtt://[x]:1", "mqtt://::1",
+        ] {
+            assert_eq!(bad.parse::<BrokerUrl>(), Err(BadBrokerUrl), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_its_key() {
+        let refused = |change: fn(&mut MqttConfig), key: &str| {
+            let mut config = MqttConfig::default();
+            change(&mut config);
+            let error = config.validate("mqtt").unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        };
+        refused(|config| config.window = 0, "mqtt.window");
+        refused(|config| config.max_packet = 10, "mqtt.max_packet");
+        refused(|config| config.subscribe_qos = 2, "mqtt.subscribe_qos");
+        refused(|config| config.keep_alive = Duration::ZERO, "mqtt.keep_alive");
+        refused(|config| config.client_id_prefix = "a/b".to_owned(), "mqtt.client_id_prefix");
+        refused(|config| config.password = Secret::new("x".to_owned()), "mqtt.password");
+    }
+}

@@ -1,0 +1,285 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chat_model::ChannelId;
+use rumqttc::mqttbytes::{
+    QoS,
+    v4::{Packet, Publish},
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error};
+
+use super::suspects::Suspects;
+use super::window::Window;
+use super::{Counters, NotConfirmed, Token};
+use crate::MqttConfig;
+use crate::broker_state::StateBoard;
+use crate::connection::{Connection, ConnectionError, Received};
+use crate::session::Session;
+
+/// How long the last PUBACKs may take after shutdown has begun.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How many orders are taken from the queue before the socket has its turn.
+const ORDERS_A_TURN: usize = 256;
+
+/// One message to be published, and who waits for it.
+pub(super) struct Order {
+    pub(super) token: Token,
+    pub(super) channel: ChannelId,
+    pub(super) payload: Bytes,
+    pub(super) reply: oneshot::Sender<Result<(), NotConfirmed>>,
+}
+
+impl Order {
+    fn answer(self, answer: Result<(), NotConfirmed>) {
+        if self.reply.send(answer).is_err() {
+            debug!(token = self.token.0, "nobody waits for this confirmation");
+        }
+    }
+}
+
+/// A sent order; the payload is in the hands of the connection.
+struct Sent {
+    token: Token,
+    channel: ChannelId,
+    at: Instant,
+    reply: oneshot::Sender<Result<(), NotConfirmed>>,
+}
+
+/// One connection of a publisher, through all its reconnects.
+pub(super) struct Lane {
+    config: MqttConfig,
+    session: Session,
+    number: usize,
+    queue: mpsc::Receiver<Order>,
+    /// Taken from the queue, but must be alone in flight or wait for one that must.
+    held: Option<Order>,
+    window: Window<Sent>,
+    suspects: Suspects,
+    board: Arc<StateBoard>,
+    counters: Arc<Counters>,
+}
+
+impl Lane {
+    pub(super) fn new(
+        config: &MqttConfig,
+        session: Session,
+        number: usize,
+        queue: mpsc::Receiver<Order>,
+        board: Arc<StateBoard>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self {
+            config: config.clone(),
+            session,
+            number,
+            queue,
+            held: None,
+            window: Window::new(config.window),
+            suspects: Suspects::default(),
+            board,
+            counters,
+        }
+    }
+
+    pub(super) async fn run(mut self, soft: CancellationToken, hard: CancellationToken) {
+        tokio::select! {
+            () = self.connect_for_ever(&soft) => {}
+            () = hard.cancelled() => {}
+        }
+        self.fail_all();
+        self.board.set(self.number, false);
+    }
+
+    async fn connect_for_ever(&mut self, soft: &CancellationToken) {
+        while !soft.is_cancelled() {
+            let attempt = self.session.connect();
+            let lost = tokio::select! {
+                connected = attempt => match connected {
+                    Ok(connection) => {
+                        self.board.set(self.number, true);
+                        let Err(lost) = self.serve(connection, soft).await else {
+                            return;
+                        };
+                        self.board.set(self.number, false);
+                        self.disconnected();
+                        lost
+                    }
+                    Err(error) => error,
+                },
+                () = refuse_all(&mut self.queue, &self.counters) => return,
+                () = soft.cancelled() => return,
+            };
+            let pause = self.session.lost(&lost);
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = refuse_all(&mut self.queue, &self.counters) => return,
+                () = soft.cancelled() => return,
+            }
+        }
+    }
+
+    /// Publishes until the connection ends, which is an error, or until shutdown.
+    async fn serve(
+        &mut self,
+        mut connection: Connection,
+        soft: &CancellationToken,
+    ) -> Result<(), ConnectionError> {
+        let mut no_more = false;
+        let mut deadline = None;
+        loop {
+            if self.held.is_some() {
+                self.send_held(&mut connection)?;
+            }
+            if (soft.is_cancelled() || no_more) && self.window.is_empty() && self.queue.is_empty() && self.held.is_none() {
+                connection.close().await;
+                // Without handles there is nothing left to do, but a task must not end before shutdown.
+                soft.cancelled().await;
+                return Ok(());
+            }
+            let takes = !no_more && self.held.is_none() && !self.window.is_full() && connection.has_room();
+            let overdue = self.window.oldest().map(|oldest| oldest.at + self.config.ack_timeout);
+            tokio::select! {
+                order = self.queue.recv(), if takes => match order {
+                    Some(order) => self.take(order, &mut connection)?,
+                    None => no_more = true,
+                },
+                driven = connection.drive(true) => {
+                    driven?;
+                    self.receive(&mut connection)?;
+                }
+                () = sleep_until(overdue.unwrap_or_else(Instant::now)), if overdue.is_some() => {
+                    return Err(ConnectionError::Unacknowledged(self.config.ack_timeout));
+                }
+                () = soft.cancelled(), if deadline.is_none() => {
+                    deadline = Some(Instant::now() + FAREWELL);
+                }
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    connection.close().await;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Takes this order and what else is waiting, so that one write carries many.
+    fn take(&mut self, first: Order, connection: &mut Connection) -> Result<(), ConnectionError> {
+        self.held = Some(first);
+        for _ in 0..ORDERS_A_TURN {
+            self.send_held(connection)?;
+            if self.held.is_some() || self.window.is_full() || !connection.has_room() {
+                break;
+            }
+            match self.queue.try_recv() {
+                Ok(order) => self.held = Some(order),
+                Err(_empty) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the held order, unless it or the one in flight must be alone.
+    fn send_held(&mut self, connection: &mut Connection) -> Result<(), ConnectionError> {
+        let Some(order) = self.held.take() else {
+            return Ok(());
+        };
+        let must_wait = self.window.oldest().is_some_and(|in_flight| {
+            self.suspects.must_go_alone(order.token) || self.suspects.must_go_alone(in_flight.token)
+        });
+        if must_wait || self.window.is_full() {
+            self.held = Some(order);
+            return Ok(());
+        }
+        let mut publish = Publish::from_bytes(
+            self.config.topic_prefix.topic(order.channel),
+            QoS::AtLeastOnce,
+            order.payload,
+        );
+        publish.pkid = self.window.enter(Sent {
+            token: order.token,
+            channel: order.channel,
+            at: Instant::now(),
+            reply: order.reply,
+        });
+        Ok(connection.send(&Packet::Publish(publish))?)
+    }
+
+    fn receive(&mut self, connection: &mut Connection) -> Result<(), ConnectionError> {
+        while let Some(received) = connection.next()? {
+            match received {
+                Received::Packet(Packet::PubAck(ack)) => match self.window.acknowledge(ack.pkid) {
+                    Some(sent) => {
+                        self.suspects.acknowledged(sent.token);
+                        self.counters.confirmed.fetch_add(1, Relaxed);
+                        if sent.reply.send(Ok(())).is_err() {
+                            debug!(token = sent.token.0, "nobody waits for this confirmation");
+                        }
+                    }
+                    None => debug!(packet_id = ack.pkid, "PUBACK that nothing waits for"),
+                },
+                Received::Packet(_) | Received::TooLarge => {
+                    return Err(ConnectionError::Unexpected("not a PUBACK, to a connection that only publishes"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// After the end of a connection: finds the message to set aside, and fails all others.
+    fn disconnected(&mut self) {
+        self.counters.disconnects.fetch_add(1, Relaxed);
+        let in_flight = self.window.drain();
+        let tokens: Vec<Token> = in_flight.iter().map(|sent| sent.token).collect();
+        let aside = self.suspects.disconnected(&tokens, self.session.lasted());
+        for sent in in_flight {
+            let why = if Some(sent.token) == aside {
+                error!(
+                    channel = %sent.channel, token = sent.token.0,
+                    "the broker ends the connection at this message; set aside"
+                );
+                self.counters.set_aside.fetch_add(1, Relaxed);
+                NotConfirmed::SetAside
+            } else {
+                self.counters.lost.fetch_add(1, Relaxed);
+                NotConfirmed::ConnectionLost
+            };
+            if sent.reply.send(Err(why)).is_err() {
+                debug!(token = sent.token.0, "nobody waits for this confirmation");
+            }
+        }
+        self.fail_queued();
+    }
+
+    fn fail_queued(&mut self) {
+        let held = self.held.take();
+        for order in held.into_iter().chain(std::iter::from_fn(|| self.queue.try_recv().ok())) {
+            self.counters.lost.fetch_add(1, Relaxed);
+            order.answer(Err(NotConfirmed::ConnectionLost));
+        }
+    }
+
+    fn fail_all(&mut self) {
+        self.queue.close();
+        for sent in self.window.drain() {
+            self.counters.lost.fetch_add(1, Relaxed);
+            if sent.reply.send(Err(NotConfirmed::ConnectionLost)).is_err() {
+                debug!(token = sent.token.0, "nobody waits for this confirmation");
+            }
+        }
+        self.fail_queued();
+    }
+}
+
+/// Fails whatever is ordered while there is no connection. Never ends.
+async fn refuse_all(queue: &mut mpsc::Receiver<Order>, counters: &Counters) {
+    while let Some(order) = queue.recv().await {
+        counters.lost.fetch_add(1, Relaxed);
+        order.answer(Err(NotConfirmed::ConnectionLost));
+    }
+    std::future::pending::<()>().await;
+}

@@ -1,0 +1,213 @@
+//! Receiving what is published, with subscriptions that heal themselves.
+
+mod registry;
+mod shard;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use bytes::Bytes;
+use chat_model::ChannelId;
+use service_kit::lifecycle::Lifecycle;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::broker_state::StateBoard;
+use crate::session::{Session, process_mark};
+use crate::{BrokerState, MqttConfig};
+
+use registry::Filter;
+use shard::{Shard, ShardTask};
+
+/// How channels are subscribed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubscriptionMode {
+    /// One connection with one filter for all channels: for few nodes, and for the embedded
+    /// broker, where every distinct filter costs much.
+    Wildcard,
+    /// A filter for each channel that is watched: a node receives only what it needs.
+    PerChannel {
+        /// Number of connections, at least 1. A channel keeps to one of them, and so its order.
+        connections: usize,
+    },
+}
+
+/// One message of a channel.
+///
+/// The payload shares the buffer of the read that brought it (64 KiB or more): copy it to keep it
+/// for long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// The channel that the topic names.
+    pub channel: ChannelId,
+    /// The payload as published, not looked at.
+    pub payload: Bytes,
+}
+
+/// Where the subscription to a channel stands. Generations grow with every change for the worse or
+/// the better; they compare within one [`Subscriber`] and channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Asked for, or about to be; also while the broker refuses it.
+    Pending,
+    /// Everything published from now on arrives, or leaves a hole in the sequence: the broker has
+    /// confirmed a SUBSCRIBE that is newer than the last UNSUBSCRIBE and the last disconnect.
+    Live {
+        /// Another one means that messages may have been missed in between.
+        since: u64,
+    },
+    /// There is no connection.
+    BrokerAway {
+        /// Of the disconnect.
+        generation: u64,
+    },
+}
+
+/// Receives messages of the channels that somebody watches.
+///
+/// What is watched is kept here, not in the broker: after every reconnect everything is subscribed
+/// to anew. A broker may lose messages, most of all one that reads faster than the consumer: then
+/// reading pauses, and brokers cut their queues. The sequence numbers show the holes.
+#[derive(Clone)]
+pub struct Subscriber {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    mode: SubscriptionMode,
+    shards: Vec<Arc<Shard>>,
+    board: Arc<StateBoard>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Default)]
+struct Counters {
+    foreign: AtomicU64,
+    oversize: AtomicU64,
+    refused: AtomicU64,
+    disconnects: AtomicU64,
+}
+
+/// What a subscriber has met since its start, for the metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SubscriberCounters {
+    /// Messages on topics that name no channel.
+    pub foreign_topics: u64,
+    /// Messages over the packet limit, skipped.
+    pub oversize: u64,
+    /// Filters that the broker refused, each time.
+    pub refused_subscriptions: u64,
+    /// Connections that ended.
+    pub disconnects: u64,
+    /// Filters wanted now, lingering ones included.
+    pub filters: u64,
+}
+
+impl Subscriber {
+    /// Starts the connections; they end with the soft shutdown of `lifecycle`. The receiver gives
+    /// what one read brought, in order; it ends at shutdown. While nobody takes from it, reading
+    /// pauses.
+    pub fn start(
+        config: &MqttConfig,
+        mode: SubscriptionMode,
+        lifecycle: &Lifecycle,
+    ) -> (Self, mpsc::Receiver<Vec<Delivery>>) {
+        let connections = match mode {
+            SubscriptionMode::Wildcard => 1,
+            SubscriptionMode::PerChannel { connections } => connections.max(1),
+        };
+        let (deliveries, receiver) = mpsc::channel(config.receive_buffer.max(1));
+        let board = Arc::new(StateBoard::new(connections));
+        let counters = Arc::new(Counters::default());
+        let process = process_mark();
+        let shards: Vec<_> = (0..connections).map(|_| Arc::new(Shard::new(config))).collect();
+        if mode == SubscriptionMode::Wildcard {
+            // Watched for as long as the subscriber lives, so that the first listener need not wait.
+            drop(shards[0].registry().watch(Filter::Wildcard));
+        }
+        for (number, shard) in shards.iter().enumerate() {
+            let task = ShardTask {
+                config: config.clone(),
+                session: Session::new(config, "subscriber", process, number),
+                number,
+                shard: Arc::clone(shard),
+                board: Arc::clone(&board),
+                counters: Arc::clone(&counters),
+                deliveries: deliveries.clone(),
+            };
+            lifecycle.spawn("mqtt subscriber", task.run(lifecycle.soft()));
+        }
+        let inner = Inner {
+            mode,
+            shards,
+            board,
+            counters,
+        };
+        (
+            Self {
+                inner: Arc::new(inner),
+            },
+            receiver,
+        )
+    }
+
+    /// Watches a channel until the subscription is dropped. Watchers of a channel are counted; the
+    /// filter stays for the configured linger after the last has gone.
+    pub fn watch(&self, channel: ChannelId) -> Subscription {
+        let (shard, filter) = match self.inner.mode {
+            SubscriptionMode::Wildcard => (0, Filter::Wildcard),
+            SubscriptionMode::PerChannel { .. } => {
+                // The remainder is below the number of shards, so it fits.
+                let shard = (channel.stable_hash() % self.inner.shards.len() as u64) as usize;
+                (shard, Filter::Channel(channel))
+            }
+        };
+        let shard = Arc::clone(&self.inner.shards[shard]);
+        let standing = shard.registry().watch(filter);
+        shard.wake();
+        Subscription {
+            filter,
+            shard,
+            standing,
+        }
+    }
+
+    /// Whether the broker can be reached.
+    pub fn state(&self) -> watch::Receiver<BrokerState> {
+        self.inner.board.subscribe()
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> SubscriberCounters {
+        let counters = &self.inner.counters;
+        SubscriberCounters {
+            foreign_topics: counters.foreign.load(Relaxed),
+            oversize: counters.oversize.load(Relaxed),
+            refused_subscriptions: counters.refused.load(Relaxed),
+            disconnects: counters.disconnects.load(Relaxed),
+            filters: self.inner.shards.iter().map(|shard| shard.registry().len() as u64).sum(),
+        }
+    }
+}
+
+/// One watcher of a channel. Dropping it is leaving.
+#[must_use = "dropping a subscription is leaving the channel"]
+pub struct Subscription {
+    filter: Filter,
+    shard: Arc<Shard>,
+    standing: watch::Receiver<Standing>,
+}
+
+impl Subscription {
+    /// Where the subscription stands, now and from now on. In wildcard mode all channels share it.
+    pub fn state(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.shard.registry().leave(self.filter, Instant::now());
+        self.shard.wake();
+    }
+}
