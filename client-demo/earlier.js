@@ -50,6 +50,7 @@ export class Earlier {
   async load() {
     if (this.#busy || this.#done) return;
     const { box, button, note, load } = this.#options;
+    const usedByKeyboard = document.activeElement === button;
     this.#busy = true;
     this.#observer.disconnect();
     button.disabled = true;
@@ -61,7 +62,6 @@ export class Earlier {
       note.hidden = more || empty;
       button.hidden = !more;
       if (more) this.#watch();
-      else if (document.activeElement === document.body) box.focus({ preventScroll: true });
     } catch (problem) {
       note.textContent = `Earlier messages could not be loaded. ${problemWords(problem)}`;
       note.hidden = false;
@@ -69,6 +69,8 @@ export class Earlier {
       this.#busy = false;
       button.disabled = false;
       button.textContent = "Show earlier messages";
+      // A disabled button loses the focus.
+      if (usedByKeyboard) (button.hidden ? box : button).focus({ preventScroll: true });
     }
   }
 
