@@ -1,0 +1,130 @@
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{Bench, KEPT_PER_CHANNEL, appending::join_all, channel, fill, store, text, with_id};
+use crate::{Append, Appended, IdempotencyKey, ReusedKey, StoreError};
+
+fn with_key(words: &str, key: &str) -> Append {
+    let mut new = text(channel(1), words);
+    new.key = Some(IdempotencyKey::new(key.as_bytes()));
+    new
+}
+
+pub(super) async fn same_id_or_key_is_stored_once(bench: &impl Bench) {
+    let opened = bench.open().await;
+    let both = Append {
+        key: Some(IdempotencyKey::new(b"key")),
+        ..with_id(channel(1), "both", 9)
+    };
+    for new in [with_id(channel(1), "id", 7), with_key("key", "k"), both] {
+        let (seq, event) = store(&opened, new.clone()).await;
+        match opened.append(new).await {
+            Ok(Appended::Repeated {
+                event: Some(again),
+                seq: same,
+                ..
+            }) => assert_eq!((same, again), (seq, event)),
+            other => panic!("not repeated: {other:?}"),
+        }
+    }
+    // Each channel has its own ids.
+    assert_eq!(store(&opened, with_id(channel(2), "id", 7)).await.0, 1);
+    assert_eq!(store(&opened, text(channel(1), "next")).await.0, 4);
+    opened.close().await;
+    let opened = bench.open().await;
+    let again = opened.append(with_id(channel(1), "id", 7)).await;
+    assert!(matches!(again, Ok(Appended::Repeated { seq: 1, id, .. }) if id == Uuid::from_u128(7)));
+    opened.close().await;
+}
+
+pub(super) async fn same_key_at_the_same_time_is_stored_once(bench: &impl Bench) {
+    let opened = bench.open().await;
+    let posts = (0..100)
+        .map(|_| {
+            let store = opened.clone();
+            Box::pin(async move { store.append(with_key("once", "k")).await })
+        })
+        .collect();
+    let outcomes = join_all(posts).await;
+    let stored = |outcome: &&Result<Appended, _>| matches!(outcome, Ok(Appended::Stored { .. }));
+    let repeated = |outcome: &&Result<Appended, _>| {
+        matches!(
+            outcome,
+            Ok(Appended::Repeated {
+                event: Some(_),
+                seq: 1,
+                ..
+            })
+        )
+    };
+    assert_eq!(outcomes.iter().filter(stored).count(), 1);
+    assert_eq!(outcomes.iter().filter(repeated).count(), 99);
+    opened.close().await;
+}
+
+pub(super) async fn another_message_with_the_key_is_refused(bench: &impl Bench) {
+    let opened = bench.open().await;
+    store(&opened, with_id(channel(1), "first", 7)).await;
+    store(&opened, with_key("second", "k")).await;
+    let refused = |what: ReusedKey, outcome: Result<Appended, StoreError>| match outcome {
+        Err(StoreError::KeyReused { what: found }) => assert_eq!(found, what),
+        other => panic!("not refused: {other:?}"),
+    };
+    refused(
+        ReusedKey::Id,
+        opened.append(with_id(channel(1), "other", 7)).await,
+    );
+    refused(
+        ReusedKey::IdempotencyKey,
+        opened.append(with_key("other", "k")).await,
+    );
+    // The id of one message with the key of another.
+    let mixed = Append {
+        key: Some(IdempotencyKey::new(b"k")),
+        ..with_id(channel(1), "first", 7)
+    };
+    refused(ReusedKey::IdempotencyKey, opened.append(mixed).await);
+    assert_eq!(store(&opened, text(channel(1), "next")).await.0, 3);
+    opened.close().await;
+}
+
+pub(super) async fn key_is_forgotten_after_a_day(bench: &impl Bench) {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let opened = bench.open().await;
+    store(&opened, with_id(channel(1), "one", 7)).await;
+    bench.clock().advance(23 * HOUR);
+    let again = opened.append(with_id(channel(1), "one", 7)).await;
+    assert!(matches!(again, Ok(Appended::Repeated { .. })));
+    bench.clock().advance(HOUR);
+    let again = opened.append(with_id(channel(1), "another", 7)).await;
+    assert!(
+        matches!(again, Ok(Appended::Stored { seq: 2, .. })),
+        "{again:?}"
+    );
+    bench.clock().advance(23 * HOUR);
+    bench.expire(&opened).await;
+    let again = opened.append(with_id(channel(1), "another", 7)).await;
+    assert!(
+        matches!(again, Ok(Appended::Repeated { seq: 2, .. })),
+        "{again:?}"
+    );
+    opened.close().await;
+}
+
+pub(super) async fn repeated_post_of_an_expired_event_names_it(bench: &impl Bench) {
+    let opened = bench.open().await;
+    store(&opened, with_id(channel(1), "one", 7)).await;
+    fill(&opened, channel(1), KEPT_PER_CHANNEL * 2).await;
+    bench.expire(&opened).await;
+    let epoch = opened.heads(&[channel(1)]).await.unwrap()[0].epoch;
+    let again = opened.append(with_id(channel(1), "one", 7)).await.unwrap();
+    let expected = Appended::Repeated {
+        event: None,
+        epoch,
+        seq: 1,
+        id: Uuid::from_u128(7),
+    };
+    assert_eq!(again, expected);
+    opened.close().await;
+}

@@ -1,0 +1,109 @@
+//! What a caller of the store can do about a failure.
+
+use std::{path::PathBuf, time::Duration};
+
+/// Why a store did not do what it was asked.
+///
+/// The variants are what a caller can do about it; the text in `reason` is for the log and the
+/// operator, not for whoever sent the request.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The store cannot work at the moment. Nothing was stored; the same call may succeed later.
+    #[error("the store is not available: {reason}")]
+    Unavailable {
+        /// What went wrong, for the operator.
+        reason: String,
+    },
+    /// The commit failed in a way that leaves open whether the message is there.
+    ///
+    /// Trying again is safe with the same sender's id or key, and may double without one.
+    #[error("it is not known whether the message was stored: {reason}")]
+    OutcomeUnknown {
+        /// What went wrong, for the operator.
+        reason: String,
+    },
+    /// The sender's id or idempotency key was used before, with another message.
+    #[error("{what} was already used in this channel with another message")]
+    KeyReused {
+        /// Which of the two it was.
+        what: ReusedKey,
+    },
+    /// No more sender's ids and keys can be remembered, and none is old enough to be forgotten.
+    ///
+    /// Posts without an id and key of the sender's own are not affected.
+    #[error("too many ids and keys are remembered already; try again in {} s", retry_after.as_secs())]
+    KeysFull {
+        /// When the oldest key becomes old enough to make room, at least 1 s.
+        retry_after: Duration,
+    },
+    /// The event is larger than the caller allowed. Nothing was stored.
+    #[error("the event takes {size} bytes, more than the {limit} allowed")]
+    TooLarge {
+        /// Bytes of the encoded event.
+        size: usize,
+        /// The limit that came with the request, in bytes.
+        limit: usize,
+    },
+    /// The folder was written by a newer version of the program.
+    #[error(
+        "the data in {} has format {found}, this program knows up to {known}: use the newer program that wrote it",
+        path.display()
+    )]
+    NewerSchema {
+        /// The database file.
+        path: PathBuf,
+        /// Format of the data.
+        found: i64,
+        /// Newest format that this program knows.
+        known: i64,
+    },
+    /// Another process has the folder open.
+    #[error("the data folder {} is in use by another process: stop that one first, or choose another folder", dir.display())]
+    Locked {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The folder cannot be used: not writable, not creatable, not a store.
+    #[error("the data folder {} cannot be used: {reason}", dir.display())]
+    Unusable {
+        /// The folder.
+        dir: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// An option has a value that makes no sense.
+    #[error("store option {option}: {reason}")]
+    BadOption {
+        /// The option's name.
+        option: &'static str,
+        /// What it must be.
+        reason: String,
+    },
+}
+
+/// What a sender used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReusedKey {
+    /// The message's `id`.
+    Id,
+    /// The `Idempotency-Key`.
+    IdempotencyKey,
+}
+
+impl std::fmt::Display for ReusedKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Id => "the id",
+            Self::IdempotencyKey => "the Idempotency-Key",
+        })
+    }
+}
+
+impl StoreError {
+    pub(crate) fn unavailable(reason: impl std::fmt::Display) -> Self {
+        Self::Unavailable {
+            reason: reason.to_string(),
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The durable log of every channel: what is stored here reaches every listener.
+//!
+//! [`Store`] is what the services ask; [`SqliteStore`] is the implementation for one machine. The
+//! [`contract`] suite (feature `contract`) checks any implementation. The crate knows nothing of
+//! HTTP or MQTT, keeps no listeners, and never looks into a message.
+//!
+//! ```
+//! use chat_model::NewMessage;
+//! use chat_store::{Append, Appended, SqliteOptions, SqliteStore, Store};
+//! use service_kit::clock::SystemClock;
+//!
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+//! # runtime.block_on(async {
+//! let store = SqliteStore::open(&SqliteOptions::new(dir.path(), SystemClock::shared()))?;
+//! let stored = store
+//!     .append(Append {
+//!         channel: uuid::Uuid::new_v4().into(),
+//!         message: NewMessage::text("hello"),
+//!         key: None,
+//!         max_event_bytes: 64 * 1024,
+//!     })
+//!     .await?;
+//! assert!(matches!(stored, Appended::Stored { seq: 1, .. }));
+//! store.close().await;
+//! # Ok::<(), chat_store::StoreError>(())
+//! # }).unwrap();
+//! ```
+#![warn(missing_docs)]
+
+#[cfg(feature = "contract")]
+pub mod contract;
+mod error;
+mod sqlite;
+mod stats;
+mod store;
+
+pub use error::{ReusedKey, StoreError};
+pub use sqlite::{KeyMemory, Retention, SqliteOptions, SqliteStore, new_epoch};
+pub use stats::StoreStats;
+pub use store::{
+    Append, Appended, IdempotencyKey, PageLimit, PageRange, Position, Store, StoredPage,
+    Unpublished,
+};

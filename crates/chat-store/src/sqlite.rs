@@ -1,0 +1,290 @@
+//! The store in one SQLite database.
+
+mod append;
+mod checkpoint;
+mod database;
+mod epochs;
+mod expiry_clock;
+mod folder;
+mod health;
+mod keys;
+mod memory;
+mod options;
+mod queries;
+mod reader;
+mod retention;
+mod schema;
+mod shared;
+mod writer;
+
+use std::{
+    fs::File,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::Ordering::Relaxed,
+        mpsc::{Sender, channel},
+    },
+};
+
+use async_trait::async_trait;
+use chat_model::{ChannelId, Head, NewMessage};
+use rusqlite::Connection;
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+
+pub use self::epochs::new_epoch;
+pub use self::options::{KeyMemory, Retention, SqliteOptions};
+
+use self::{
+    append::to_position,
+    checkpoint::Checkpointer,
+    database::Database,
+    expiry_clock::{ExpiryClock, SavedExpiry},
+    folder::Folder,
+    reader::Readers,
+    shared::{Shared, spawn},
+    writer::{Job, Post, Writer},
+};
+use crate::{
+    Append, Appended, PageLimit, PageRange, Position, Store, StoreError, StoreStats, StoredPage,
+    Unpublished,
+};
+
+/// Bytes of the queue that one permit stands for.
+const PERMIT_BYTES: usize = 1024;
+
+/// [`Store`] in a folder of this machine, for one process at a time.
+///
+/// One thread writes, in transactions of whatever arrived during the last one; a few read; one
+/// moves committed pages into the database file. Closed by [`Store::close`]; one that is dropped
+/// instead does the same in the background.
+pub struct SqliteStore {
+    jobs: Sender<Job>,
+    room: Arc<Semaphore>,
+    readers: Readers,
+    shared: Arc<Shared>,
+    /// Ends when every thread has.
+    ended: Mutex<mpsc::Receiver<()>>,
+}
+
+impl SqliteStore {
+    /// Opens or creates the store of a folder. Blocks for as long as the disk takes.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`], [`StoreError::NewerSchema`], [`StoreError::Unusable`] or
+    /// [`StoreError::BadOption`], each with a sentence for the operator.
+    pub fn open(options: &SqliteOptions) -> Result<Self, StoreError> {
+        options.validate()?;
+        let folder = Arc::new(Folder::open(&options.dir)?);
+        let path = folder.database();
+        let connection = schema::prepare(&path, options.max_file_bytes)?;
+        let kept = Kept::load(&connection).map_err(|error| StoreError::Unusable {
+            dir: options.dir.clone(),
+            reason: error.to_string(),
+        })?;
+        sync_folder(folder.dir());
+        let shared = Arc::new(Shared::new(path.clone(), kept.published_to));
+        let expiry = ExpiryClock::resume(options.clock.clone(), kept.expiry, kept.newest);
+        let (alive, ended) = mpsc::channel(1);
+        let readers = Readers::start(options.readers, &folder, &alive)?;
+        let checkpointer = Checkpointer::start(path.clone(), shared.clone())?;
+        let database = Database::new(
+            path,
+            connection,
+            options.max_file_bytes,
+            options.cached_channels,
+        );
+        let writer = Writer::new(options, database, shared.clone(), checkpointer, expiry);
+        let (jobs, received) = channel();
+        spawn("store-write", move || {
+            writer.run(&received);
+            // The folder first: whoever waits for the end may open it again.
+            drop(folder);
+            drop(alive);
+        })?;
+        Ok(Self {
+            jobs,
+            room: Arc::new(Semaphore::new(options.queue_bytes / PERMIT_BYTES)),
+            readers,
+            shared,
+            ended: Mutex::new(ended),
+        })
+    }
+
+    /// The counters at this moment. Cheap: two look-ups of a file's size.
+    #[must_use]
+    pub fn stats(&self) -> StoreStats {
+        self.shared.stats()
+    }
+
+    /// Removes everything that has expired now, instead of little by little; returns how many
+    /// events. Posts wait in the meantime.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]; what was removed until then stays removed.
+    pub async fn expire(&self) -> Result<u64, StoreError> {
+        self.ask(Job::Expire).await
+    }
+
+    async fn ask<T>(
+        &self,
+        job: impl FnOnce(writer::Reply<T>) -> Job + Send,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.send(job(reply)).map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn append(&self, new: Append) -> Result<Appended, StoreError> {
+        let permits = permits_for(&new.message);
+        let room = self.room.clone().acquire_many_owned(permits).await;
+        let room = room.map_err(|_| closed())?;
+        let (reply, answer) = oneshot::channel();
+        self.shared.queued.fetch_add(1, Relaxed);
+        let post = Post { new, reply, room };
+        if self.jobs.send(Job::Append(post)).is_err() {
+            self.shared.queued.fetch_sub(1, Relaxed);
+            return Err(closed());
+        }
+        match answer.await {
+            Ok(outcome) => outcome,
+            // Not reached by the writer before it closed, or the writer died over it.
+            Err(_) if self.room.is_closed() => Err(closed()),
+            Err(_) => Err(StoreError::OutcomeUnknown {
+                reason: "the store's writer ended unexpectedly".to_owned(),
+            }),
+        }
+    }
+
+    async fn page(
+        &self,
+        channel: ChannelId,
+        range: PageRange,
+        limit: PageLimit,
+    ) -> Result<StoredPage, StoreError> {
+        let limit = limit.clamped();
+        self.readers
+            .ask(move |connection| queries::page(connection, channel, range, limit))
+            .await
+    }
+
+    async fn heads(&self, channels: &[ChannelId]) -> Result<Vec<Head>, StoreError> {
+        let channels = channels.to_vec();
+        self.readers
+            .ask(move |connection| queries::heads(connection, &channels))
+            .await
+    }
+
+    async fn unpublished(
+        &self,
+        after: Position,
+        limit: PageLimit,
+    ) -> Result<Vec<Unpublished>, StoreError> {
+        let limit = limit.clamped();
+        self.readers
+            .ask(move |connection| queries::unpublished(connection, after, limit))
+            .await
+    }
+
+    async fn published_to(&self) -> Result<Position, StoreError> {
+        Ok(Position::new(
+            to_position(0).lane(),
+            self.shared.published_to(),
+        ))
+    }
+
+    fn mark_published(&self, up_to: Position) {
+        if self.shared.raise_published(up_to.offset()) {
+            // A store that is closed has saved what it will.
+            drop(self.jobs.send(Job::Published));
+        }
+    }
+
+    fn follow(&self, batches: usize) -> mpsc::Receiver<Vec<Unpublished>> {
+        self.shared.follow(batches)
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.ask(Job::Check).await
+    }
+
+    async fn new_epoch(&self) -> Result<u64, StoreError> {
+        self.ask(Job::NewEpoch).await
+    }
+
+    async fn close(&self) {
+        self.room.close();
+        // Without a receiver it is closed already.
+        drop(self.jobs.send(Job::Close));
+        self.readers.stop();
+        // Nothing is ever sent: this is the end of the last thread.
+        self.ended.lock().await.recv().await;
+    }
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteStore")
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::unavailable("the store is closed")
+}
+
+/// A message's share of the queue: its text and what goes with it.
+fn permits_for(message: &NewMessage) -> u32 {
+    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let from = message.from.as_ref();
+    let bytes = length(&message.text)
+        + length(&message.data)
+        + from.map_or(0, |from| length(&from.id) + length(&from.name));
+    // The queue has at least 1,024 permits: a larger message takes all of those.
+    u32::try_from(bytes / PERMIT_BYTES + 1)
+        .unwrap_or(u32::MAX)
+        .min(1024)
+}
+
+/// Makes the entries of new files last; not every system can, and the data itself is synced.
+fn sync_folder(dir: &Path) {
+    for dir in [Some(dir), dir.parent()].into_iter().flatten() {
+        if let Err(error) = File::open(dir).and_then(|dir| dir.sync_all()) {
+            tracing::debug!(%error, dir = %dir.display(), "folder not synced");
+        }
+    }
+}
+
+/// What the store knew when it was last open.
+struct Kept {
+    published_to: u64,
+    expiry: SavedExpiry,
+    /// Expiry clock's reading at which the newest event or key was kept.
+    newest: u64,
+}
+
+impl Kept {
+    fn load(connection: &Connection) -> rusqlite::Result<Self> {
+        connection.query_row(
+            "SELECT published_to, expiry_clock, expiry_saved_at, max(
+                coalesce((SELECT kept_at FROM log ORDER BY pos DESC LIMIT 1), 0),
+                coalesce((SELECT kept_at FROM sender_keys ORDER BY n DESC LIMIT 1), 0))
+             FROM state",
+            [],
+            |row| {
+                Ok(Self {
+                    published_to: row.get(0)?,
+                    expiry: SavedExpiry {
+                        reading: row.get(1)?,
+                        saved_at: row.get(2)?,
+                    },
+                    newest: row.get(3)?,
+                })
+            },
+        )
+    }
+}

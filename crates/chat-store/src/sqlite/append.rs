@@ -1,0 +1,197 @@
+//! One message of a batch: is it new, does it fit, where does it go.
+
+use bytes::Bytes;
+use chat_model::{ChannelId, Epoch, Event};
+use rusqlite::{Connection, params};
+use uuid::{NoContext, Timestamp, Uuid};
+
+use super::{
+    keys::{self, KeyRules, Known},
+    memory::{Log, Memory, epoch_value},
+};
+use crate::{Append, Appended, Position, StoreError};
+
+/// How far a channel's newest event may lie ahead of the clock and still hold `at` back: more than
+/// this was a clock gone wrong, which must not pin `at` for years. Milliseconds.
+const BELIEVABLE_LEAD: u64 = 5 * 60 * 1000;
+
+/// The moment of a batch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    /// Milliseconds since 1970.
+    pub(super) now: u64,
+    /// Reading of the expiry clock.
+    pub(super) expiry: u64,
+}
+
+/// Puts one message into the open transaction. A refusal (the inner `Err`) writes nothing, so the
+/// rest of the batch is not affected by it; the outer `Err` fails the whole transaction.
+pub(super) fn append(
+    connection: &Connection,
+    memory: &mut Memory,
+    rules: &KeyRules,
+    moment: Moment,
+    new: &Append,
+) -> rusqlite::Result<Result<Appended, StoreError>> {
+    let log = memory.log(connection, new.channel)?;
+    let keyed = new.message.id.is_some() || new.key.is_some();
+    let fingerprint = if keyed {
+        new.message.fingerprint()
+    } else {
+        [0; 16]
+    };
+    if let (true, Some(log)) = (keyed, log) {
+        match keys::find(
+            connection,
+            rules,
+            log.channel_no,
+            new,
+            &fingerprint,
+            moment.expiry,
+        )? {
+            Known::No => {}
+            Known::Same(repeated) => return Ok(Ok(repeated)),
+            Known::Other(what) => return Ok(Err(StoreError::KeyReused { what })),
+        }
+    }
+    let (epoch, seq, last_at) = match log {
+        Some(log) => (log.epoch, log.head + 1, log.at),
+        None => (new_log_epoch(memory, moment.now), 1, 0),
+    };
+    let at = if last_at > moment.now + BELIEVABLE_LEAD {
+        moment.now
+    } else {
+        moment.now.max(last_at)
+    };
+    let id = new
+        .message
+        .id
+        .unwrap_or_else(|| time_ordered_id(moment.now));
+    let event = Event {
+        channel: new.channel,
+        epoch,
+        seq,
+        id,
+        at,
+        message: &new.message,
+    }
+    .encode();
+    if event.len() > new.max_event_bytes {
+        return Ok(Err(StoreError::TooLarge {
+            size: event.len(),
+            limit: new.max_event_bytes,
+        }));
+    }
+    if keyed {
+        let needed = i64::from(new.message.id.is_some()) + i64::from(new.key.is_some());
+        if let Err(error) = keys::make_room(connection, memory, rules, needed, moment.expiry)? {
+            return Ok(Err(error));
+        }
+    }
+    let log = match log {
+        Some(log) => log,
+        None => create_log(connection, memory, new.channel, epoch)?,
+    };
+    let log = Log {
+        head: seq,
+        at,
+        ..log
+    };
+    let position = memory.last_position + 1;
+    insert(connection, position, &log, &event, moment.expiry)?;
+    memory.last_position = position;
+    memory.logs.put(new.channel, log);
+    if keyed {
+        keys::remember(
+            connection,
+            memory,
+            &log,
+            new,
+            &fingerprint,
+            id,
+            moment.expiry,
+        )?;
+    }
+    Ok(Ok(Appended::Stored {
+        event,
+        epoch,
+        seq,
+        id,
+        position: to_position(position),
+    }))
+}
+
+/// The epoch of a log that begins now.
+///
+/// Logs that begin while the clock stands still, or lies behind, share the last epoch instead of
+/// pushing it ahead of the clock: a store that is put back must find that its clock has left
+/// behind every epoch that was handed out after the copy was made.
+fn new_log_epoch(memory: &mut Memory, now: u64) -> Epoch {
+    memory.last_epoch = memory.last_epoch.max(Epoch::after(Epoch::ZERO, now));
+    memory.last_epoch
+}
+
+fn create_log(
+    connection: &Connection,
+    memory: &Memory,
+    channel: ChannelId,
+    epoch: Epoch,
+) -> rusqlite::Result<Log> {
+    connection
+        .prepare_cached("INSERT INTO channels (uuid) VALUES (?1)")?
+        .execute([channel.uuid().as_bytes()])?;
+    let channel_no = connection.last_insert_rowid();
+    connection
+        .prepare_cached("INSERT INTO epochs (channel_no, epoch, from_seq) VALUES (?1, ?2, 1)")?
+        .execute(params![channel_no, epoch_value(epoch)])?;
+    connection
+        .prepare_cached("UPDATE state SET last_epoch = ?1 WHERE last_epoch < ?1")?
+        .execute([epoch_value(memory.last_epoch)])?;
+    Ok(Log {
+        channel_no,
+        epoch,
+        head: 0,
+        floor: 0,
+        at: 0,
+    })
+}
+
+fn insert(
+    connection: &Connection,
+    position: i64,
+    log: &Log,
+    event: &Bytes,
+    kept_at: u64,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO log (pos, channel_no, seq, at, kept_at, event)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![
+            position,
+            log.channel_no,
+            log.head,
+            log.at,
+            kept_at,
+            event.as_ref()
+        ])?;
+    Ok(())
+}
+
+/// A UUIDv7 (RFC 9562 §5.7) of this moment.
+fn time_ordered_id(now: u64) -> Uuid {
+    let nanoseconds = u32::try_from(now % 1000).expect("below 1000") * 1_000_000;
+    Uuid::new_v7(Timestamp::from_unix(NoContext, now / 1000, nanoseconds))
+}
+
+/// The only lane of a store with one writer.
+const LANE: u32 = 0;
+
+pub(super) fn to_position(pos: i64) -> Position {
+    Position::new(LANE, u64::try_from(pos).unwrap_or(0))
+}
+
+pub(super) fn from_position(position: Position) -> i64 {
+    i64::try_from(position.offset()).unwrap_or(i64::MAX)
+}

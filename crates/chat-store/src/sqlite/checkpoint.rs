@@ -1,0 +1,112 @@
+//! Moving committed pages from the write-ahead log into the database, on a thread of its own so
+//! that posts do not wait for it.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread::JoinHandle,
+};
+
+use rusqlite::Connection;
+
+use super::{
+    schema::{Role, connect},
+    shared::{Shared, spawn},
+};
+use crate::StoreError;
+
+/// Size of the write-ahead log above which posts wait until it is back at its start. A quiet
+/// moment, without which it only grows, comes long before in any ordinary use.
+const LARGEST_LOG: u64 = 64 << 20;
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// Move what can be moved without standing in anyone's way.
+    Passive,
+    /// Give the log's room back to the disk as well.
+    Shrink,
+}
+
+/// The handle of the thread. It ends when the handle is dropped.
+pub(super) struct Checkpointer {
+    wishes: SyncSender<Wish>,
+    thread: JoinHandle<()>,
+}
+
+impl Checkpointer {
+    pub(super) fn start(path: PathBuf, shared: Arc<Shared>) -> Result<Self, StoreError> {
+        let (wishes, received) = sync_channel(1);
+        let thread = spawn("store-checkpoint", move || run(&path, &shared, &received))?;
+        Ok(Self { wishes, thread })
+    }
+
+    /// Asks for a checkpoint; one that waits already is enough.
+    pub(super) fn ask(&self, wish: Wish) {
+        match self.wishes.try_send(wish) {
+            Ok(()) | Err(TrySendError::Full(_)) => {}
+            Err(TrySendError::Disconnected(_)) => {
+                tracing::error!("the store's checkpoint thread is gone");
+            }
+        }
+    }
+
+    pub(super) fn stop(self) {
+        drop(self.wishes);
+        if self.thread.join().is_err() {
+            tracing::error!("the store's checkpoint thread panicked");
+        }
+    }
+}
+
+fn run(path: &std::path::Path, shared: &Shared, wishes: &Receiver<Wish>) {
+    let mut connection = None;
+    let mut failing = false;
+    for wish in wishes {
+        match checkpoint(path, &mut connection, wish, shared) {
+            Ok(()) => failing = false,
+            Err(error) => {
+                // A full or broken disk says so to every post already: once is enough here.
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "checkpoint failed");
+                }
+                connection = None;
+            }
+        }
+    }
+}
+
+fn checkpoint(
+    path: &std::path::Path,
+    kept: &mut Option<Connection>,
+    wish: Wish,
+    shared: &Shared,
+) -> rusqlite::Result<()> {
+    let connection = match kept {
+        Some(connection) => connection,
+        None => kept.insert(connect(path, Role::Checkpoint)?),
+    };
+    let (_, pages) = pragma(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
+    let page: u64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+    if wish == Wish::Shrink || pages.saturating_mul(page) > LARGEST_LOG {
+        let (blocked, _) = pragma(connection, "PRAGMA wal_checkpoint(TRUNCATE)")?;
+        if blocked {
+            shared.count_blocked_checkpoint();
+        }
+    }
+    Ok(())
+}
+
+/// Whether somebody stood in the way, and the pages in the log.
+fn pragma(connection: &Connection, sql: &str) -> rusqlite::Result<(bool, u64)> {
+    connection.query_row(sql, [], |row| {
+        let pages: i64 = row.get(1)?;
+        Ok((
+            row.get::<_, i64>(0)? != 0,
+            u64::try_from(pages).unwrap_or(0),
+        ))
+    })
+}

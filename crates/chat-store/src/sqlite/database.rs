@@ -1,0 +1,176 @@
+//! The writer's connection and what a failed transaction means.
+
+use std::path::PathBuf;
+
+use rusqlite::{Connection, ErrorCode};
+
+use super::{
+    memory::Memory,
+    schema::{Role, connect},
+};
+use crate::StoreError;
+
+/// Why a transaction did not happen, or perhaps did.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It failed before its COMMIT could take effect.
+    NothingStored(rusqlite::Error),
+    /// COMMIT itself failed after it may have reached the disk.
+    Unknown(rusqlite::Error),
+}
+
+/// The one connection that writes. It is opened again after a failure that may have spoiled it.
+pub(super) struct Database {
+    path: PathBuf,
+    role: Role,
+    cached_channels: usize,
+    connection: Option<Connection>,
+    memory: Option<Memory>,
+}
+
+impl Database {
+    pub(super) fn new(
+        path: PathBuf,
+        connection: Connection,
+        max_file_bytes: Option<u64>,
+        cached_channels: usize,
+    ) -> Self {
+        Self {
+            path,
+            role: Role::Write { max_file_bytes },
+            cached_channels,
+            connection: Some(connection),
+            memory: None,
+        }
+    }
+
+    pub(super) fn memory(&mut self) -> Option<&mut Memory> {
+        self.memory.as_mut()
+    }
+
+    /// Runs `work` between BEGIN and COMMIT. After any error the memory is read anew.
+    pub(super) fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&Connection, &mut Memory) -> rusqlite::Result<T>,
+    ) -> Result<T, Failure> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => connect(&self.path, self.role).map_err(Failure::NothingStored)?,
+        };
+        // A failure leaves no memory behind.
+        let memory = self.memory.take();
+        let (failure, rolled_back) = match attempt(&connection, memory, self.cached_channels, work)
+        {
+            Ok((answer, memory)) => {
+                self.connection = Some(connection);
+                self.memory = Some(memory);
+                return Ok(answer);
+            }
+            Err(failure) => (failure, roll_back(&connection)),
+        };
+        match failure {
+            Failure::NothingStored(error) => {
+                if rolled_back && !spoils_connection(&error) {
+                    self.connection = Some(connection);
+                }
+                Err(Failure::NothingStored(error))
+            }
+            // The disk was full before the frame that commits could be written: with the rest
+            // rolled back, nothing of it counts.
+            Failure::Unknown(error)
+                if rolled_back && error.sqlite_error_code() == Some(ErrorCode::DiskFull) =>
+            {
+                self.connection = Some(connection);
+                Err(Failure::NothingStored(error))
+            }
+            unknown => Err(unknown),
+        }
+    }
+
+    /// Runs a statement outside of a transaction, such as a vacuum step.
+    pub(super) fn direct<T>(
+        &mut self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Option<T>> {
+        self.connection.as_ref().map(work).transpose()
+    }
+}
+
+fn attempt<T>(
+    connection: &Connection,
+    memory: Option<Memory>,
+    cached_channels: usize,
+    work: impl FnOnce(&Connection, &mut Memory) -> rusqlite::Result<T>,
+) -> Result<(T, Memory), Failure> {
+    let before_commit = || -> rusqlite::Result<(T, Memory)> {
+        execute(connection, "BEGIN IMMEDIATE")?;
+        let mut memory = match memory {
+            Some(memory) => memory,
+            None => Memory::load(connection, cached_channels)?,
+        };
+        let answer = work(connection, &mut memory)?;
+        Ok((answer, memory))
+    };
+    let done = before_commit().map_err(Failure::NothingStored)?;
+    execute(connection, "COMMIT").map_err(Failure::Unknown)?;
+    Ok(done)
+}
+
+fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(|_| ())
+}
+
+/// Some errors roll back by themselves, others leave it to us; true if no transaction is left.
+fn roll_back(connection: &Connection) -> bool {
+    connection.is_autocommit() || execute(connection, "ROLLBACK").is_ok()
+}
+
+fn spoils_connection(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+                | ErrorCode::ReadOnly
+                | ErrorCode::FileLockingProtocolFailed
+        )
+    )
+}
+
+impl Failure {
+    /// Whether one of several messages may have caused it, so that it is worth trying them one by
+    /// one: not the disk, not a lock, not memory.
+    pub(super) fn may_be_one_message(&self) -> bool {
+        match self {
+            Self::Unknown(_) => false,
+            Self::NothingStored(error) => {
+                !spoils_connection(error)
+                    && !matches!(
+                        error.sqlite_error_code(),
+                        Some(
+                            ErrorCode::DiskFull
+                                | ErrorCode::DatabaseBusy
+                                | ErrorCode::DatabaseLocked
+                                | ErrorCode::OutOfMemory
+                        )
+                    )
+            }
+        }
+    }
+
+    pub(super) fn is_disk_full(&self) -> bool {
+        let (Self::NothingStored(error) | Self::Unknown(error)) = self;
+        error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+    }
+
+    pub(super) fn to_error(&self) -> StoreError {
+        match self {
+            Self::NothingStored(error) => StoreError::unavailable(error),
+            Self::Unknown(error) => StoreError::OutcomeUnknown {
+                reason: error.to_string(),
+            },
+        }
+    }
+}

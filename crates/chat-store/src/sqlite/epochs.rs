@@ -1,0 +1,70 @@
+//! A new epoch for every log of a store that was put back from a copy.
+
+use std::{path::Path, sync::Arc};
+
+use chat_model::Epoch;
+use rusqlite::{Connection, params};
+use service_kit::clock::SharedClock;
+
+use super::{
+    database::Database,
+    expiry_clock::now,
+    folder::Folder,
+    memory::{Memory, epoch_value},
+    schema::prepare,
+};
+use crate::StoreError;
+
+/// Epochs that a log's list has at most; the oldest go. Each costs a restore from a copy.
+const LONGEST_LIST: i64 = 64;
+
+/// Gives every log of a folder that no service has open a new epoch, which starts after the newest
+/// event that is kept. Returns the number of logs.
+///
+/// To be done after the folder was put back from a copy, before the service starts: what was said
+/// after the copy was made is lost, and its numbers will be used again.
+///
+/// # Errors
+/// [`StoreError::Locked`] while a service uses the folder, [`StoreError::Unusable`] if it holds no
+/// store; after any error nothing has changed.
+pub fn new_epoch(dir: &Path, clock: &SharedClock) -> Result<u64, StoreError> {
+    let folder = Arc::new(Folder::open_existing(dir)?);
+    let connection = prepare(&folder.database(), None)?;
+    let mut database = Database::new(folder.database(), connection, None, 2);
+    let now = now(clock);
+    database
+        .transaction(|connection, memory| begin_epoch(connection, memory, now))
+        .map_err(|failure| failure.to_error())
+}
+
+/// The same inside the open transaction.
+pub(super) fn begin_epoch(
+    connection: &Connection,
+    memory: &mut Memory,
+    now: u64,
+) -> rusqlite::Result<u64> {
+    let epoch = Epoch::after(memory.last_epoch, now);
+    let logs = connection.execute(
+        "INSERT INTO epochs (channel_no, epoch, from_seq)
+         SELECT channel_no, ?1, 1 + coalesce(
+            (SELECT max(seq) FROM log WHERE log.channel_no = channels.channel_no), floor_seq)
+         FROM channels",
+        [epoch_value(epoch)],
+    )?;
+    connection.execute(
+        "DELETE FROM epochs WHERE (channel_no, epoch) IN (
+            SELECT channel_no, epoch FROM (
+                SELECT channel_no, epoch,
+                    row_number() OVER (PARTITION BY channel_no ORDER BY epoch DESC) AS place
+                FROM epochs)
+            WHERE place > ?1)",
+        [LONGEST_LIST],
+    )?;
+    connection.execute(
+        "UPDATE state SET last_epoch = ?1",
+        params![epoch_value(epoch)],
+    )?;
+    memory.last_epoch = epoch;
+    memory.logs.clear();
+    Ok(u64::try_from(logs).unwrap_or(u64::MAX))
+}

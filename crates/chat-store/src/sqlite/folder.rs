@@ -1,0 +1,83 @@
+//! The store's folder: it exists, can be written, and belongs to one process at a time.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use crate::StoreError;
+
+/// The database inside the folder; SQLite puts `-wal` and `-shm` beside it.
+pub(super) const DATABASE: &str = "store.sqlite3";
+/// Held while a process uses the folder. The file stays behind; the lock on it does not.
+const LOCK: &str = "store.lock";
+
+/// A folder locked for this process until it is dropped.
+#[derive(Debug)]
+pub(super) struct Folder {
+    dir: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    /// Creates the folder if need be and locks it.
+    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(dir).map_err(|error| unusable(dir, "created", &error))?;
+        Self::lock(dir)
+    }
+
+    /// Locks a folder that must already hold a store.
+    pub(super) fn open_existing(dir: &Path) -> Result<Self, StoreError> {
+        if !dir.join(DATABASE).is_file() {
+            return Err(StoreError::Unusable {
+                dir: dir.to_owned(),
+                reason: format!("it holds no {DATABASE}; is it the right folder?"),
+            });
+        }
+        Self::lock(dir)
+    }
+
+    fn lock(dir: &Path) -> Result<Self, StoreError> {
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(dir.join(LOCK))
+            .map_err(|error| unusable(dir, "written", &error))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                dir: dir.to_owned(),
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
+                dir: dir.to_owned(),
+            }),
+            Err(TryLockError::Error(error)) => Err(unusable(dir, "locked", &error)),
+        }
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn database(&self) -> PathBuf {
+        self.dir.join(DATABASE)
+    }
+}
+
+fn unusable(dir: &Path, done: &str, error: &std::io::Error) -> StoreError {
+    let advice = match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "; make it writable for this user, or choose another folder"
+        }
+        ErrorKind::StorageFull => "; make room on the disk",
+        ErrorKind::NotADirectory | ErrorKind::AlreadyExists => "; a file is in the way",
+        _ => "",
+    };
+    StoreError::Unusable {
+        dir: dir.to_owned(),
+        reason: format!("it cannot be {done}: {error}{advice}"),
+    }
+}

@@ -1,0 +1,208 @@
+//! The ids and keys that senders chose, so that a post that comes again is not stored again.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, params};
+use uuid::Uuid;
+
+use super::{
+    expiry_clock::milliseconds,
+    memory::{Log, Memory, epoch_value, stored_epoch},
+    options::KeyMemory,
+};
+use crate::{Append, Appended, ReusedKey, StoreError};
+
+/// [`KeyMemory`] in the database's units, and what was dropped by it.
+pub(super) struct KeyRules {
+    max_age: u64,
+    min_age: u64,
+    max_count: i64,
+    /// Keys dropped before their time in the open transaction.
+    pub(super) dropped_early: std::cell::Cell<u64>,
+}
+
+impl KeyRules {
+    pub(super) fn new(memory: &KeyMemory) -> Self {
+        Self {
+            max_age: milliseconds(memory.max_age),
+            min_age: milliseconds(memory.min_age),
+            max_count: i64::try_from(memory.max_count).unwrap_or(i64::MAX),
+            dropped_early: std::cell::Cell::new(0),
+        }
+    }
+}
+
+/// What is known of a post's id and key.
+pub(super) enum Known {
+    No,
+    Same(Appended),
+    Other(ReusedKey),
+}
+
+/// An id and a key live in one table; the first byte keeps them apart.
+fn id_key(id: Uuid) -> [u8; 17] {
+    prefixed(b'i', id.as_bytes())
+}
+
+fn prefixed(kind: u8, bytes: &[u8; 16]) -> [u8; 17] {
+    let mut key = [kind; 17];
+    key[1..].copy_from_slice(bytes);
+    key
+}
+
+fn keys_of(new: &Append) -> impl Iterator<Item = (ReusedKey, [u8; 17])> {
+    let id = new.message.id.map(|id| (ReusedKey::Id, id_key(id)));
+    let key = new
+        .key
+        .map(|key| (ReusedKey::IdempotencyKey, prefixed(b'k', key.bytes())));
+    id.into_iter().chain(key)
+}
+
+struct Remembered {
+    n: i64,
+    fingerprint: [u8; 16],
+    id: Uuid,
+    epoch: i64,
+    seq: u64,
+    kept_at: u64,
+}
+
+pub(super) fn find(
+    connection: &Connection,
+    rules: &KeyRules,
+    channel_no: i64,
+    new: &Append,
+    fingerprint: &[u8; 16],
+    expiry: u64,
+) -> rusqlite::Result<Known> {
+    let mut found: Option<Remembered> = None;
+    for (what, key) in keys_of(new) {
+        let Some(known) = look_up(connection, channel_no, &key)? else {
+            continue;
+        };
+        if known.kept_at + rules.max_age <= expiry {
+            // Too old, and retention has not come by yet.
+            connection
+                .prepare_cached("DELETE FROM sender_keys WHERE n = ?1")?
+                .execute([known.n])?;
+            continue;
+        }
+        let another = found.as_ref().is_some_and(|found| found.seq != known.seq);
+        if known.fingerprint != *fingerprint || another {
+            return Ok(Known::Other(what));
+        }
+        found = Some(known);
+    }
+    let Some(known) = found else {
+        return Ok(Known::No);
+    };
+    let event: Option<Vec<u8>> = connection
+        .prepare_cached("SELECT event FROM log WHERE channel_no = ?1 AND seq = ?2")?
+        .query_row(params![channel_no, known.seq], |row| row.get(0))
+        .optional()?;
+    Ok(Known::Same(Appended::Repeated {
+        event: event.map(Bytes::from),
+        epoch: stored_epoch(0, known.epoch)?,
+        seq: known.seq,
+        id: known.id,
+    }))
+}
+
+fn look_up(
+    connection: &Connection,
+    channel_no: i64,
+    key: &[u8; 17],
+) -> rusqlite::Result<Option<Remembered>> {
+    connection
+        .prepare_cached(
+            "SELECT n, fingerprint, id, epoch, seq, kept_at FROM sender_keys
+             WHERE channel_no = ?1 AND key = ?2",
+        )?
+        .query_row(params![channel_no, key], |row| {
+            Ok(Remembered {
+                n: row.get(0)?,
+                fingerprint: row.get(1)?,
+                id: Uuid::from_bytes(row.get(2)?),
+                epoch: row.get(3)?,
+                seq: row.get(4)?,
+                kept_at: row.get(5)?,
+            })
+        })
+        .optional()
+}
+
+/// Makes room for `needed` keys by forgetting the oldest, unless they are too young.
+pub(super) fn make_room(
+    connection: &Connection,
+    memory: &mut Memory,
+    rules: &KeyRules,
+    needed: i64,
+    expiry: u64,
+) -> rusqlite::Result<Result<(), StoreError>> {
+    // Holes in the numbers make the count too high, never too low.
+    let mut surplus = memory.keys.end - memory.keys.start + needed - rules.max_count;
+    if surplus <= 0 {
+        return Ok(Ok(()));
+    }
+    let first_kept = memory.keys.start + surplus;
+    let (present, youngest): (i64, Option<u64>) = connection
+        .prepare_cached("SELECT count(*), max(kept_at) FROM sender_keys WHERE n < ?1")?
+        .query_row([first_kept], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let youngest = youngest.unwrap_or(0);
+    if present > 0 && youngest + rules.min_age > expiry {
+        let wait = Duration::from_millis(youngest + rules.min_age - expiry);
+        return Ok(Err(StoreError::KeysFull {
+            retry_after: wait.max(Duration::from_secs(1)),
+        }));
+    }
+    surplus = forget_before(connection, memory, first_kept)?;
+    if youngest + rules.max_age > expiry {
+        let early = u64::try_from(surplus).unwrap_or(0);
+        rules.dropped_early.set(rules.dropped_early.get() + early);
+    }
+    Ok(Ok(()))
+}
+
+/// Forgets the keys with a lower number; returns how many there were.
+pub(super) fn forget_before(
+    connection: &Connection,
+    memory: &mut Memory,
+    first_kept: i64,
+) -> rusqlite::Result<i64> {
+    let gone = connection
+        .prepare_cached("DELETE FROM sender_keys WHERE n < ?1")?
+        .execute([first_kept])?;
+    memory.keys.start = first_kept.min(memory.keys.end);
+    Ok(i64::try_from(gone).unwrap_or(i64::MAX))
+}
+
+pub(super) fn remember(
+    connection: &Connection,
+    memory: &mut Memory,
+    log: &Log,
+    new: &Append,
+    fingerprint: &[u8; 16],
+    id: Uuid,
+    expiry: u64,
+) -> rusqlite::Result<()> {
+    for (_, key) in keys_of(new) {
+        connection
+            .prepare_cached(
+                "INSERT INTO sender_keys (n, channel_no, key, fingerprint, id, epoch, seq, kept_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?
+            .execute(params![
+                memory.keys.end,
+                log.channel_no,
+                key,
+                fingerprint,
+                id.as_bytes(),
+                epoch_value(log.epoch),
+                log.head,
+                expiry
+            ])?;
+        memory.keys.end += 1;
+    }
+    Ok(())
+}

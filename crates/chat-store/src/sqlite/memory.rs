@@ -1,0 +1,184 @@
+//! What the writer remembers between transactions, so that it need not ask for every message.
+
+use std::collections::HashMap;
+
+use chat_model::{ChannelId, Epoch};
+use rusqlite::{Connection, OptionalExtension};
+
+/// A copy of what the database says. It changes inside transactions, so it is thrown away whenever
+/// one of them fails.
+pub(super) struct Memory {
+    pub(super) logs: LogCache,
+    /// Highest position ever handed out, also if retention has removed it since: a position that
+    /// came twice would lie below the watermark and never be published.
+    pub(super) last_position: i64,
+    pub(super) last_epoch: Epoch,
+    /// Number of the oldest remembered key and of the next one.
+    pub(super) keys: std::ops::Range<i64>,
+}
+
+/// The state of one channel's log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Log {
+    pub(super) channel_no: i64,
+    pub(super) epoch: Epoch,
+    pub(super) head: u64,
+    /// Highest number that retention removed.
+    pub(super) floor: u64,
+    /// When the newest event was stored, in milliseconds since 1970.
+    pub(super) at: u64,
+}
+
+impl Memory {
+    pub(super) fn load(connection: &Connection, cached_channels: usize) -> rusqlite::Result<Self> {
+        let (kept, last_epoch): (i64, i64) = connection.query_row(
+            "SELECT max(last_position, published_to), last_epoch FROM state",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        let newest: Option<i64> =
+            connection.query_row("SELECT max(pos) FROM log", [], |row| row.get(0))?;
+        let (oldest, last): (Option<i64>, Option<i64>) = connection.query_row(
+            "SELECT (SELECT min(n) FROM sender_keys), (SELECT max(n) FROM sender_keys)",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        Ok(Self {
+            logs: LogCache::new(cached_channels),
+            last_position: kept.max(newest.unwrap_or(0)),
+            last_epoch: stored_epoch(0, last_epoch)?,
+            keys: oldest.unwrap_or(1)..last.unwrap_or(0) + 1,
+        })
+    }
+
+    /// The log of a channel; `None` if it has none.
+    pub(super) fn log(
+        &mut self,
+        connection: &Connection,
+        channel: ChannelId,
+    ) -> rusqlite::Result<Option<Log>> {
+        if let Some(log) = self.logs.find(channel) {
+            return Ok(Some(log));
+        }
+        let log = load_log(connection, channel)?;
+        if let Some(log) = log {
+            self.logs.put(channel, log);
+        }
+        Ok(log)
+    }
+}
+
+fn load_log(connection: &Connection, channel: ChannelId) -> rusqlite::Result<Option<Log>> {
+    let log = connection
+        .prepare_cached(
+            "SELECT channel_no, floor_seq, floor_at,
+                (SELECT max(epoch) FROM epochs e WHERE e.channel_no = c.channel_no)
+             FROM channels c WHERE uuid = ?1",
+        )?
+        .query_row([channel.uuid().as_bytes()], |row| {
+            Ok(Log {
+                channel_no: row.get(0)?,
+                head: row.get(1)?,
+                floor: row.get(1)?,
+                at: row.get(2)?,
+                epoch: stored_epoch(3, row.get(3)?)?,
+            })
+        })
+        .optional()?;
+    let Some(mut log) = log else { return Ok(None) };
+    let newest = connection
+        .prepare_cached("SELECT seq, at FROM log WHERE channel_no = ?1 ORDER BY seq DESC LIMIT 1")?
+        .query_row([log.channel_no], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    if let Some((head, at)) = newest {
+        (log.head, log.at) = (head, at);
+    }
+    Ok(Some(log))
+}
+
+/// An epoch as the database keeps it.
+pub(super) fn stored_epoch(column: usize, value: i64) -> rusqlite::Result<Epoch> {
+    u64::try_from(value)
+        .ok()
+        .and_then(Epoch::from_value)
+        .ok_or(rusqlite::Error::IntegralValueOutOfRange(column, value))
+}
+
+/// An epoch as the database keeps it.
+pub(super) fn epoch_value(epoch: Epoch) -> i64 {
+    i64::try_from(epoch.value()).expect("an epoch has 49 bits")
+}
+
+/// Two generations of logs: when the younger is full, the older is forgotten. What is used at
+/// least once a generation stays.
+pub(super) struct LogCache {
+    young: HashMap<ChannelId, Log>,
+    old: HashMap<ChannelId, Log>,
+    generation: usize,
+}
+
+impl LogCache {
+    fn new(capacity: usize) -> Self {
+        Self {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            generation: (capacity / 2).max(1),
+        }
+    }
+
+    pub(super) fn find(&mut self, channel: ChannelId) -> Option<Log> {
+        if let Some(log) = self.young.get(&channel) {
+            return Some(*log);
+        }
+        let log = *self.old.get(&channel)?;
+        self.put(channel, log);
+        Some(log)
+    }
+
+    pub(super) fn put(&mut self, channel: ChannelId, log: Log) {
+        if self.young.len() >= self.generation && !self.young.contains_key(&channel) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(channel, log);
+    }
+
+    /// Forgets one channel, whose log was changed by other means.
+    pub(super) fn forget(&mut self, channel: ChannelId) {
+        self.young.remove(&channel);
+        self.old.remove(&channel);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.young.clear();
+        self.old.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(channel_no: i64) -> Log {
+        Log {
+            channel_no,
+            epoch: Epoch::ZERO,
+            head: 0,
+            floor: 0,
+            at: 0,
+        }
+    }
+
+    #[test]
+    fn cache_is_bounded_and_keeps_what_is_used() {
+        let mut cache = LogCache::new(10);
+        let busy = ChannelId::from(uuid::Uuid::from_u128(0));
+        cache.put(busy, log(0));
+        for number in 1..1_000 {
+            cache.put(uuid::Uuid::from_u128(number).into(), log(1));
+            assert!(cache.find(busy).is_some(), "after {number}");
+            assert!(cache.young.len() + cache.old.len() <= 10);
+        }
+        cache.forget(busy);
+        assert!(cache.find(busy).is_none());
+    }
+}

@@ -1,0 +1,180 @@
+//! The tables, and how older data becomes like them.
+
+use std::{path::Path, time::Duration};
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::StoreError;
+
+/// Steps from an empty file to today's format, each in one transaction; `user_version` counts
+/// those done. A step that was released is never changed.
+const MIGRATIONS: &[&str] = &[
+    // `pos` is the order of the outbox. There is deliberately no index on the events' ids: it
+    // would cost three times as much as everything else (DESIGN: measured 8-12 against 32-41 µs).
+    //
+    // `floor_seq` is the highest number that retention has removed: what is kept begins after it,
+    // and it is the head of a log of which nothing is kept. `floor_at` is the time of that event.
+    "CREATE TABLE channels (
+        channel_no INTEGER PRIMARY KEY,
+        uuid BLOB NOT NULL UNIQUE,
+        floor_seq INTEGER NOT NULL DEFAULT 0,
+        floor_at INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE TABLE epochs (
+        channel_no INTEGER NOT NULL,
+        epoch INTEGER NOT NULL,
+        from_seq INTEGER NOT NULL,
+        PRIMARY KEY (channel_no, epoch)
+    ) WITHOUT ROWID;
+    CREATE TABLE log (
+        pos INTEGER PRIMARY KEY,
+        channel_no INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        kept_at INTEGER NOT NULL,
+        event BLOB NOT NULL
+    );
+    CREATE UNIQUE INDEX log_by_channel ON log (channel_no, seq);
+    CREATE TABLE sender_keys (
+        n INTEGER PRIMARY KEY,
+        channel_no INTEGER NOT NULL,
+        key BLOB NOT NULL,
+        fingerprint BLOB NOT NULL,
+        id BLOB NOT NULL,
+        epoch INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        kept_at INTEGER NOT NULL
+    );
+    CREATE UNIQUE INDEX sender_keys_by_key ON sender_keys (channel_no, key);
+    CREATE TABLE state (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        published_to INTEGER NOT NULL,
+        last_position INTEGER NOT NULL,
+        last_epoch INTEGER NOT NULL,
+        expiry_clock INTEGER NOT NULL,
+        expiry_saved_at INTEGER NOT NULL
+    );
+    INSERT INTO state VALUES (1, 0, 0, 0, 0, 0);
+    CREATE TABLE probe (one INTEGER PRIMARY KEY CHECK (one = 1), filler BLOB NOT NULL);
+    INSERT INTO probe VALUES (1, x'');",
+];
+
+/// "Hark" in ASCII, so that `file` and a careful operator can tell what it is.
+const APPLICATION_ID: i64 = 0x4861_726b;
+
+/// How long a connection waits for another's lock. The writer meets only the last moments of a
+/// checkpoint there.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Write { max_file_bytes: Option<u64> },
+    Read,
+    Checkpoint,
+}
+
+/// Opens a connection to a store that exists and has today's format.
+pub(super) fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
+    open(path, role, OpenFlags::empty())
+}
+
+fn open(path: &Path, role: Role, more: OpenFlags) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    match role {
+        Role::Write { max_file_bytes } => {
+            // FULL: a commit returns after the write-ahead log is on the disk.
+            // 16 MiB of pages, so that the index of many channels stays in memory.
+            connection.execute_batch(
+                "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -16384;",
+            )?;
+            if let Some(bytes) = max_file_bytes {
+                let page: u64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+                let pages = i64::try_from((bytes / page).max(1)).unwrap_or(i64::MAX);
+                connection.query_row(
+                    &format!("PRAGMA max_page_count = {pages}"),
+                    [],
+                    |_| Ok(()),
+                )?;
+            }
+        }
+        Role::Read => {
+            connection.execute_batch("PRAGMA query_only = 1; PRAGMA cache_size = -4096;")?
+        }
+        // A checkpoint that cannot have the lock at once tries again later.
+        Role::Checkpoint => {
+            connection.execute_batch("PRAGMA synchronous = FULL;")?;
+            connection.busy_timeout(Duration::from_millis(200))?;
+        }
+    }
+    Ok(connection)
+}
+
+/// Opens or creates the database, bringing it to today's format.
+pub(super) fn prepare(path: &Path, max_file_bytes: Option<u64>) -> Result<Connection, StoreError> {
+    let unusable = |error: rusqlite::Error| StoreError::Unusable {
+        dir: path.parent().unwrap_or(path).to_owned(),
+        reason: format!("{}: {error}", path.display()),
+    };
+    let role = Role::Write { max_file_bytes };
+    let mut connection = open(path, role, OpenFlags::SQLITE_OPEN_CREATE).map_err(unusable)?;
+    let version = user_version(&connection).map_err(unusable)?;
+    let known = MIGRATIONS.len() as i64;
+    if version > known {
+        return Err(StoreError::NewerSchema {
+            path: path.to_owned(),
+            found: version,
+            known,
+        });
+    }
+    if version == 0 {
+        let tables: i64 = connection
+            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+            .map_err(unusable)?;
+        if tables != 0 {
+            return Err(StoreError::Unusable {
+                dir: path.parent().unwrap_or(path).to_owned(),
+                reason: format!("{} belongs to another program", path.display()),
+            });
+        }
+        // Only a file without tables takes this one; WAL mode is kept in the file as well.
+        connection
+            .execute_batch("PRAGMA auto_vacuum = INCREMENTAL;")
+            .map_err(unusable)?;
+    }
+    let mode: String = connection
+        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+        .map_err(unusable)?;
+    if mode != "wal" {
+        return Err(StoreError::Unusable {
+            dir: path.parent().unwrap_or(path).to_owned(),
+            reason: format!("its file system cannot hold a write-ahead log (mode {mode})"),
+        });
+    }
+    migrate(&mut connection, version).map_err(unusable)?;
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection, from: i64) -> rusqlite::Result<()> {
+    for (done, step) in MIGRATIONS
+        .iter()
+        .enumerate()
+        .skip(usize::try_from(from).unwrap_or(0))
+    {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(step)?;
+        transaction.execute_batch(&format!(
+            "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {};",
+            done + 1
+        ))?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+fn user_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}

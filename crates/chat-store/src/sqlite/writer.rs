@@ -1,0 +1,464 @@
+//! The thread that writes: whatever arrived while one transaction committed goes into the next.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::Ordering::Relaxed,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use rusqlite::params;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::{
+    append::{Moment, append},
+    checkpoint::{Checkpointer, Wish},
+    database::{Database, Failure},
+    epochs::begin_epoch,
+    expiry_clock::{ExpiryClock, now},
+    health::Health,
+    keys::KeyRules,
+    options::SqliteOptions,
+    retention::{Progress, Sweeper, vacuum_step},
+    shared::Shared,
+};
+use crate::{Append, Appended, StoreError, Unpublished};
+
+/// Bytes of messages in one transaction, about: more would make the first wait for the last.
+const BATCH_BYTES: usize = 4 << 20;
+/// Bytes of messages between checkpoints; with their indexes about twice that in the log.
+const CHECKPOINT_BYTES: usize = 1 << 20;
+/// How often the watermark is saved while it moves; that much is published again after a crash.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// How often an idle store saves its expiry clock: a crash makes up for at most a day of it.
+const SAVE_IDLE_EVERY: Duration = Duration::from_secs(3600);
+/// How often retention looks for something to do, and how long it rests after a failure.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// The pause between steps of retention while there is more to remove.
+const STEP_PAUSE: Duration = Duration::from_millis(20);
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the thread is asked.
+pub(super) enum Job {
+    Append(Post),
+    /// The watermark moved for the first time since it was saved.
+    Published,
+    Check(Reply<()>),
+    NewEpoch(Reply<u64>),
+    Expire(Reply<u64>),
+    Close,
+}
+
+/// A message that waits, and its share of the queue.
+pub(super) struct Post {
+    pub(super) new: Append,
+    pub(super) reply: Reply<Appended>,
+    pub(super) room: OwnedSemaphorePermit,
+}
+
+pub(super) struct Writer {
+    database: Database,
+    shared: Arc<Shared>,
+    checkpointer: Checkpointer,
+    expiry: ExpiryClock,
+    clock: service_kit::clock::SharedClock,
+    rules: KeyRules,
+    sweeper: Sweeper,
+    health: Health,
+    largest_batch: usize,
+    max_per_channel: u64,
+    saved_watermark: u64,
+    saved_at: Instant,
+    /// When the watermark was first seen to have moved since it was saved.
+    moved_at: Option<Instant>,
+    next_sweep: Instant,
+    bytes_since_checkpoint: usize,
+}
+
+impl Writer {
+    pub(super) fn new(
+        options: &SqliteOptions,
+        database: Database,
+        shared: Arc<Shared>,
+        checkpointer: Checkpointer,
+        expiry: ExpiryClock,
+    ) -> Self {
+        let started = Instant::now();
+        Self {
+            database,
+            saved_watermark: shared.published_to(),
+            shared,
+            checkpointer,
+            expiry,
+            clock: options.clock.clone(),
+            rules: KeyRules::new(&options.keys),
+            sweeper: Sweeper::new(&options.retention, &options.keys),
+            health: Health::new(started),
+            largest_batch: options.batch,
+            max_per_channel: options.retention.max_per_channel,
+            saved_at: started,
+            moved_at: None,
+            next_sweep: started + SWEEP_EVERY,
+            bytes_since_checkpoint: 0,
+        }
+    }
+
+    /// Works until it is told to close, or nobody is left to ask.
+    pub(super) fn run(mut self, jobs: &Receiver<Job>) {
+        loop {
+            let chore = self.next_save().min(self.next_sweep);
+            let wait = chore.saturating_duration_since(Instant::now());
+            let mut next = match jobs.recv_timeout(wait) {
+                Ok(job) => Some(job),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            while let Some(job) = next.take() {
+                match job {
+                    Job::Append(post) => {
+                        let (batch, other) = self.gather(post, jobs);
+                        self.store(batch);
+                        next = other;
+                    }
+                    Job::Published => {}
+                    Job::Check(reply) => answer(reply, self.check()),
+                    Job::NewEpoch(reply) => answer(reply, self.new_epoch()),
+                    Job::Expire(reply) => answer(reply, self.expire_all()),
+                    Job::Close => return self.finish(),
+                }
+            }
+            self.chores();
+        }
+        self.finish();
+    }
+
+    /// Takes what waits already, up to the bounds; the first other job ends the batch.
+    fn gather(&self, first: Post, jobs: &Receiver<Job>) -> (Vec<Post>, Option<Job>) {
+        let mut bytes = first.room.num_permits() * super::PERMIT_BYTES;
+        let mut batch = vec![first];
+        while batch.len() < self.largest_batch && bytes < BATCH_BYTES {
+            match jobs.try_recv() {
+                Ok(Job::Append(post)) => {
+                    bytes += post.room.num_permits() * super::PERMIT_BYTES;
+                    batch.push(post);
+                }
+                Ok(other) => return (batch, Some(other)),
+                Err(_) => break,
+            }
+        }
+        (batch, None)
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            now: now(&self.clock),
+            expiry: self.expiry.reading(),
+        }
+    }
+
+    fn store(&mut self, batch: Vec<Post>) {
+        let started = Instant::now();
+        let moment = self.moment();
+        let save = self.watermark_moved() && self.saved_at.elapsed() >= SAVE_EVERY;
+        let watermark = self.shared.published_to();
+        let (rules, expiry) = (&self.rules, &self.expiry);
+        rules.dropped_early.set(0);
+        let outcomes = self.database.transaction(|connection, memory| {
+            if save {
+                save_state(connection, watermark, expiry)?;
+            }
+            batch
+                .iter()
+                .map(|post| append(connection, memory, rules, moment, &post.new))
+                .collect::<rusqlite::Result<Vec<_>>>()
+        });
+        match outcomes {
+            Ok(outcomes) => {
+                if save {
+                    self.note_saved(watermark);
+                }
+                self.health.succeeded();
+                self.tell(batch, outcomes, moment, started);
+            }
+            // Something about one message that no check foresaw must not fail the others.
+            Err(failure) if batch.len() > 1 && failure.may_be_one_message() => {
+                batch.into_iter().for_each(|post| self.store(vec![post]));
+            }
+            Err(failure) => {
+                self.note_failure(&failure);
+                let count = batch.len() as u64;
+                self.shared.failed.fetch_add(count, Relaxed);
+                self.shared.queued.fetch_sub(count, Relaxed);
+                for post in batch {
+                    answer(post.reply, Err(failure.to_error()));
+                }
+            }
+        }
+    }
+
+    /// Counts and answers a batch that is committed.
+    fn tell(
+        &mut self,
+        batch: Vec<Post>,
+        outcomes: Vec<Result<Appended, StoreError>>,
+        moment: Moment,
+        started: Instant,
+    ) {
+        let mut stored = 0;
+        for (post, outcome) in batch.iter().zip(&outcomes) {
+            match outcome {
+                Ok(Appended::Stored { event, seq, .. }) => {
+                    stored += 1;
+                    self.bytes_since_checkpoint += event.len();
+                    self.note_length(&post.new, *seq);
+                }
+                Ok(Appended::Repeated { .. }) => {
+                    self.shared.repeated.fetch_add(1, Relaxed);
+                }
+                Err(_) => {
+                    self.shared.refused.fetch_add(1, Relaxed);
+                }
+            }
+        }
+        if stored > 0 {
+            self.shared.count_commit(stored, started.elapsed());
+            self.shared
+                .tell_follower(|| committed(&batch, &outcomes, moment.now));
+        }
+        let early = self.rules.dropped_early.get();
+        self.shared.keys_dropped_early.fetch_add(early, Relaxed);
+        self.note_keys();
+        self.shared.queued.fetch_sub(batch.len() as u64, Relaxed);
+        for (post, outcome) in batch.into_iter().zip(outcomes) {
+            answer(post.reply, outcome);
+        }
+        if self.bytes_since_checkpoint >= CHECKPOINT_BYTES {
+            self.ask_checkpoint();
+        }
+    }
+
+    fn note_length(&mut self, new: &Append, seq: u64) {
+        if seq <= self.max_per_channel {
+            return;
+        }
+        if let Some(log) = self
+            .database
+            .memory()
+            .and_then(|m| m.logs.find(new.channel))
+        {
+            self.sweeper
+                .note_length(new.channel, seq.min(log.head) - log.floor);
+        }
+    }
+
+    fn note_keys(&mut self) {
+        if let Some(memory) = self.database.memory() {
+            let count = memory.keys.end - memory.keys.start;
+            self.shared
+                .keys
+                .store(u64::try_from(count).unwrap_or(0), Relaxed);
+        }
+    }
+
+    fn note_failure(&mut self, failure: &Failure) {
+        self.health.failed(failure);
+        if matches!(failure, Failure::Unknown(_)) {
+            // The follower was not told of messages that may be there; it must read them.
+            self.shared.let_follower_go();
+        }
+        if failure.is_disk_full() {
+            // What the write-ahead log holds may be all that is needed.
+            self.checkpointer.ask(Wish::Shrink);
+        }
+    }
+
+    fn ask_checkpoint(&mut self) {
+        self.bytes_since_checkpoint = 0;
+        self.checkpointer.ask(Wish::Passive);
+    }
+
+    /// Whether the store can write: known from the last write, or tried.
+    fn check(&mut self) -> Result<(), StoreError> {
+        if self.health.is_fresh() {
+            return Ok(());
+        }
+        for filler in self.health.probe() {
+            let probed = self.database.transaction(|connection, _| {
+                connection
+                    .prepare_cached("UPDATE probe SET filler = zeroblob(?1)")?
+                    .execute([filler])
+            });
+            if let Err(failure) = probed {
+                self.note_failure(&failure);
+                return Err(failure.to_error());
+            }
+        }
+        self.health.succeeded();
+        Ok(())
+    }
+
+    fn new_epoch(&mut self) -> Result<u64, StoreError> {
+        let now = now(&self.clock);
+        self.database
+            .transaction(|connection, memory| begin_epoch(connection, memory, now))
+            .inspect(|_| self.checkpointer.ask(Wish::Passive))
+            .map_err(|failure| {
+                self.health.failed(&failure);
+                failure.to_error()
+            })
+    }
+
+    /// Everything that retention has to do now.
+    fn expire_all(&mut self) -> Result<u64, StoreError> {
+        self.sweeper.sweep_all();
+        let mut removed = 0;
+        loop {
+            match self.retention_step() {
+                Ok(progress) => {
+                    removed += progress.removed;
+                    if !progress.more {
+                        return Ok(removed);
+                    }
+                }
+                Err(failure) => return Err(failure.to_error()),
+            }
+        }
+    }
+
+    fn retention_step(&mut self) -> Result<Progress, Failure> {
+        let expiry = self.expiry.reading();
+        let sweeper = &mut self.sweeper;
+        let step = self
+            .database
+            .transaction(|connection, memory| sweeper.step(connection, memory, expiry));
+        let vacuumed = step.and_then(|mut progress| {
+            let more = self.database.direct(vacuum_step);
+            progress.more |= more.map_err(Failure::NothingStored)?.unwrap_or(false);
+            Ok(progress)
+        });
+        match vacuumed {
+            Ok(progress) => {
+                self.shared.expired.fetch_add(progress.removed, Relaxed);
+                self.note_keys();
+                // A removed event changes about as much as a stored one.
+                self.bytes_since_checkpoint += usize::try_from(progress.removed)
+                    .unwrap_or(usize::MAX)
+                    .saturating_mul(300);
+                Ok(progress)
+            }
+            Err(failure) => {
+                self.note_failure(&failure);
+                Err(failure)
+            }
+        }
+    }
+
+    fn watermark_moved(&self) -> bool {
+        self.shared.published_to() > self.saved_watermark
+    }
+
+    fn note_saved(&mut self, watermark: u64) {
+        self.saved_watermark = watermark;
+        self.saved_at = Instant::now();
+        self.moved_at = None;
+        // A move between reading the watermark and here announces nothing; it is looked for below.
+        self.shared.take_announcement();
+    }
+
+    /// When the watermark and the expiry clock are to be saved if no batch takes them along.
+    fn next_save(&mut self) -> Instant {
+        if self.watermark_moved() {
+            *self.moved_at.get_or_insert_with(Instant::now) + SAVE_EVERY
+        } else {
+            self.saved_at + SAVE_IDLE_EVERY
+        }
+    }
+
+    /// What is due between batches.
+    fn chores(&mut self) {
+        let started = Instant::now();
+        if self.next_save() <= started {
+            self.save();
+        }
+        if self.sweeper.has_work() {
+            self.next_sweep = self.next_sweep.min(started + STEP_PAUSE);
+        }
+        if self.next_sweep <= started {
+            let pause = match self.retention_step() {
+                Ok(progress) if progress.more => STEP_PAUSE,
+                _ => SWEEP_EVERY,
+            };
+            self.next_sweep = Instant::now() + pause;
+        }
+    }
+
+    fn save(&mut self) {
+        let watermark = self.shared.published_to();
+        let expiry = &self.expiry;
+        let saved = self
+            .database
+            .transaction(|connection, _| save_state(connection, watermark, expiry));
+        match saved {
+            Ok(()) => self.note_saved(watermark),
+            Err(failure) => {
+                self.note_failure(&failure);
+                // The next attempt comes when it would have been due again.
+                self.saved_at = Instant::now();
+                self.moved_at = None;
+            }
+        }
+    }
+
+    fn finish(mut self) {
+        self.save();
+        self.shared.let_follower_go();
+        self.checkpointer.ask(Wish::Passive);
+        self.checkpointer.stop();
+        // The last connection to go folds the write-ahead log into the database.
+        drop(self.database);
+    }
+}
+
+fn save_state(
+    connection: &rusqlite::Connection,
+    watermark: u64,
+    expiry: &ExpiryClock,
+) -> rusqlite::Result<()> {
+    let saved = expiry.save();
+    connection
+        .prepare_cached(
+            "UPDATE state SET published_to = ?1, expiry_clock = ?2, expiry_saved_at = ?3",
+        )?
+        .execute(params![watermark, saved.reading, saved.saved_at])?;
+    Ok(())
+}
+
+fn committed(
+    batch: &[Post],
+    outcomes: &[Result<Appended, StoreError>],
+    committed_at: u64,
+) -> Vec<Unpublished> {
+    batch
+        .iter()
+        .zip(outcomes)
+        .filter_map(|(post, outcome)| match outcome {
+            Ok(Appended::Stored {
+                event, position, ..
+            }) => Some(Unpublished {
+                position: *position,
+                channel: post.new.channel,
+                event: event.clone(),
+                committed_at,
+            }),
+            _ => None,
+        })
+        .collect()
+}
+
+fn answer<T>(reply: Reply<T>, outcome: Result<T, StoreError>) {
+    // Whoever asked may be gone.
+    drop(reply.send(outcome));
+}

@@ -1,0 +1,39 @@
+//! Numbers about a store, for metrics.
+
+use std::time::Duration;
+
+/// A snapshot of a store's counters. Counters start at 0 when the store is opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreStats {
+    /// Transactions committed with at least one message.
+    pub commits: u64,
+    /// Messages stored; divided by `commits` this is the mean batch.
+    pub stored: u64,
+    /// Posts answered with an earlier message because their id or key was known.
+    pub repeated: u64,
+    /// Posts refused (too large, key reused, keys full).
+    pub refused: u64,
+    /// Posts that failed with `Unavailable` or `OutcomeUnknown`.
+    pub failed: u64,
+    /// The largest batch so far.
+    pub largest_batch: u64,
+    /// Time spent in transactions with messages, BEGIN to the end of COMMIT, in total.
+    pub commit_time: Duration,
+    /// The longest of them.
+    pub longest_commit: Duration,
+    /// Posts waiting for the writer at this moment.
+    pub queued: u64,
+    /// Events removed by retention.
+    pub expired: u64,
+    /// Sender's keys forgotten before their time because there were too many.
+    pub keys_dropped_early: u64,
+    /// Sender's keys remembered.
+    pub keys: u64,
+    /// Bytes of the database file.
+    pub database_bytes: u64,
+    /// Bytes of the write-ahead log.
+    pub wal_bytes: u64,
+    /// Checkpoints that could not finish because a reader stood in the way.
+    pub checkpoints_blocked: u64,
+}

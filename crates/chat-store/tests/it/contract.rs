@@ -1,0 +1,69 @@
+//! The SQLite store keeps the contract of `Store`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chat_store::{
+    SqliteOptions, SqliteStore, Store,
+    contract::{self, Bench, KEPT_PER_CHANNEL},
+};
+use service_kit::clock::TestClock;
+
+use crate::support;
+
+struct SqliteBench {
+    folder: support::Folder,
+    options: SqliteOptions,
+    last: std::sync::Mutex<Option<Arc<SqliteStore>>>,
+}
+
+impl SqliteBench {
+    fn new(change: impl FnOnce(&mut SqliteOptions)) -> Self {
+        let folder = support::Folder::new();
+        let mut options = folder.options();
+        options.retention.max_per_channel = KEPT_PER_CHANNEL;
+        change(&mut options);
+        Self {
+            folder,
+            options,
+            last: std::sync::Mutex::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl Bench for SqliteBench {
+    async fn open(&self) -> Arc<dyn Store> {
+        let store = Arc::new(SqliteStore::open(&self.options).unwrap());
+        *self.last.lock().unwrap() = Some(store.clone());
+        store
+    }
+
+    fn clock(&self) -> &TestClock {
+        &self.folder.clock
+    }
+
+    async fn expire(&self, _: &Arc<dyn Store>) {
+        let last = self.last.lock().unwrap().clone().unwrap();
+        last.expire().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn sqlite_keeps_the_contract() {
+    contract::all(|| SqliteBench::new(|_| ())).await;
+}
+
+/// The bounds at their smallest: heads fall out of the cache all the time, batches hold two.
+#[tokio::test]
+async fn sqlite_keeps_the_contract_with_little_memory() {
+    contract::all(|| {
+        SqliteBench::new(|options| {
+            options.cached_channels = 2;
+            options.batch = 2;
+            options.readers = 1;
+            options.queue_bytes = 1 << 20;
+        })
+    })
+    .await;
+}
