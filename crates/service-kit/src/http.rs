@@ -36,7 +36,8 @@ pub struct HttpOptions {
     pub user_timeout: Duration,
     /// `SO_SNDBUF` in bytes, as the kernel takes it (Linux doubles it); `None` leaves it automatic.
     pub send_buffer: Option<usize>,
-    /// Longest request head in bytes; at least 8192.
+    /// Request heads up to this many bytes are read, at least 8192. Beyond, and certainly beyond
+    /// twice of it, they get 431: the limit is on the read buffer, which grows in steps.
     pub max_head_bytes: usize,
     /// Connections at a time; further ones wait in the kernel's backlog.
     pub max_connections: usize,

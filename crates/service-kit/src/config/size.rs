@@ -40,7 +40,7 @@ pub fn parse(text: &str) -> Result<u64, String> {
 pub fn format(bytes: u64) -> String {
     let (name, length) = UNITS
         .iter()
-        .find(|(_, length)| bytes >= *length && bytes % length == 0)
+        .find(|(_, length)| bytes >= *length && bytes.is_multiple_of(*length))
         .unwrap_or(&("B", 1));
     format!("{}{name}", bytes / length)
 }

@@ -30,7 +30,7 @@ pub(super) async fn run(
     soft: CancellationToken,
     hard: CancellationToken,
 ) {
-    let phase = Arc::new(Phase::default());
+    let phase = Arc::new(Phase::new());
     let guarded = GuardedStream::new(stream, Arc::clone(&phase), Times::from(&*options));
     let body_timeout = options.body_timeout;
     let service = service_fn(move |request: Request<Incoming>| {

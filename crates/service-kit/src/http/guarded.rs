@@ -1,8 +1,8 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -18,29 +18,54 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
 
 /// Where a connection stands between two requests: what its I/O cannot see by itself.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Phase {
-    /// A request head has been read and its answer not been written to its end.
-    busy: AtomicBool,
+    begun: Instant,
+    /// Requests whose head has been read.
+    requested: AtomicU64,
+    /// Requests whose answer has been given to its end, and when the last was, in milliseconds
+    /// since `begun`.
+    answered: AtomicU64,
+    answered_at: AtomicU64,
     /// A request body was let go of before its end.
     unread_body: AtomicBool,
 }
 
 impl Phase {
+    pub(super) fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            requested: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            answered_at: AtomicU64::new(0),
+            unread_body: AtomicBool::new(false),
+        }
+    }
+
     pub(super) fn requested(&self) {
-        self.busy.store(true, Ordering::Relaxed);
+        self.requested.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn answered(&self) {
-        self.busy.store(false, Ordering::Relaxed);
+        let at = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.answered_at.store(at, Ordering::Relaxed);
+        self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn note_unread_body(&self) {
         self.unread_body.store(true, Ordering::Relaxed);
     }
 
+    fn answers(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    fn last_answer(&self) -> Instant {
+        self.begun + Duration::from_millis(self.answered_at.load(Ordering::Relaxed))
+    }
+
     fn is_busy(&self) -> bool {
-        self.busy.load(Ordering::Relaxed)
+        self.requested.load(Ordering::Relaxed) != self.answers()
     }
 }
 
@@ -79,6 +104,7 @@ pub(super) struct GuardedStream {
     phase: Arc<Phase>,
     times: Times,
     waiting: Waiting,
+    answers_seen: u64,
     head: Deadline,
     stalled_since: Option<Instant>,
     stall: Deadline,
@@ -95,11 +121,12 @@ impl GuardedStream {
     pub(super) fn new(stream: TcpStream, phase: Arc<Phase>, times: Times) -> Self {
         Self {
             stream,
+            waiting: Waiting::Head {
+                until: phase.begun + times.header,
+            },
             phase,
             times,
-            waiting: Waiting::Head {
-                until: Instant::now() + times.header,
-            },
+            answers_seen: 0,
             head: Deadline::default(),
             stalled_since: None,
             stall: Deadline::default(),
@@ -107,16 +134,15 @@ impl GuardedStream {
         }
     }
 
-    /// Notes which phase a read falls into.
+    /// Notes which phase a read falls into. A whole request may have come and gone since the last.
     fn before_read(&mut self) {
-        match (&self.waiting, self.phase.is_busy()) {
-            (Waiting::Busy, false) => {
-                self.waiting = Waiting::Idle {
-                    until: Instant::now() + self.times.idle,
-                };
-            }
-            (Waiting::Busy, true) | (_, false) => {}
-            (_, true) => self.waiting = Waiting::Busy,
+        if self.phase.is_busy() {
+            self.waiting = Waiting::Busy;
+        } else if self.phase.answers() != self.answers_seen {
+            self.answers_seen = self.phase.answers();
+            self.waiting = Waiting::Idle {
+                until: self.phase.last_answer() + self.times.idle,
+            };
         }
     }
 
@@ -171,6 +197,12 @@ impl AsyncRead for GuardedStream {
                 }
                 Poll::Pending
             }
+            (Waiting::Busy, Poll::Pending) => {
+                // hyper does not read again when the answer is given, as this read still waits: the
+                // timer makes it, early enough to see how long the connection has been idle.
+                let _wakes_the_task = this.head.passed(cx, Instant::now() + this.times.idle);
+                Poll::Pending
+            }
             _ => result,
         }
     }
@@ -207,7 +239,7 @@ impl AsyncWrite for GuardedStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.linger.is_none() {
-            std::task::ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             if !this.has_unread_request() {
                 return Poll::Ready(Ok(()));
             }
