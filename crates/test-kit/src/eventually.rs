@@ -13,22 +13,47 @@ pub type Attempt<T> = Result<T, Unmet>;
 /// duration, long enough not to load the machine that is being tested.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Repeats `attempt` until it is `Ok`, at most for `within`.
-/// [`eventually!`](crate::eventually) is the comfortable way to call it.
-///
-/// # Panics
-/// When the time is over; the message holds the last attempt's error.
-pub async fn attempt_until<T>(within: Duration, mut attempt: impl AsyncFnMut() -> Attempt<T>) -> T {
-    let deadline = Instant::now() + within;
-    let mut last: Unmet = "the first attempt did not finish".into();
-    loop {
-        match timeout_at(deadline, attempt()).await {
-            Ok(Ok(value)) => return value,
-            Ok(Err(unmet)) => last = unmet,
-            Err(_) => panic!("not within {within:?}, the last attempt hangs; before it: {last}"),
+/// The repeated attempts of one [`eventually!`](crate::eventually).
+#[derive(Debug)]
+pub struct Attempts {
+    within: Duration,
+    deadline: Instant,
+    last: Unmet,
+}
+
+impl Attempts {
+    /// Attempts for this long from now.
+    #[must_use]
+    pub fn within(within: Duration) -> Self {
+        let last = "the first attempt did not finish".into();
+        Self {
+            within,
+            deadline: Instant::now() + within,
+            last,
         }
-        assert!(Instant::now() < deadline, "not within {within:?}: {last}");
+    }
+
+    /// Makes one attempt; `None` means that there is time for another.
+    ///
+    /// # Panics
+    /// When the time is over; the message holds the last attempt's error.
+    pub async fn make<T>(&mut self, attempt: impl Future<Output = Attempt<T>>) -> Option<T> {
+        let within = self.within;
+        match timeout_at(self.deadline, attempt).await {
+            Ok(Ok(value)) => return Some(value),
+            Ok(Err(unmet)) => self.last = unmet,
+            Err(_) => panic!(
+                "not within {within:?}, the last attempt hangs; before it: {}",
+                self.last
+            ),
+        }
+        assert!(
+            Instant::now() < self.deadline,
+            "not within {within:?}: {}",
+            self.last
+        );
         sleep(PAUSE).await;
+        None
     }
 }
 
@@ -39,9 +64,14 @@ pub async fn attempt_until<T>(within: Duration, mut attempt: impl AsyncFnMut() -
 /// When the time is over; the message holds the last attempt's error.
 #[macro_export]
 macro_rules! eventually {
-    ($within:expr, $body:block) => {
-        $crate::attempt_until($within, async || -> $crate::Attempt<_> { $body }).await
-    };
+    ($within:expr, $body:block) => {{
+        let mut attempts = $crate::Attempts::within($within);
+        loop {
+            if let Some(value) = attempts.make(async { $body }).await {
+                break value;
+            }
+        }
+    }};
 }
 
 /// Returns an error with the given message from an attempt unless the condition holds.

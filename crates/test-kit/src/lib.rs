@@ -35,7 +35,7 @@ mod proxy;
 mod recording;
 mod sse;
 
-pub use eventually::{Attempt, Unmet, attempt_until};
+pub use eventually::{Attempt, Attempts, Unmet};
 pub use ledger::{Delivered, Gap, Ledger};
 pub use listener::{GaveUp, Listener, open_without_reading};
 pub use mosquitto::Mosquitto;

@@ -37,12 +37,12 @@ impl Program {
         let path = profile.join(name);
         assert!(
             path.exists(),
-            "{} has not been built: run `cargo build --workspace --bins`, or all tests by `cargo xtask test`",
+            "{} has not been built: run `cargo build --workspace --bins --tests`, or all tests by `cargo xtask test`",
             path.display()
         );
         let note = newer_source(&path).map(|source| {
             format!(
-                "{} is older than {}: run `cargo build --workspace --bins`",
+                "{} is older than {}: run `cargo build --workspace --bins --tests`",
                 path.display(),
                 source.display()
             )
@@ -84,6 +84,13 @@ impl Program {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The variables that were set for it.
+    pub fn environment(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        self.envs
+            .iter()
+            .map(|(key, value)| (key.as_os_str(), value.as_os_str()))
     }
 
     /// Adds an argument.

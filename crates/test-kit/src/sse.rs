@@ -40,18 +40,20 @@ impl Parser {
     /// Takes the next bytes of the stream and returns the events that they complete.
     pub fn feed(&mut self, chunk: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
-        for &byte in chunk {
+        let mut rest = chunk;
+        while !rest.is_empty() {
             // A line ends with CR LF, LF or CR.
-            if std::mem::take(&mut self.after_cr) && byte == b'\n' {
-                continue;
+            if std::mem::take(&mut self.after_cr) {
+                rest = rest.strip_prefix(b"\n").unwrap_or(rest);
             }
-            match byte {
-                b'\n' | b'\r' => {
-                    self.after_cr = byte == b'\r';
-                    events.extend(self.end_line());
-                }
-                _ => self.line.push(byte),
-            }
+            let Some(end) = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')) else {
+                self.line.extend(rest);
+                break;
+            };
+            self.line.extend(&rest[..end]);
+            self.after_cr = rest[end] == b'\r';
+            rest = &rest[end + 1..];
+            events.extend(self.end_line());
         }
         events
     }

@@ -1,0 +1,23 @@
+//! The whole chain under test: real processes, real sockets, real crashes.
+//!
+//! The tests are in `tests/`, one file a theme; this library is what they
+//! share. It depends on none of the services: it starts the binaries that
+//! `cargo build --workspace --bins --tests` has put beside the tests, and speaks to
+//! them as strangers do. `cargo xtask test` builds and runs everything.
+#![warn(missing_docs)]
+
+mod chain;
+mod hark;
+mod node;
+mod sender;
+
+pub use chain::Chain;
+pub use hark::{Hark, hark};
+pub use node::Node;
+pub use sender::{Posted, Sender};
+
+/// A channel that no other test uses.
+#[must_use]
+pub fn new_channel() -> String {
+    uuid::Uuid::new_v4().to_string()
+}

@@ -1,0 +1,297 @@
+//! `hark` as its users and their scripts meet it.
+
+use std::time::Duration;
+
+use system_tests::{Hark, Posted, hark, new_channel};
+use test_kit::{Ledger, Listener, Program, Recording, ensure, eventually};
+use tokio::task::JoinSet;
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fresh_folder_becomes_a_working_chat_that_is_tried_with_the_printed_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("not yet there");
+    let mut running = Hark::up(&data).await;
+    let output = running.process().stdout();
+    for (name, scheme) in [
+        ("chat", "http"),
+        ("sse", "http"),
+        ("demo", "http"),
+        ("mqtt", "mqtt"),
+        ("ops", "http"),
+    ] {
+        let start = format!("{name} {scheme}://127.0.0.1:");
+        assert!(
+            output.lines().any(|line| line.starts_with(&start)),
+            "no {start} in {output}"
+        );
+    }
+    let sender = running.sender();
+    for check in ["healthz", "readyz"] {
+        sender
+            .wait_for_check(&format!("{}/{check}", running.url("ops")), 200, SOON)
+            .await;
+    }
+    let (_, metrics) = sender
+        .check(&format!("{}/metrics", running.url("ops")))
+        .await
+        .unwrap();
+    assert!(metrics.ends_with("# EOF\n"), "OpenMetrics text: {metrics}");
+    let (status, page) = sender
+        .check(&format!("{}/", running.url("demo")))
+        .await
+        .unwrap();
+    assert!(status == 200 && page.contains("<html"), "{status}: {page}");
+
+    // The line that it prints, as a user would paste it.
+    let line = output
+        .lines()
+        .find_map(|line| line.find("curl ").map(|start| &line[start..]));
+    let line = line.unwrap_or_else(|| panic!("no curl line in {output}"));
+    let channel = uuid_in(line).unwrap_or_else(|| panic!("no channel in {line}"));
+    let mut listener = Listener::new(running.stream(&[&channel]));
+    listener.expect("ready", SOON).await;
+    let curl = Program::of_system("curl", "curl");
+    let path = format!("{}:/usr/bin:/bin", curl.path().parent().unwrap().display());
+    let pasted = Program::of_system("sh", "dash")
+        .arg("-c")
+        .arg(line)
+        .env("PATH", path);
+    let pasted = pasted.run(SOON).await;
+    assert!(pasted.status.success(), "{pasted:?}");
+    assert!(listener.expect("message", SOON).await.json()["text"].is_string());
+
+    let (status, stderr) = running.stop().await;
+    assert_eq!(status.code(), Some(0), "{stderr}");
+}
+
+fn uuid_in(line: &str) -> Option<String> {
+    let words = line.split(|character: char| !(character.is_ascii_hexdigit() || character == '-'));
+    words
+        .filter_map(|word| uuid::Uuid::try_parse(word).ok())
+        .map(|uuid| uuid.to_string())
+        .next()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_under_load_ends_with_0_and_loses_nothing() {
+    const SENDERS: usize = 8;
+    const EACH: usize = 100;
+    let folder = tempfile::tempdir().unwrap();
+    let mut running = Hark::up(folder.path()).await;
+    let channel = new_channel();
+    let recording = Recording::ready(running.stream(&[&channel])).await;
+    let mut senders = JoinSet::new();
+    for _ in 0..SENDERS {
+        let (sender, channel) = (running.sender(), channel.clone());
+        senders.spawn(async move {
+            let mut all = Vec::new();
+            for number in 0..EACH {
+                all.push(
+                    sender
+                        .post_until_taken(&channel, &format!("under load {number}"))
+                        .await,
+                );
+            }
+            all
+        });
+    }
+    for part in 1..=2 {
+        recording
+            .wait_for(SOON, "message", part * SENDERS * EACH / 3)
+            .await;
+        let (status, stderr) = running.stop().await;
+        assert_eq!(status.code(), Some(0), "{stderr}");
+        running.start().await;
+    }
+    let mut answered: Vec<Posted> = senders.join_all().await.into_iter().flatten().collect();
+    answered.sort_by_key(Posted::seq);
+    recording
+        .wait_for(Duration::from_secs(60), "message", SENDERS * EACH)
+        .await;
+    let mut ledger = Ledger::default().starting_after(&channel, 0);
+    for event in recording.events() {
+        ledger.enter(&event).unwrap();
+    }
+    let got: Vec<&str> = ledger
+        .delivered(&channel)
+        .iter()
+        .map(|message| message.line.as_str())
+        .collect();
+    assert_eq!(
+        got,
+        answered
+            .iter()
+            .map(|posted| posted.line.as_str())
+            .collect::<Vec<_>>()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn post_listen_and_health_are_the_ends_of_the_same_chain() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut running = Hark::up(folder.path()).await;
+    let channel = new_channel();
+    let (chat, sse, ops) = (running.url("chat"), running.url("sse"), running.url("ops"));
+    let healthy = hark(["health", "--ops", &ops]).run(SOON).await;
+    assert_eq!(healthy.status.code(), Some(0), "{healthy:?}");
+
+    for text in ["one", "two \u{1f600}"] {
+        let posted = hark(["post", &channel, text, "--chat", &chat])
+            .run(SOON)
+            .await;
+        assert_eq!(posted.status.code(), Some(0), "{posted:?}");
+    }
+    let mut listening = hark(["listen", &channel, "--last", "2", "--sse", &sse]).spawn();
+    assert!(
+        listening.wait_for_line(|line| line.contains("two")).await,
+        "{}",
+        listening.stderr()
+    );
+    // It resumes by itself, behind what it has printed.
+    running.stop().await;
+    running.start().await;
+    running.sender().post(&channel, "three").await;
+    let third = tokio::time::timeout(SOON, listening.wait_for_line(|line| line.contains("three")));
+    assert_eq!(third.await, Ok(true), "{}", listening.stderr());
+    let printed = listening.stdout();
+    let texts: Vec<String> = printed.lines().map(|line| text_of(line)).collect();
+    assert_eq!(texts, ["one", "two \u{1f600}", "three"], "{printed}");
+    listening.terminate();
+    listening.wait(SOON).await;
+
+    let refused = hark(["post", "not-a-channel", "text", "--chat", &chat])
+        .run(SOON)
+        .await;
+    assert!(
+        !refused.status.success() && refused.stderr.contains("UUID"),
+        "{refused:?}"
+    );
+    running.stop().await;
+    let dead = hark(["health", "--ops", &ops]).run(SOON).await;
+    assert_eq!(dead.status.code(), Some(1), "{dead:?}");
+}
+
+fn text_of(line: &str) -> String {
+    let event: serde_json::Value =
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    event["text"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_usage_and_configuration_end_with_64() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("hark.toml");
+    std::fs::write(&config, "nonsense = 1\n").unwrap();
+    let config = config.to_str().unwrap();
+    let (data, channel) = (folder.path().join("data"), new_channel());
+    let data = data.to_str().unwrap();
+    for arguments in [
+        &["--nonsense"][..],
+        &["nonsense"],
+        &["post", &channel],
+        &["up", "--data", data, "--chat", "nonsense"],
+        &["up", "--data", data, "--config", config],
+        &["listen", &channel, "--since", "x", "--last", "1"],
+    ] {
+        let finished = hark(arguments).run(SOON).await;
+        assert_eq!(
+            finished.status.code(),
+            Some(64),
+            "{arguments:?}: {finished:?}"
+        );
+        assert!(!finished.stderr.is_empty(), "{arguments:?}");
+    }
+    let unknown = hark(["up", "--data", data, "--config", config])
+        .run(SOON)
+        .await;
+    assert!(
+        unknown.stderr.contains("nonsense"),
+        "names the key: {unknown:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_start_ends_with_1_and_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Hark::up(&folder.path().join("first")).await;
+    for name in ["chat", "sse", "demo", "mqtt", "ops"] {
+        let address = first.process().socket(name).to_string();
+        let others = ["--chat", "--sse", "--demo", "--mqtt", "--ops"].into_iter();
+        let others = others.filter(|option| *option != format!("--{name}"));
+        let others = others.flat_map(|option| [option, "127.0.0.1:0"]);
+        let second = hark(["up", "--data"])
+            .arg(folder.path().join(name))
+            .args(others);
+        let second = second
+            .arg(format!("--{name}"))
+            .arg(&address)
+            .run(SOON)
+            .await;
+        assert_eq!(second.status.code(), Some(1), "{name}: {second:?}");
+        assert!(
+            second.stderr.contains(&address),
+            "names the address: {second:?}"
+        );
+    }
+
+    let free = ["--chat", "--sse", "--demo", "--mqtt", "--ops"].into_iter();
+    let free: Vec<&str> = free.flat_map(|option| [option, "127.0.0.1:0"]).collect();
+    let locked = hark(["up", "--data"])
+        .arg(folder.path().join("first"))
+        .args(&free)
+        .run(SOON)
+        .await;
+    assert_eq!(locked.status.code(), Some(1), "locked: {locked:?}");
+    assert!(
+        locked.stderr.contains("first"),
+        "names the folder: {locked:?}"
+    );
+
+    // Not even root can make a folder within a file.
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let unwritable = hark(["up", "--data"])
+        .arg(file.join("data"))
+        .args(&free)
+        .run(SOON)
+        .await;
+    assert_eq!(
+        unwritable.status.code(),
+        Some(1),
+        "not writable: {unwritable:?}"
+    );
+    assert!(
+        unwritable.stderr.contains("file/data"),
+        "names the folder: {unwritable:?}"
+    );
+
+    let epoch = hark(["new-epoch", "--data"])
+        .arg(folder.path().join("first"))
+        .run(SOON)
+        .await;
+    assert_eq!(
+        epoch.status.code(),
+        Some(1),
+        "new-epoch of a folder in use: {epoch:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigint_and_a_second_signal_end_it_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut running = Hark::up(folder.path()).await;
+    let channel = new_channel();
+    let recording = Recording::ready(running.stream(&[&channel])).await;
+    running.process().signal(rustix::process::Signal::INT);
+    // The stream ends, though its listener would have stayed.
+    let (status, stderr) = running.stop().await;
+    assert!(status.code().is_some(), "it ends by itself: {stderr}");
+    running.start().await;
+    running.sender().post(&channel, "back").await;
+    eventually!(SOON, {
+        ensure!(recording.count("message") == 1, "{:?}", recording.events());
+        Ok(())
+    });
+}

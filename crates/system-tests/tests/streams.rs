@@ -1,0 +1,126 @@
+//! What a stream promises to whoever has it open: one cursor for all its
+//! channels, on every node, and a tidy end.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use system_tests::{Chain, Node, new_channel};
+use test_kit::{Ledger, Listener, Recording};
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_cursor_serves_all_channels_of_a_stream_on_another_node() {
+    let chain = Chain::start().await;
+    let other = Node::broadcast_sse(&chain.broker.mqtt_url(), &chain.chat.url())
+        .started()
+        .await;
+    let sender = chain.sender();
+    let channels: Vec<String> = (0..30).map(|_| new_channel()).collect();
+    let names: Vec<&str> = channels.iter().map(String::as_str).collect();
+    let mut listener = Listener::new(chain.stream(&names));
+    listener.expect("ready", SOON).await;
+    let mut events = Vec::new();
+    for round in 0..3 {
+        for channel in &channels {
+            sender.post(channel, &format!("round {round}")).await;
+        }
+        while events.len() < channels.len() * (round + 1) {
+            events.push(listener.expect("message", SOON).await);
+        }
+        // What is posted while it is away is replayed by the next node, before `ready`.
+        listener.disconnect();
+        for channel in &channels {
+            sender.post(channel, "while away").await;
+        }
+        let node = if round % 2 == 0 {
+            other.url()
+        } else {
+            chain.sse.url()
+        };
+        listener.aim_at(format!("{node}/events?c={}", names.join("&c=")));
+        for _ in &channels {
+            events.push(listener.expect("message", SOON).await);
+        }
+        listener.expect("ready", SOON).await;
+        events.clear();
+    }
+    assert!(
+        listener.cursor().len() <= 2048,
+        "{}",
+        listener.cursor().len()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn since_and_last_begin_where_they_say() {
+    let chain = Chain::start().await;
+    let (sender, channel) = (chain.sender(), new_channel());
+    sender.post_many(&channel, 10).await;
+    let stream = chain.stream(&[&channel]);
+
+    let newest = Recording::ready(format!("{stream}&last=3")).await;
+    newest.wait_for(SOON, "message", 3).await;
+    let ledger = Ledger::of(&newest.events()).unwrap();
+    assert_eq!(
+        ledger
+            .delivered(&channel)
+            .iter()
+            .map(|message| message.seq)
+            .collect::<Vec<_>>(),
+        [8, 9, 10]
+    );
+
+    let cursor = newest.events()[0].id.clone().unwrap();
+    let mut since = Listener::new(format!("{stream}&since={cursor}"));
+    assert_eq!(since.expect("message", SOON).await.json()["seq"], 9);
+    // A browser repeats the URL, so the newer cursor beats `since`.
+    since.expect("ready", SOON).await;
+    since.disconnect();
+    sender.post(&channel, "eleven").await;
+    assert_eq!(since.expect("message", SOON).await.json()["seq"], 11);
+
+    // A cursor that this channel never had: it is not in this log.
+    let mut unreadable = Listener::new(&stream).resuming_from("nonsense");
+    let gap = unreadable.expect("gap", SOON).await.json();
+    assert_eq!(
+        (gap["reason"].as_str(), gap["from"].is_null()),
+        (Some("cursor"), true)
+    );
+    assert_eq!(unreadable.expect("message", SOON).await.json()["seq"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stops_sends_its_listeners_away_and_loses_nothing() {
+    let mut chain = Chain::start().await;
+    let (sender, channel) = (chain.sender(), new_channel());
+    let mut recordings = Vec::new();
+    let mut ending = Vec::new();
+    for _ in 0..20 {
+        recordings.push(Recording::ready(chain.stream(&[&channel])).await);
+        let mut listener = Listener::new(chain.stream(&[&channel]));
+        listener.expect("ready", SOON).await;
+        ending.push(listener);
+    }
+    sender.post(&channel, "before").await;
+    let stopped = chain.sse.stop(Duration::from_secs(20)).await;
+    assert_eq!(stopped.code(), Some(0));
+    let mut retries = BTreeSet::new();
+    for mut listener in ending {
+        while listener.next_here().await.is_some() {}
+        assert_eq!(listener.trouble(), None, "the stream has a proper end");
+        retries.insert(listener.retry());
+    }
+    assert!(retries.len() > 5, "spread out: {retries:?}");
+    sender.post(&channel, "while it was away").await;
+    chain.sse.start().await;
+    sender.post(&channel, "after").await;
+    for recording in recordings {
+        recording
+            .wait_for(Duration::from_secs(60), "message", 3)
+            .await;
+        let ledger = Ledger::of(&recording.events()).unwrap();
+        assert_eq!(ledger.delivered(&channel).len(), 3);
+        assert_eq!(ledger.gaps(&channel), []);
+    }
+}
