@@ -1,0 +1,157 @@
+//! All routes on one page.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, RawQuery, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use chat_model::ChannelId;
+use service_kit::{lifecycle::Lifecycle, operations::RequestMetrics, problem, problem::Problem};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    access::{Caller, may_listen},
+    hub::{Batch, Hub, Sent},
+    metrics::Metrics,
+    query::{self, QueryError, QueryLimits, StreamQuery},
+    stream::{self, Form},
+};
+
+/// What the handlers need.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) limits: QueryLimits,
+    /// One permit for each stream that may be open.
+    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) metrics: Metrics,
+    pub(crate) lifecycle: Lifecycle,
+}
+
+/// Held by a stream as long as it is open.
+pub(crate) struct StreamPermit {
+    _permit: OwnedSemaphorePermit,
+    metrics: Metrics,
+}
+
+/// The routes, with what every answer has, but without the access policy.
+pub(crate) fn router(app: App, requests: &RequestMetrics) -> Router {
+    let router = Router::new()
+        .route("/", get(events))
+        .route("/events", get(events))
+        .route("/chat/receive/{channel}", get(legacy))
+        .with_state(app);
+    requests.layer(problem::layered(router))
+}
+
+async fn events(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let last_event_id = headers.get("last-event-id").map(HeaderValue::as_bytes);
+    let query = query::parse(
+        query.as_deref().unwrap_or_default(),
+        last_event_id,
+        app.limits,
+    )
+    .map_err(|error| bad_query(&error))?;
+    app.stream(&query, Form::Events)
+}
+
+/// The older system's stream of one channel.
+async fn legacy(
+    State(app): State<App>,
+    Path(channel): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let last_event_id = headers.get("last-event-id").map(HeaderValue::as_bytes);
+    let query = query::parse(&format!("c={channel}"), last_event_id, app.limits)
+        .map_err(|error| bad_query(&error))?;
+    app.stream(&query, Form::Legacy)
+}
+
+impl App {
+    fn stream(&self, query: &StreamQuery, form: Form) -> Result<Response, Problem> {
+        let caller = Caller::Guest;
+        if let Some(channel) = query
+            .channels
+            .iter()
+            .find(|channel| !may_listen(&caller, **channel))
+        {
+            return Err(forbidden(*channel));
+        }
+        let full = self.streams.clone().try_acquire_owned();
+        let (Ok(permit), false) = (full, self.lifecycle.is_shutting_down()) else {
+            self.metrics.streams_refused.inc();
+            return Ok(event_stream(Body::from(stream::come_back_later())));
+        };
+        let permit = StreamPermit::new(permit, self.metrics.clone());
+        let listener = self.hub.listen(&query.starts());
+        let frames = stream::frames(listener, form, &self.hub, &self.lifecycle, permit);
+        Ok(event_stream(Body::from_stream(frames)))
+    }
+}
+
+impl StreamPermit {
+    fn new(permit: OwnedSemaphorePermit, metrics: Metrics) -> Self {
+        metrics.streams.inc();
+        Self {
+            _permit: permit,
+            metrics,
+        }
+    }
+
+    /// Counts what the stream is about to send.
+    pub(crate) fn count(&self, batch: &Batch) {
+        let events = batch
+            .iter()
+            .filter(|sent| matches!(sent, Sent::Event(..)))
+            .count();
+        self.metrics.events_out.inc_by(events as u64);
+        let gaps = batch
+            .iter()
+            .filter(|sent| matches!(sent, Sent::Gap(..)))
+            .count();
+        self.metrics.gaps.inc_by(gaps as u64);
+    }
+}
+
+impl Drop for StreamPermit {
+    fn drop(&mut self) {
+        self.metrics.streams.dec();
+    }
+}
+
+/// Neither caches nor proxies may keep or change a stream; nginx is told not to collect it.
+fn event_stream(body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store, no-transform"),
+        (header::HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    (headers, body).into_response()
+}
+
+fn bad_query(error: &QueryError) -> Problem {
+    Problem::new(
+        StatusCode::BAD_REQUEST,
+        "bad-stream-query",
+        "This stream cannot be opened",
+    )
+    .detail(error.to_string())
+}
+
+fn forbidden(channel: ChannelId) -> Problem {
+    Problem::new(
+        StatusCode::FORBIDDEN,
+        "forbidden",
+        "You may not listen to this channel",
+    )
+    .detail(format!("{channel} is not open to you"))
+}

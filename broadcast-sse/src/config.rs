@@ -1,0 +1,199 @@
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use chat_mqtt::MqttConfig;
+use serde::{Deserialize, Serialize};
+use service_kit::{
+    access::AccessConfig,
+    config::{self, ConfigError, duration, size},
+    telemetry::LogConfig,
+};
+
+use crate::history::History;
+
+/// All settings of broadcast-sse; `config.default.toml` says what each is for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where streams are served.
+    pub listen: SocketAddr,
+    /// The operators' listener.
+    pub operations: OperationsConfig,
+    /// Where history comes from.
+    pub history: HistoryConfig,
+    /// Which pages may connect.
+    pub access: AccessConfig,
+    /// How channels are subscribed to.
+    pub subscribe: SubscribeConfig,
+    /// The broker.
+    pub mqtt: MqttConfig,
+    /// Bounds and times of the hub.
+    pub hub: HubConfig,
+    /// Logging.
+    pub log: LogConfig,
+}
+
+/// The operators' listener.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperationsConfig {
+    /// Its address.
+    pub listen: SocketAddr,
+}
+
+/// Where history comes from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryConfig {
+    /// The URL of chat-service.
+    pub url: String,
+}
+
+/// How channels are subscribed to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubscribeConfig {
+    /// One subscription for all, or one for each.
+    pub mode: SubscribeMode,
+    /// Connections in per-channel mode.
+    pub connections: usize,
+}
+
+/// One subscription for all channels, or one for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SubscribeMode {
+    /// `<prefix>/+` on one connection.
+    Wildcard,
+    /// Each channel that somebody listens to.
+    PerChannel,
+}
+
+/// Bounds and times of the hub.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HubConfig {
+    /// Streams at a time.
+    pub max_streams: usize,
+    /// Channels in one stream.
+    pub max_channels: usize,
+    /// Bytes of all rings.
+    #[serde(with = "size")]
+    pub memory: usize,
+    /// Events in one ring.
+    pub ring_events: usize,
+    /// Bytes in one ring.
+    #[serde(with = "size")]
+    pub ring_bytes: usize,
+    /// Bytes of shared pages of history.
+    #[serde(with = "size")]
+    pub page_bytes: usize,
+    /// Pages read at the same time.
+    pub history_requests: usize,
+    /// How long an event may be late.
+    #[serde(with = "duration")]
+    pub hole_patience: Duration,
+    /// How long a quiet channel goes unchecked.
+    #[serde(with = "duration")]
+    pub head_check: Duration,
+    /// How long a channel without listeners stays.
+    #[serde(with = "duration")]
+    pub linger: Duration,
+    /// How often streams are pinged.
+    #[serde(with = "duration")]
+    pub ping: Duration,
+    /// How long a stream may take no byte.
+    #[serde(with = "duration")]
+    pub write_stall: Duration,
+    /// `SO_SNDBUF` of a stream.
+    #[serde(with = "size")]
+    pub send_buffer: usize,
+}
+
+impl Config {
+    /// The settings in layers: the built-in defaults, a file, the environment.
+    ///
+    /// # Errors
+    /// With a sentence that names the setting and what to change.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let config: Self = config::load(&Self::defaults(), file, "HARK_", environment)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The commented defaults as TOML.
+    pub fn defaults() -> String {
+        format!(
+            "{}\n[mqtt]\n{}",
+            include_str!("config.default.toml"),
+            MqttConfig::DEFAULTS
+        )
+    }
+
+    /// Checks what the types do not.
+    ///
+    /// # Errors
+    /// With a sentence that names the setting and what to change.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.mqtt.validate("mqtt")?;
+        History::new(&self.history.url).map_err(|why| ConfigError::invalid("history.url", why))?;
+        let counts = [
+            ("subscribe.connections", self.subscribe.connections),
+            ("hub.max_streams", self.hub.max_streams),
+            ("hub.max_channels", self.hub.max_channels),
+            ("hub.ring_events", self.hub.ring_events),
+            ("hub.history_requests", self.hub.history_requests),
+        ];
+        for (key, count) in counts {
+            if count == 0 {
+                return Err(ConfigError::invalid(key, "must be at least 1"));
+            }
+        }
+        // A cursor of all channels must fit in the request head of a reconnecting browser.
+        if self.hub.max_channels > 1_000 {
+            return Err(ConfigError::invalid(
+                "hub.max_channels",
+                "must be at most 1000",
+            ));
+        }
+        // An event of the largest size must fit, or the ring would never hold it.
+        if self.hub.ring_bytes < 2 * self.mqtt.max_packet {
+            return Err(ConfigError::invalid(
+                "hub.ring_bytes",
+                "must be at least twice mqtt.max_packet",
+            ));
+        }
+        if self.hub.ping < Duration::from_secs(1) {
+            return Err(ConfigError::invalid("hub.ping", "must be at least 1s"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_the_environment_beats_them() {
+        let environment = [("HARK_HUB__PING".to_owned(), "5s".to_owned())];
+        let config = Config::load(None, environment).unwrap();
+        assert_eq!(config.hub.ping, Duration::from_secs(5));
+        assert_eq!(config.subscribe.mode, SubscribeMode::Wildcard);
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        for (key, value) in [
+            ("HARK_HISTORY__URL", "chat:8080"),
+            ("HARK_HUB__RING_BYTES", "1KiB"),
+            ("HARK_HUB__MAX_CHANNELS", "0"),
+        ] {
+            let refused = Config::load(None, [(key.to_owned(), value.to_owned())]).unwrap_err();
+            let name = key.to_lowercase().replace("hark_", "").replace("__", ".");
+            assert!(refused.to_string().contains(&name), "{refused}");
+        }
+    }
+}

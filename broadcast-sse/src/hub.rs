@@ -1,0 +1,239 @@
+//! The channels that somebody listens to on this node.
+//!
+//! The hub hands out events, gaps and cursors and knows nothing of server-sent events. A channel
+//! is a [`Tail`], the newest part of its log, kept whole by an attendant task; a listener is a
+//! [`Seat`] in each of its channels, which pulls what comes after its position.
+
+mod attendant;
+mod channel;
+mod entry;
+mod heads;
+mod listener;
+mod pages;
+mod seat;
+mod tail;
+
+#[cfg(test)]
+mod model;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use chat_model::ChannelId;
+use chat_mqtt::{Delivery, Subscriber};
+use service_kit::lifecycle::Lifecycle;
+use tokio::sync::{Notify, mpsc, watch};
+
+use channel::{Channel, Patience};
+use heads::Heads;
+use pages::Pages;
+
+pub(crate) use entry::Entry;
+pub(crate) use listener::{Batch, Listener, Sent};
+pub(crate) use seat::{Page, Start};
+pub(crate) use tail::{Heard, TailLimits};
+
+use crate::{config::HubConfig, history::History, metrics::Metrics};
+
+/// All channels of this node.
+pub(crate) struct Hub {
+    channels: Mutex<HashMap<ChannelId, Arc<Channel>>>,
+    subscriber: Subscriber,
+    heads: Heads,
+    pages: Arc<Pages>,
+    limits: TailLimits,
+    patience: Patience,
+    /// Bytes of all rings, and how many there may be.
+    memory: Arc<AtomicUsize>,
+    max_memory: usize,
+    /// Counts up; every stream sends a ping when it does.
+    pings: watch::Sender<u64>,
+    metrics: Metrics,
+    lifecycle: Lifecycle,
+}
+
+impl Hub {
+    /// Starts the hub's tasks: they live as long as `lifecycle`.
+    pub(crate) fn start(
+        config: &HubConfig,
+        subscriber: Subscriber,
+        deliveries: mpsc::Receiver<Vec<Delivery>>,
+        history: History,
+        metrics: Metrics,
+        lifecycle: &Lifecycle,
+    ) -> Arc<Self> {
+        let pages = Pages::new(
+            history.clone(),
+            config.history_requests,
+            config.page_bytes,
+            metrics.clone(),
+            lifecycle.clone(),
+        );
+        let hub = Arc::new(Self {
+            channels: Mutex::default(),
+            subscriber,
+            heads: Heads::start(history, lifecycle),
+            pages,
+            limits: TailLimits {
+                ring_events: config.ring_events,
+                ring_bytes: config.ring_bytes,
+            },
+            patience: Patience {
+                hole: config.hole_patience,
+                subscription: Duration::from_secs(2),
+                linger: config.linger,
+            },
+            memory: Arc::default(),
+            max_memory: config.memory,
+            pings: watch::Sender::new(0),
+            metrics,
+            lifecycle: lifecycle.clone(),
+        });
+        lifecycle.spawn("intake", intake(hub.clone(), deliveries));
+        lifecycle.spawn(
+            "watch",
+            watch_over(hub.clone(), config.ping, config.head_check),
+        );
+        hub
+    }
+
+    /// Seats a listener in these channels, which must be distinct.
+    pub(crate) fn listen(self: &Arc<Self>, starts: &[(ChannelId, Start)]) -> Listener {
+        let bell = Arc::new(Notify::new());
+        let seats = starts
+            .iter()
+            .map(|&(id, start)| self.join(id, start, &bell))
+            .collect();
+        Listener::new(self.clone(), seats, bell)
+    }
+
+    /// Counts up at every moment in which streams should send a ping.
+    pub(crate) fn pings(&self) -> watch::Receiver<u64> {
+        self.pings.subscribe()
+    }
+
+    /// Whether chat-service answered the last question.
+    pub(crate) fn history_answers(&self) -> bool {
+        self.heads.service().borrow().answers
+    }
+
+    /// Bytes in all rings.
+    fn memory(&self) -> usize {
+        self.memory.load(Ordering::Relaxed)
+    }
+
+    fn join(
+        self: &Arc<Self>,
+        id: ChannelId,
+        start: Start,
+        bell: &Arc<Notify>,
+    ) -> (Arc<Channel>, usize, seat::Seat) {
+        let mut channels = self.lock();
+        let channel = channels.entry(id).or_insert_with(|| {
+            let channel = Channel::new(id, self.limits, self.memory.clone(), Instant::now());
+            let channel = Arc::new(channel);
+            let subscription = self.subscriber.watch(id);
+            let attendant = attendant::attend(self.clone(), channel.clone(), subscription);
+            self.lifecycle.spawn_transient(attendant);
+            channel
+        });
+        // Under the lock: a channel that somebody has joined is not forgotten.
+        let (bell, seat) = channel.join(bell.clone(), start);
+        (channel.clone(), bell, seat)
+    }
+
+    /// Drops a channel, unless somebody has joined it meanwhile.
+    fn forget(&self, channel: &Channel) -> bool {
+        let mut channels = self.lock();
+        let idle = channel.is_idle();
+        if idle {
+            channels.remove(&channel.id());
+        }
+        idle
+    }
+
+    /// Events of one channel, in the order in which they came.
+    fn hear(&self, id: ChannelId, deliveries: &[Delivery]) {
+        let Some(channel) = self.lock().get(&id).cloned() else {
+            // Nobody listens; with a wildcard subscription the broker sends it all the same.
+            return;
+        };
+        let entries = deliveries.iter().filter_map(|delivery| {
+            let entry = Entry::new(id, &delivery.payload);
+            if entry.is_err() {
+                self.metrics.foreign.inc();
+                tracing::debug!(channel = %id, "a payload that is not an event of its channel");
+            }
+            entry.ok()
+        });
+        channel.hear(entries, |heard| self.metrics.heard(heard));
+        self.keep_within_memory();
+    }
+
+    /// Has the rings shrink while they hold more than they may.
+    fn keep_within_memory(&self) {
+        while self.memory() > self.max_memory {
+            let channels: Vec<_> = self.lock().values().cloned().collect();
+            let before = self.memory();
+            for channel in channels {
+                channel.shrink();
+            }
+            if self.memory() >= before {
+                return;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ChannelId, Arc<Channel>>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes what the broker delivers to the channels.
+async fn intake(hub: Arc<Hub>, mut deliveries: mpsc::Receiver<Vec<Delivery>>) {
+    let soft = hub.lifecycle.soft();
+    loop {
+        let batch = tokio::select! {
+            batch = deliveries.recv() => batch,
+            () = soft.cancelled() => return,
+        };
+        let Some(batch) = batch else { return };
+        for run in batch.chunk_by(|a, b| a.channel == b.channel) {
+            hub.hear(run[0].channel, run);
+        }
+    }
+}
+
+/// Rings for pings, and has heads compared: those that nothing was heard of for long, and all of
+/// them while the broker or chat-service's way to it is in trouble.
+async fn watch_over(hub: Arc<Hub>, ping: Duration, head_check: Duration) {
+    /// How often heads are polled while the broker is away: the delay of messages meanwhile.
+    const POLL: Duration = Duration::from_secs(2);
+    let soft = hub.lifecycle.soft();
+    let service = hub.heads.service();
+    let mut polls = tokio::time::interval(POLL);
+    let mut pings = tokio::time::interval(ping);
+    loop {
+        tokio::select! {
+            _ = polls.tick() => {
+                let everybody = service.borrow().behind;
+                let before = Instant::now().checked_sub(head_check).unwrap_or_else(Instant::now);
+                let channels: Vec<_> = hub.lock().values().cloned().collect();
+                for channel in &channels {
+                    channel.check(everybody, before);
+                }
+                hub.metrics.channels.set(channels.len() as i64);
+                hub.metrics.memory.set(hub.memory() as i64);
+                hub.heads.look();
+            }
+            _ = pings.tick() => hub.pings.send_modify(|count| *count += 1),
+            () = soft.cancelled() => return,
+        }
+    }
+}

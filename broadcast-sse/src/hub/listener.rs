@@ -1,0 +1,204 @@
+use std::{sync::Arc, time::Instant};
+
+use chat_model::{ChannelId, Cursor, Position};
+use tokio::sync::Notify;
+
+use super::{
+    Hub,
+    channel::Channel,
+    entry::Entry,
+    seat::{Item, Seat, Step},
+};
+use crate::frame::Gap;
+
+/// Somebody who listens to one or several channels.
+///
+/// It has no queue: [`next`](Self::next) takes what comes after its positions from the channels'
+/// rings or from shared pages of history. Who does not call it costs nobody anything.
+pub(crate) struct Listener {
+    hub: Arc<Hub>,
+    seats: Vec<Place>,
+    bell: Arc<Notify>,
+    /// What seats that are placed have to say, until all are.
+    unannounced: Vec<Item>,
+    ready: bool,
+}
+
+struct Place {
+    channel: Arc<Channel>,
+    bell: usize,
+    seat: Seat,
+}
+
+/// What a listener got, in the order in which it is to be sent.
+pub(crate) type Batch = Vec<Sent>;
+
+/// One thing to send. Its cursor speaks for all channels of the listener and for nothing that
+/// was not sent before.
+#[derive(Debug)]
+pub(crate) enum Sent {
+    /// An event; the cursor is `None` for a listener of one channel, whose frames have it.
+    Event(Arc<Entry>, Option<String>),
+    /// A gap; without a cursor if there are others that must be known together with it.
+    Gap(Gap, Option<String>),
+    /// Nothing is owed, and nothing that is posted from now on will be missed. Sent once.
+    Ready(Vec<(ChannelId, Position)>, String),
+}
+
+impl Listener {
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        seats: Vec<(Arc<Channel>, usize, Seat)>,
+        bell: Arc<Notify>,
+    ) -> Self {
+        let seats = seats
+            .into_iter()
+            .map(|(channel, bell, seat)| Place {
+                channel,
+                bell,
+                seat,
+            })
+            .collect();
+        Self {
+            hub,
+            seats,
+            bell,
+            unannounced: Vec::new(),
+            ready: false,
+        }
+    }
+
+    /// Waits for what comes next and takes about `room` bytes of it at most. Never empty.
+    ///
+    /// Cancel safe: what was not returned is not lost.
+    pub(crate) async fn next(&mut self, room: usize) -> Batch {
+        loop {
+            let batch = self.take(room);
+            if !batch.is_empty() {
+                return batch;
+            }
+            // The bell keeps one ring: what came since the look above is not missed.
+            self.bell.notified().await;
+        }
+    }
+
+    /// Takes what is there.
+    fn take(&mut self, room: usize) -> Batch {
+        let mut batch = Batch::new();
+        if !self.place(&mut batch) {
+            return batch;
+        }
+        let mut ready = true;
+        let mut left = room;
+        for index in 0..self.seats.len() {
+            loop {
+                let place = &mut self.seats[index];
+                let (items, seat_ready) = place.step(&self.hub, left);
+                if items.is_empty() {
+                    ready &= seat_ready;
+                    break;
+                }
+                for item in items {
+                    left = left.saturating_sub(item.cost());
+                    batch.push(self.sent(index, item));
+                }
+                if left == 0 {
+                    // There may be more, for which there is room when this was written.
+                    self.bell.notify_one();
+                    return batch;
+                }
+            }
+        }
+        if ready && !self.ready {
+            self.ready = true;
+            batch.push(Sent::Ready(self.positions().collect(), self.cursor()));
+        }
+        batch
+    }
+
+    /// Finds where every seat begins; until all are placed nothing is sent, for a cursor that
+    /// leaves out a channel would have it begin live after a reconnect.
+    fn place(&mut self, batch: &mut Batch) -> bool {
+        let mut placed = true;
+        for place in &mut self.seats {
+            if place.seat.position().is_none() {
+                let (items, _) = place.step(&self.hub, 0);
+                self.unannounced.extend(items);
+                placed &= place.seat.position().is_some();
+            }
+        }
+        if !placed {
+            return false;
+        }
+        // Only the last carries an id: who reconnects before it is told everything once more.
+        let last = self.unannounced.len().saturating_sub(1);
+        for (index, item) in std::mem::take(&mut self.unannounced)
+            .into_iter()
+            .enumerate()
+        {
+            if let Item::Gap(gap, _) = item {
+                batch.push(Sent::Gap(gap, (index == last).then(|| self.cursor())));
+            }
+        }
+        true
+    }
+
+    fn sent(&self, index: usize, item: Item) -> Sent {
+        match item {
+            Item::Event(entry) if self.seats.len() == 1 => Sent::Event(entry, None),
+            Item::Event(entry) => {
+                let cursor = self.cursor_at(index, entry.position);
+                Sent::Event(entry, Some(cursor))
+            }
+            Item::Gap(gap, position) => Sent::Gap(gap, Some(self.cursor_at(index, position))),
+        }
+    }
+
+    /// The cursor of a stream that stands at `position` in the channel of this seat. The seats
+    /// before it have sent all that they have taken, the seats behind it have taken nothing.
+    fn cursor_at(&self, index: usize, position: Position) -> String {
+        let channel = self.seats[index].seat.channel();
+        Cursor::encode(
+            self.positions()
+                .map(|(id, other)| (id, if id == channel { position } else { other })),
+        )
+    }
+
+    fn positions(&self) -> impl Iterator<Item = (ChannelId, Position)> + Clone {
+        let at = |place: &Place| Some((place.seat.channel(), place.seat.position()?));
+        self.seats.iter().filter_map(at)
+    }
+
+    fn cursor(&self) -> String {
+        Cursor::encode(self.positions())
+    }
+}
+
+impl Place {
+    /// What comes next, and if nothing does, whether the seat is owed nothing.
+    fn step(&mut self, hub: &Hub, room: usize) -> (Vec<Item>, bool) {
+        loop {
+            match self.channel.step(&mut self.seat, room) {
+                // Placed, and nothing to say about it.
+                (Step::Items(items), _) if items.is_empty() => {}
+                (Step::Items(items), _) => return (items, false),
+                (Step::NeedsPage(position), _) => {
+                    let (mark, generation) = self.channel.mark();
+                    let page = hub.pages.get(&self.channel, generation, position.seq);
+                    let items = page.map(|page| self.seat.take_page(&page, room, mark));
+                    return (items.unwrap_or_default(), false);
+                }
+                (Step::NeedsHead | Step::Waits, ready) => return (Vec::new(), ready),
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        for place in &self.seats {
+            place.channel.leave(place.bell, now);
+        }
+    }
+}

@@ -1,0 +1,506 @@
+//! A model of the listener's side: two nodes, one listener, one log, and everything that can go
+//! wrong between them, in any order. Whatever happens, the listener sees 1..n in order, once, or
+//! a gap that says exactly what is missing.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use chat_model::{ChannelId, Epoch, EpochStart, Event, Head, NewMessage, Position, Seq};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::{
+    entry::Entry,
+    seat::{Item, Page, Seat, Start, Step},
+    tail::{Ask, Tail, TailLimits},
+};
+use crate::frame::GapReason;
+
+const LIMITS: TailLimits = TailLimits {
+    ring_events: 4,
+    ring_bytes: 4_000,
+};
+const PAGE: usize = 3;
+
+/// What may happen. The numbers choose among what there is.
+#[derive(Clone, Debug)]
+enum Op {
+    Post,
+    /// The broker delivers one of the messages under way, perhaps twice, in any order.
+    Deliver {
+        node: usize,
+        which: usize,
+        again: bool,
+    },
+    Lose {
+        node: usize,
+        which: usize,
+    },
+    /// The attendant looks what there is to do.
+    Attend {
+        node: usize,
+    },
+    /// The store reads for one of the questions under way.
+    Read {
+        node: usize,
+        which: usize,
+    },
+    /// The answer to one of the questions arrives.
+    Answer {
+        node: usize,
+        which: usize,
+    },
+    /// The broker connection came back.
+    HearAfresh {
+        node: usize,
+    },
+    Listen {
+        room: usize,
+    },
+    /// The listener comes back with its cursor, to any node.
+    Reconnect {
+        node: usize,
+    },
+    /// Retention takes the oldest.
+    Expire {
+        count: u64,
+    },
+    /// The log is put back from a copy that lacks the newest, and gets a new epoch.
+    CutBack {
+        count: u64,
+    },
+    /// A node gives memory back.
+    Shrink {
+        node: usize,
+    },
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let node = 0..2_usize;
+    let which = any::<prop::sample::Index>().prop_map(|index| index.index(1_000));
+    let op = prop_oneof![
+        6 => Just(Op::Post),
+        8 => (node.clone(), which.clone(), prop::bool::weighted(0.2))
+            .prop_map(|(node, which, again)| Op::Deliver { node, which, again }),
+        2 => (node.clone(), which.clone()).prop_map(|(node, which)| Op::Lose { node, which }),
+        6 => node.clone().prop_map(|node| Op::Attend { node }),
+        6 => (node.clone(), which.clone()).prop_map(|(node, which)| Op::Read { node, which }),
+        6 => (node.clone(), which).prop_map(|(node, which)| Op::Answer { node, which }),
+        1 => node.clone().prop_map(|node| Op::HearAfresh { node }),
+        8 => (1..2_000_usize).prop_map(|room| Op::Listen { room }),
+        2 => node.clone().prop_map(|node| Op::Reconnect { node }),
+        1 => (1..6_u64).prop_map(|count| Op::Expire { count }),
+        1 => (0..6_u64).prop_map(|count| Op::CutBack { count }),
+        1 => node.prop_map(|node| Op::Shrink { node }),
+    ];
+    prop::collection::vec(op, 1..120)
+}
+
+/// The truth.
+struct Log {
+    channel: ChannelId,
+    epochs: Vec<EpochStart>,
+    events: BTreeMap<Seq, Arc<Entry>>,
+    head: Seq,
+    first: Seq,
+    made: u128,
+}
+
+impl Log {
+    fn head(&self) -> Head {
+        Head {
+            channel: self.channel,
+            epoch: self.epochs.last().map_or(Epoch::ZERO, |start| start.epoch),
+            head: self.head,
+            first: self.first,
+            epochs: self.epochs.clone(),
+        }
+    }
+
+    fn new_epoch(&mut self) {
+        self.made += 1;
+        let epoch = Epoch::from_value(self.made as u64 * 100).unwrap();
+        self.epochs.push(EpochStart {
+            epoch,
+            from: self.head + 1,
+        });
+    }
+
+    fn post(&mut self) -> Arc<Entry> {
+        if self.epochs.is_empty() {
+            self.new_epoch();
+        }
+        self.made += 1;
+        self.head += 1;
+        let event = Event {
+            channel: self.channel,
+            epoch: self.epochs.last().unwrap().epoch,
+            seq: self.head,
+            id: Uuid::from_u128(self.made),
+            at: 0,
+            message: &NewMessage::text("a"),
+        };
+        let entry = Arc::new(Entry::new(self.channel, &event.encode()).unwrap());
+        self.events.insert(self.head, entry.clone());
+        entry
+    }
+
+    fn page(&self, after: Seq) -> Page {
+        let entries = self
+            .events
+            .range(after + 1..)
+            .take(PAGE)
+            .map(|(_, entry)| entry.clone());
+        Page {
+            after,
+            head: self.head(),
+            entries: entries.collect(),
+        }
+    }
+
+    fn expire(&mut self, count: u64) {
+        self.first = (self.first + count).min(self.head + 1);
+        self.events = self.events.split_off(&self.first);
+    }
+
+    fn cut_back(&mut self, count: u64) {
+        if self.epochs.is_empty() {
+            return;
+        }
+        self.head = self.head.saturating_sub(count).max(self.first - 1);
+        self.events.split_off(&(self.head + 1));
+        let head = self.head;
+        self.epochs.retain(|start| start.from <= head.max(1));
+        self.new_epoch();
+    }
+
+    fn has(&self, entry: &Entry) -> bool {
+        self.events
+            .get(&entry.seq())
+            .is_some_and(|kept| kept.data() == entry.data())
+    }
+}
+
+enum Question {
+    Head,
+    /// To fill the tail's hole, or for the listener.
+    Page {
+        after: Seq,
+        fill: bool,
+    },
+}
+
+struct Asked {
+    ask: Ask,
+    question: Question,
+    read: Option<Page>,
+    /// The tail's generation when it was asked.
+    generation: u64,
+}
+
+struct Node {
+    tail: Tail,
+    under_way: Vec<Arc<Entry>>,
+    asked: Vec<Asked>,
+    /// The last page that was read for the listener, and the tail's generation when it was asked for.
+    page: Option<(u64, Page)>,
+    head_wanted: bool,
+}
+
+impl Node {
+    fn new() -> Self {
+        let mut tail = Tail::new(LIMITS);
+        tail.starts_afresh();
+        Self {
+            tail,
+            under_way: Vec::new(),
+            asked: Vec::new(),
+            page: None,
+            head_wanted: false,
+        }
+    }
+
+    fn attend(&mut self) {
+        if !self.tail.is_verified() || self.tail.needs_head() || self.head_wanted {
+            self.head_wanted = false;
+            let ask = self.tail.ask();
+            self.asked.push(Asked {
+                ask,
+                question: Question::Head,
+                read: None,
+                generation: self.tail.generation(),
+            });
+        } else if let Some(known) = self.tail.hole() {
+            let ask = self.tail.ask();
+            let question = Question::Page {
+                after: known.seq,
+                fill: true,
+            };
+            self.asked.push(Asked {
+                ask,
+                question,
+                read: None,
+                generation: self.tail.generation(),
+            });
+        }
+    }
+
+    fn read(&mut self, which: usize, log: &Log) {
+        let mut unread: Vec<_> = self
+            .asked
+            .iter_mut()
+            .filter(|asked| asked.read.is_none())
+            .collect();
+        if !unread.is_empty() {
+            let which = which % unread.len();
+            let after = match unread[which].question {
+                Question::Head => Seq::MAX - 1,
+                Question::Page { after, .. } => after,
+            };
+            unread[which].read = Some(log.page(after));
+        }
+    }
+
+    fn answer(&mut self, which: usize) {
+        let read: Vec<_> = (0..self.asked.len())
+            .filter(|&index| self.asked[index].read.is_some())
+            .collect();
+        if read.is_empty() {
+            return;
+        }
+        let asked = self.asked.remove(read[which % read.len()]);
+        let page = asked.read.unwrap();
+        self.tail.answer(asked.ask, &page.head);
+        match asked.question {
+            Question::Head => {}
+            Question::Page { fill: true, .. } => {
+                self.tail.fill(&page.entries, &page.head);
+            }
+            Question::Page { fill: false, .. } => {
+                self.tail.extend_back(&page.entries);
+                self.page = Some((asked.generation, page));
+            }
+        }
+    }
+}
+
+/// What the listener has seen, as a client of the protocol would keep it.
+struct Listener {
+    node: usize,
+    seat: Seat,
+    /// `None` until the stream has said where it begins.
+    at: Option<Position>,
+    seen: BTreeMap<Seq, Arc<Entry>>,
+    /// The smallest number that it is owed.
+    owed_from: Seq,
+}
+
+impl Listener {
+    fn take(&mut self, item: Item, log: &Log) -> Result<(), TestCaseError> {
+        let last = self.at.map(|at| at.seq);
+        match item {
+            Item::Event(entry) => {
+                if let Some(last) = last {
+                    prop_assert_eq!(entry.seq(), last + 1, "not the next one");
+                }
+                self.at = Some(entry.position);
+                self.seen.insert(entry.seq(), entry);
+            }
+            Item::Gap(gap, position) => {
+                let last = last.expect("a live start has no gap before its first event");
+                let from = gap.from.expect("the cursor was readable");
+                match gap.reason {
+                    GapReason::Retention => {
+                        prop_assert_eq!(from, last + 1);
+                        prop_assert!(gap.to >= from);
+                        prop_assert!(gap.to < log.first, "{} is still there", gap.to);
+                        prop_assert_eq!(position.seq, gap.to);
+                    }
+                    GapReason::Epoch => {
+                        prop_assert_eq!(gap.to, last);
+                        prop_assert!(from <= gap.to);
+                        prop_assert_eq!(position.seq, from - 1);
+                        for (_, lost) in self.seen.split_off(&from) {
+                            prop_assert!(!log.has(&lost), "{} was not lost", lost.seq());
+                        }
+                    }
+                    GapReason::Cursor => prop_assert!(false, "the cursor was readable"),
+                }
+                self.at = Some(position);
+            }
+        }
+        Ok(())
+    }
+}
+
+struct World {
+    log: Log,
+    nodes: [Node; 2],
+    listener: Listener,
+}
+
+impl World {
+    fn new() -> Self {
+        let channel = Uuid::nil().into();
+        let log = Log {
+            channel,
+            epochs: Vec::new(),
+            events: BTreeMap::new(),
+            head: 0,
+            first: 1,
+            made: 0,
+        };
+        let nodes = [Node::new(), Node::new()];
+        let seat = Seat::new(channel, Start::Live, nodes[0].tail.mark());
+        let listener = Listener {
+            node: 0,
+            seat,
+            at: None,
+            seen: BTreeMap::new(),
+            owed_from: 1,
+        };
+        Self {
+            log,
+            nodes,
+            listener,
+        }
+    }
+
+    fn run(&mut self, op: &Op) -> Result<(), TestCaseError> {
+        match *op {
+            Op::Post => {
+                let entry = self.log.post();
+                for node in &mut self.nodes {
+                    node.under_way.push(entry.clone());
+                }
+            }
+            Op::Deliver { node, which, again } => {
+                let node = &mut self.nodes[node];
+                if !node.under_way.is_empty() {
+                    let which = which % node.under_way.len();
+                    let entry = node.under_way[which].clone();
+                    if !again {
+                        node.under_way.remove(which);
+                    }
+                    node.tail.hear(entry);
+                }
+            }
+            Op::Lose { node, which } => {
+                let under_way = &mut self.nodes[node].under_way;
+                if !under_way.is_empty() {
+                    let which = which % under_way.len();
+                    under_way.remove(which);
+                }
+            }
+            Op::Attend { node } => self.nodes[node].attend(),
+            Op::Read { node, which } => self.nodes[node].read(which, &self.log),
+            Op::Answer { node, which } => self.nodes[node].answer(which),
+            Op::HearAfresh { node } => self.nodes[node].tail.starts_afresh(),
+            Op::Listen { room } => self.listen(room)?,
+            Op::Reconnect { node } => self.reconnect(node),
+            Op::Expire { count } => self.log.expire(count),
+            Op::CutBack { count } => self.log.cut_back(count),
+            Op::Shrink { node } => self.nodes[node].tail.shrink_to(500),
+        }
+        Ok(())
+    }
+
+    fn reconnect(&mut self, node: usize) {
+        let start = self.listener.at.map_or(Start::Live, Start::After);
+        self.listener.node = node;
+        self.listener.seat = Seat::new(self.log.channel, start, self.nodes[node].tail.mark());
+    }
+
+    fn listen(&mut self, room: usize) -> Result<(), TestCaseError> {
+        let listener = &mut self.listener;
+        let node = &mut self.nodes[listener.node];
+        let items = match listener.seat.step(&node.tail, room) {
+            Step::Items(items) => items,
+            Step::Waits => Vec::new(),
+            Step::NeedsHead => {
+                node.head_wanted = true;
+                Vec::new()
+            }
+            Step::NeedsPage(position) => {
+                let good = node.page.as_ref().filter(|(generation, page)| {
+                    *generation == node.tail.generation() && page.leads_on_from(position.seq)
+                });
+                if let Some((_, page)) = good {
+                    listener.seat.take_page(page, room, node.tail.mark())
+                } else {
+                    let ask = node.tail.ask();
+                    let question = Question::Page {
+                        after: position.seq,
+                        fill: false,
+                    };
+                    node.asked.push(Asked {
+                        ask,
+                        question,
+                        read: None,
+                        generation: node.tail.generation(),
+                    });
+                    Vec::new()
+                }
+            }
+        };
+        for item in items {
+            listener.take(item, &self.log)?;
+        }
+        // The stream says `ready` with its cursor, which is where a live start begins.
+        if listener.at.is_none() && listener.seat.is_ready(&node.tail) {
+            listener.at = listener.seat.position();
+            listener.owed_from = listener.at.unwrap().seq + 1;
+        }
+        Ok(())
+    }
+
+    /// Nothing goes wrong any more, and in the end the heads are compared.
+    fn settle(&mut self) -> Result<(), TestCaseError> {
+        for round in 0..400 {
+            for node in &mut self.nodes {
+                for entry in std::mem::take(&mut node.under_way) {
+                    node.tail.hear(entry);
+                }
+                node.head_wanted |= round % 100 == 99;
+                node.attend();
+                while !node.asked.is_empty() {
+                    node.read(0, &self.log);
+                    node.answer(0);
+                }
+            }
+            self.listen(10_000)?;
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), TestCaseError> {
+        let listener = &self.listener;
+        let node = &self.nodes[listener.node];
+        prop_assert!(listener.seat.is_ready(&node.tail));
+        prop_assert_eq!(node.tail.known().unwrap().seq, self.log.head);
+        prop_assert_eq!(listener.at.unwrap().seq, self.log.head);
+        for (seq, entry) in self.log.events.range(listener.owed_from..) {
+            let seen = listener.seen.get(seq).map(|seen| seen.data());
+            prop_assert_eq!(
+                seen,
+                Some(entry.data()),
+                "event {} is missing or another",
+                seq
+            );
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_listener_sees_every_event_once_in_order_or_is_told(ops in ops()) {
+        let mut world = World::new();
+        for op in &ops {
+            world.run(op)?;
+        }
+        world.settle()?;
+        world.check()?;
+    }
+}

@@ -1,0 +1,21 @@
+//! broadcast-sse: streams the messages of channels to browsers as server-sent events.
+//!
+//! It subscribes to the channels' MQTT topics, puts what arrives in order by sequence number,
+//! fetches from chat-service what the broker lost, and gives every listener each event once. It
+//! keeps nothing on disk: any node serves any listener, at any cursor.
+//!
+//! It does not store or publish; that is chat-service, which it knows only by its public API.
+
+mod access;
+mod app;
+mod config;
+mod frame;
+mod history;
+mod hub;
+mod metrics;
+pub mod query;
+mod server;
+mod stream;
+
+pub use config::Config;
+pub use server::{Server, StartError};

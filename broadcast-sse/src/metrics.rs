@@ -1,0 +1,121 @@
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+use service_kit::operations::Operations;
+
+use crate::hub::Heard;
+
+/// What operators are told about streams. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Metrics {
+    /// Streams that are open.
+    pub(crate) streams: Gauge,
+    /// Channels in memory.
+    pub(crate) channels: Gauge,
+    /// Bytes of events in memory.
+    pub(crate) memory: Gauge,
+    /// Streams that were told to come back later.
+    pub(crate) streams_refused: Counter,
+    /// Events, as many times as they were handed to a stream.
+    pub(crate) events_out: Counter,
+    /// Gaps announced.
+    pub(crate) gaps: Counter,
+    /// Events from the broker that made a log longer.
+    pub(crate) appended: Counter,
+    /// Events from the broker that were known already.
+    pub(crate) dropped: Counter,
+    /// Events from the broker that came before their predecessors.
+    pub(crate) early: Counter,
+    /// Payloads on a channel's topic that are not events of that channel.
+    pub(crate) foreign: Counter,
+    /// Events that the broker lost and history had.
+    pub(crate) healed: Counter,
+    /// Pages of history read.
+    pub(crate) pages_read: Counter,
+    /// Pages of history that listeners were served without a read.
+    pub(crate) pages_shared: Counter,
+    /// Pages of history that could not be read.
+    pub(crate) history_errors: Counter,
+}
+
+impl Metrics {
+    /// Metrics that `operations` shows.
+    pub(crate) fn register(operations: &Operations) -> Self {
+        let metrics = Self::default();
+        operations.register(|registry| {
+            let registry = registry.sub_registry_with_prefix("hark_sse");
+            let gauges = [
+                ("streams", "Streams that are open", &metrics.streams),
+                ("channels", "Channels in memory", &metrics.channels),
+                ("memory_bytes", "Bytes of events in memory", &metrics.memory),
+            ];
+            for (name, help, gauge) in gauges {
+                registry.register(name, help, gauge.clone());
+            }
+            let counters = [
+                (
+                    "streams_refused",
+                    "Streams told to come back later",
+                    &metrics.streams_refused,
+                ),
+                (
+                    "events_out",
+                    "Events handed to streams",
+                    &metrics.events_out,
+                ),
+                ("gaps", "Gaps announced", &metrics.gaps),
+                (
+                    "events_in",
+                    "Events from the broker that were next in their log",
+                    &metrics.appended,
+                ),
+                (
+                    "events_known",
+                    "Events from the broker that were known",
+                    &metrics.dropped,
+                ),
+                (
+                    "events_early",
+                    "Events from the broker that came too early",
+                    &metrics.early,
+                ),
+                (
+                    "payloads_ignored",
+                    "Payloads that are no event of their channel",
+                    &metrics.foreign,
+                ),
+                (
+                    "events_healed",
+                    "Events that only history had",
+                    &metrics.healed,
+                ),
+                (
+                    "history_reads",
+                    "Pages of history read",
+                    &metrics.pages_read,
+                ),
+                (
+                    "history_reads_saved",
+                    "Pages of history shared",
+                    &metrics.pages_shared,
+                ),
+                (
+                    "history_errors",
+                    "Pages of history that could not be read",
+                    &metrics.history_errors,
+                ),
+            ];
+            for (name, help, counter) in counters {
+                registry.register(name, help, counter.clone());
+            }
+        });
+        metrics
+    }
+
+    pub(crate) fn heard(&self, heard: Heard) {
+        match heard {
+            Heard::Appended => &self.appended,
+            Heard::Dropped => &self.dropped,
+            Heard::Waits => &self.early,
+        }
+        .inc();
+    }
+}

@@ -1,0 +1,214 @@
+//! What a stream is asked for: `?c=…&c=…&since=…&last=…` and `Last-Event-ID`.
+
+use std::collections::HashSet;
+
+use chat_model::{ChannelId, Cursor};
+
+use crate::hub::Start;
+
+/// The channels of a stream and where it begins in each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamQuery {
+    /// The channels in the order of the query, each once.
+    pub channels: Vec<ChannelId>,
+    /// Where the stream begins.
+    pub from: From,
+}
+
+/// Where a stream begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum From {
+    /// With what is posted from now on.
+    Live,
+    /// With the newest so many of each channel.
+    Newest(u64),
+    /// After a cursor; live in the channels of which it says nothing.
+    Cursor(Cursor),
+    /// The `Last-Event-ID` is none of ours.
+    Unreadable,
+}
+
+/// Limits of a query.
+#[derive(Clone, Copy, Debug)]
+pub struct QueryLimits {
+    /// Most channels of one stream.
+    pub channels: usize,
+    /// Largest `last`.
+    pub newest: u64,
+}
+
+/// A query that will not get better by itself: each is answered with 400.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    /// No `c`.
+    #[error("name at least one channel: ?c=<uuid>")]
+    NoChannel,
+    /// A `c` that is not a UUID.
+    #[error("c={value}: {source}")]
+    NotAChannel {
+        /// What was given.
+        value: String,
+        /// Why it is none.
+        source: chat_model::NotAChannel,
+    },
+    /// More channels than a stream may have.
+    #[error("a stream has at most {most} channels; open several streams for more")]
+    TooManyChannels {
+        /// How many it may have.
+        most: usize,
+    },
+    /// A `since` that is not a cursor.
+    #[error("since: {0}")]
+    Since(chat_model::CursorError),
+    /// A `last` that is not a number in bounds.
+    #[error("last: a number from 0 to {most}")]
+    Last {
+        /// The largest.
+        most: u64,
+    },
+}
+
+/// Events that a stream begins with when its cursor cannot be read.
+const AFTER_UNREADABLE: u64 = 100;
+
+/// Reads the query of a stream.
+///
+/// A browser repeats the URL when it reconnects, so a `Last-Event-ID` beats `since`, which beats
+/// `last`. An empty one is what a browser sends that has seen no id yet: none. Parameters of
+/// other names are ignored: people add some against caches.
+///
+/// # Errors
+/// See [`QueryError`]. A `Last-Event-ID` that cannot be read is no error: a browser would give up
+/// for good.
+pub fn parse(
+    query: &str,
+    last_event_id: Option<&[u8]>,
+    limits: QueryLimits,
+) -> Result<StreamQuery, QueryError> {
+    let mut channels = Vec::new();
+    let mut seen = HashSet::new();
+    let (mut since, mut last) = (None, None);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match name.as_ref() {
+            "c" => {
+                let channel = value.parse().map_err(|source| QueryError::NotAChannel {
+                    value: value.chars().take(64).collect(),
+                    source,
+                })?;
+                if seen.insert(channel) {
+                    channels.push(channel);
+                }
+                if channels.len() > limits.channels {
+                    return Err(QueryError::TooManyChannels {
+                        most: limits.channels,
+                    });
+                }
+            }
+            "since" => since = Some(Cursor::parse(&value).map_err(QueryError::Since)?),
+            "last" => {
+                let number = value.parse().ok().filter(|number| *number <= limits.newest);
+                last = Some(number.ok_or(QueryError::Last {
+                    most: limits.newest,
+                })?);
+            }
+            _ => {}
+        }
+    }
+    if channels.is_empty() {
+        return Err(QueryError::NoChannel);
+    }
+    let resumed = last_event_id.filter(|id| !id.is_empty()).map(|id| {
+        let cursor = std::str::from_utf8(id)
+            .ok()
+            .and_then(|id| Cursor::parse(id).ok());
+        cursor.map_or(From::Unreadable, From::Cursor)
+    });
+    let from = resumed
+        .or(since.map(From::Cursor))
+        .or(last.map(From::Newest))
+        .unwrap_or(From::Live);
+    Ok(StreamQuery { channels, from })
+}
+
+impl StreamQuery {
+    /// Where the stream begins in each of its channels.
+    pub(crate) fn starts(&self) -> Vec<(ChannelId, Start)> {
+        let start = |channel| match &self.from {
+            From::Live => Start::Live,
+            From::Newest(count) => Start::Newest(*count),
+            From::Cursor(cursor) => cursor.position(channel).map_or(Start::Live, Start::After),
+            From::Unreadable => Start::Unreadable(AFTER_UNREADABLE),
+        };
+        self.channels
+            .iter()
+            .map(|&channel| (channel, start(channel)))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chat_model::{Epoch, Position};
+
+    const A: &str = "c3743620-4b1b-4c2b-9d80-05b0e5a2c1f0";
+    const LIMITS: QueryLimits = QueryLimits {
+        channels: 2,
+        newest: 1_000,
+    };
+
+    fn parse_all(query: &str, id: Option<&str>) -> Result<StreamQuery, QueryError> {
+        parse(query, id.map(str::as_bytes), LIMITS)
+    }
+
+    fn cursor(seq: u64) -> String {
+        Cursor::encode([(A.parse().unwrap(), Position::new(Epoch::ZERO, seq))])
+    }
+
+    #[test]
+    fn the_header_beats_since_which_beats_last() {
+        let query = format!("c={A}&since={}&last=5&_=cache", cursor(1));
+        let from = |id: Option<&str>| parse_all(&query, id).unwrap().from;
+        assert_eq!(from(None), From::Cursor(Cursor::parse(&cursor(1)).unwrap()));
+        assert_eq!(
+            from(Some("")),
+            From::Cursor(Cursor::parse(&cursor(1)).unwrap())
+        );
+        assert_eq!(
+            from(Some(&cursor(2))),
+            From::Cursor(Cursor::parse(&cursor(2)).unwrap())
+        );
+        assert_eq!(from(Some("17")), From::Unreadable);
+        assert_eq!(
+            parse_all(&format!("c={A}&last=5"), None).unwrap().from,
+            From::Newest(5)
+        );
+    }
+
+    #[test]
+    fn what_will_not_get_better_is_refused() {
+        let other = |n: u8| format!("c=00000000-0000-4000-8000-0000000000{n:02}");
+        assert_eq!(parse_all("", None), Err(QueryError::NoChannel));
+        assert!(matches!(
+            parse_all("c=lobby", None),
+            Err(QueryError::NotAChannel { .. })
+        ));
+        let three = [other(1), other(2), other(3)].join("&");
+        assert_eq!(
+            parse_all(&three, None),
+            Err(QueryError::TooManyChannels { most: 2 })
+        );
+        let since = parse_all(&format!("c={A}&since=17"), None);
+        assert!(matches!(since, Err(QueryError::Since(_))));
+        for last in ["-1", "1001", "x", ""] {
+            let last = parse_all(&format!("c={A}&last={last}"), None);
+            assert_eq!(last, Err(QueryError::Last { most: 1_000 }));
+        }
+    }
+
+    #[test]
+    fn a_channel_named_twice_is_one() {
+        let query = format!("c={A}&c={}", A.to_uppercase());
+        assert_eq!(parse_all(&query, None).unwrap().channels.len(), 1);
+    }
+}
