@@ -1,0 +1,93 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { KEEP_TEN } from "../support/hark.js";
+import { inEveryBrowser } from "../support/suite.js";
+
+const numbers = (from, to) => Array.from({ length: to - from + 1 }, (_, place) => `number ${from + place}`);
+
+inEveryBrowser((world) => {
+  test("scrolling up brings the history, to its beginning, without a jump", async () => {
+    const channel = world.channel();
+    for (const text of numbers(1, 170)) await world.hark.post(channel, text);
+    const tab = await world.open(world.address(channel));
+    await tab.hasMessage("number 170");
+    await tab.until(() => {
+      const log = document.getElementById("log");
+      return log.scrollHeight - log.scrollTop - log.clientHeight < 2;
+    });
+    const before = (await tab.texts()).length;
+    assert.ok(before < 170, `${before} at first`);
+    for (let oldest = ""; oldest !== "number 1"; oldest = (await tab.texts())[0]) {
+      const height = await tab.page.$eval("#log", (log) => log.scrollHeight);
+      await tab.scrollTo(0);
+      // What was at the top before stays in view: the place moves with what is put in front.
+      await tab.until((height) => {
+        const log = document.getElementById("log");
+        return log.scrollHeight > height ? log.scrollTop > 0 : document.body.innerText.includes("This is the beginning of the channel.");
+      }, height);
+    }
+    await tab.says("This is the beginning of the channel.");
+    await tab.shows(...numbers(1, 170));
+    await tab.scrollTo(0);
+    await tab.screenshot(`${world.name}-beginning`);
+  });
+
+  test("who reads further up is left there, and told of new messages", async () => {
+    const channel = world.channel();
+    for (const text of numbers(1, 40)) await world.hark.post(channel, text);
+    const tab = await world.open(world.address(channel));
+    await tab.hasMessage("number 40");
+    await tab.until(() => document.getElementById("log").scrollTop > 400);
+    await tab.scrollTo(300);
+    await tab.says("To the newest");
+    await world.hark.post(channel, "new 1");
+    await world.hark.post(channel, "new 2");
+    await tab.says("2 new messages");
+    assert.equal(await tab.page.$eval("#log", (log) => log.scrollTop), 300);
+    await tab.screenshot(`${world.name}-new-messages`);
+    await tab.page.click("#newer");
+    await tab.until(() => document.getElementById("newer").hidden);
+    assert.ok((await tab.fromEnd()) < 2);
+    await world.hark.post(channel, "followed");
+    await tab.hasMessage("followed");
+    await tab.until(() => {
+      const log = document.getElementById("log");
+      return log.scrollHeight - log.scrollTop - log.clientHeight < 2;
+    });
+  });
+
+  test("where messages have expired the page says how many are missing", async () => {
+    const hark = await world.ownHark({ environment: KEEP_TEN });
+    const channel = world.channel();
+    for (const text of numbers(1, 3)) await hark.post(channel, text);
+    const front = await world.front(hark);
+    const tab = await world.open(front.address(channel));
+    await tab.shows(...numbers(1, 3));
+    front.cut();
+    await tab.state("reconnecting");
+    for (const text of numbers(4, 40)) await hark.post(channel, text);
+    await hark.stop(); // what broadcast-sse has in memory would do instead
+    await hark.start();
+    front.redirect(hark);
+    const first = await expired(hark, channel);
+    front.heal();
+    await tab.live();
+    await tab.shows(...numbers(1, 3), ...numbers(first, 40));
+    await tab.says(`${first - 4} messages are missing here: they were older than what the server keeps.`);
+    await tab.screenshot(`${world.name}-gap`);
+    await tab.reload();
+    await tab.live();
+    await tab.says(`${first - 1} earlier messages are no longer kept by the server.`);
+  });
+
+  /** Waits until retention has been at work; gives the oldest number that is kept. */
+  async function expired(hark, channel) {
+    for (let tries = 0; tries < 400; tries++) {
+      const { first } = await hark.log(channel);
+      if (first > 30) return first;
+      await new Promise((done) => setTimeout(done, 50));
+    }
+    throw new Error("retention did not begin within 20 s");
+  }
+});
