@@ -145,7 +145,7 @@ impl Store for SqliteStore {
         let (reply, answer) = oneshot::channel();
         self.shared.queued.fetch_add(1, Relaxed);
         let post = Post { new, reply, room };
-        if self.jobs.send(Job::Append(post)).is_err() {
+        if self.jobs.send(Job::Append(Box::new(post))).is_err() {
             self.shared.queued.fetch_sub(1, Relaxed);
             return Err(closed());
         }

@@ -75,7 +75,7 @@ pub(super) async fn event_is_read_as_it_was_answered(bench: &impl Bench) {
         .page(channel(1), PageRange::Newest, PageLimit::MAX)
         .await
         .unwrap();
-    assert_eq!(page.events, [event.clone()]);
+    assert_eq!(page.events, std::slice::from_ref(&event));
     let outbox = opened
         .unpublished(crate::Position::START, PageLimit::MAX)
         .await

@@ -102,7 +102,7 @@ fn open(path: &Path, role: Role, more: OpenFlags) -> rusqlite::Result<Connection
             }
         }
         Role::Read => {
-            connection.execute_batch("PRAGMA query_only = 1; PRAGMA cache_size = -4096;")?
+            connection.execute_batch("PRAGMA query_only = 1; PRAGMA cache_size = -4096;")?;
         }
         // A checkpoint that cannot have the lock at once tries again later.
         Role::Checkpoint => {

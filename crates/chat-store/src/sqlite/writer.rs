@@ -43,7 +43,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// What the thread is asked.
 pub(super) enum Job {
-    Append(Post),
+    Append(Box<Post>),
     /// The watermark moved for the first time since it was saved.
     Published,
     Check(Reply<()>),
@@ -119,7 +119,7 @@ impl Writer {
             while let Some(job) = next.take() {
                 match job {
                     Job::Append(post) => {
-                        let (batch, other) = self.gather(post, jobs);
+                        let (batch, other) = self.gather(*post, jobs);
                         self.store(batch);
                         next = other;
                     }
@@ -143,7 +143,7 @@ impl Writer {
             match jobs.try_recv() {
                 Ok(Job::Append(post)) => {
                     bytes += post.room.num_permits() * super::PERMIT_BYTES;
-                    batch.push(post);
+                    batch.push(*post);
                 }
                 Ok(other) => return (batch, Some(other)),
                 Err(_) => break,

@@ -1,4 +1,11 @@
 //! The SQLite store from outside: its contract, and what happens when things break.
 
 mod contract;
+mod copies;
+mod crash;
+mod folder;
+mod full;
+mod keys;
+mod model;
+mod retention;
 mod support;

@@ -1,0 +1,288 @@
+//! Any sequence of operations leaves the store as a model in memory says.
+
+use std::{collections::HashMap, time::Duration};
+
+use chat_model::{Epoch, Seq};
+use chat_store::{
+    Append, Appended, IdempotencyKey, PageLimit, PageRange, Position, SqliteOptions, SqliteStore,
+    Store, StoreError,
+};
+use proptest::prelude::*;
+use service_kit::clock::{Clock, Timestamp};
+
+use crate::support::{Folder, channel, text};
+
+const KEPT: u64 = 8;
+const HOUR: u64 = 3600 * 1000;
+const DAY: u64 = 24 * HOUR;
+const MAX_AGE: u64 = 30 * DAY;
+
+#[derive(Debug, Clone)]
+enum Operation {
+    /// Posts that arrive together.
+    Post(Vec<Post>),
+    Pass(u64),
+    /// The system's clock is set by this many hours.
+    Jump(i64),
+    Expire,
+    Reopen,
+    NewEpoch,
+    Publish,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Post {
+    channel: u8,
+    words: u8,
+    id: Option<u8>,
+    key: Option<u8>,
+}
+
+fn post() -> impl Strategy<Value = Post> {
+    let rarely = |up_to: u8| prop_oneof![2 => Just(None), 1 => (0..up_to).prop_map(Some)];
+    (0..3_u8, 0..2_u8, rarely(4), rarely(4)).prop_map(|(channel, words, id, key)| Post {
+        channel,
+        words,
+        id,
+        key,
+    })
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        8 => prop::collection::vec(post(), 1..8).prop_map(Operation::Post),
+        2 => (1..30_u64).prop_map(|hours| Operation::Pass(hours * HOUR)),
+        1 => (1..40_u64).prop_map(|days| Operation::Pass(days * DAY)),
+        1 => (-100..100_i64).prop_map(Operation::Jump),
+        2 => Just(Operation::Expire),
+        2 => Just(Operation::Reopen),
+        1 => Just(Operation::NewEpoch),
+        1 => Just(Operation::Publish),
+    ]
+}
+
+/// A remembered id or key: what was posted, where it went, when.
+type Remembered = (Post, Seq, u64);
+
+#[derive(Default)]
+struct Model {
+    /// Each event with the moment at which it was kept.
+    logs: HashMap<u8, Vec<(bytes::Bytes, u64)>>,
+    keys: HashMap<(u8, bool, u8), Remembered>,
+    epochs: HashMap<u8, Vec<(Epoch, Seq)>>,
+    /// Lowest numbers that were seen to be kept.
+    firsts: HashMap<u8, Seq>,
+    outbox: Vec<(u8, Seq)>,
+    now: u64,
+}
+
+impl Model {
+    /// What an append must answer: where it was stored before, or that it is refused, or new.
+    fn expected(&self, post: &Post) -> Result<Option<Seq>, ()> {
+        let mut known = None;
+        for (is_key, value) in [(false, post.id), (true, post.key)] {
+            let Some(value) = value else { continue };
+            let Some((before, seq, at)) = self.keys.get(&(post.channel, is_key, value)) else {
+                continue;
+            };
+            if at + DAY <= self.now {
+                continue;
+            }
+            // The key is no part of the message.
+            let same = (before.words, before.id) == (post.words, post.id);
+            if !same || known.is_some_and(|known| known != *seq) {
+                return Err(());
+            }
+            known = Some(*seq);
+        }
+        Ok(known)
+    }
+
+    fn check(&mut self, post: &Post, outcome: Result<Appended, StoreError>) {
+        match (self.expected(post), outcome) {
+            (Err(()), Err(StoreError::KeyReused { .. })) => {}
+            (
+                Ok(Some(seq)),
+                Ok(Appended::Repeated {
+                    event, seq: found, ..
+                }),
+            ) => {
+                assert_eq!(found, seq);
+                let log = &self.logs[&post.channel];
+                match event {
+                    Some(event) => assert_eq!(event, log[seq as usize - 1].0),
+                    None => assert!(seq < self.expired_to(post.channel)),
+                }
+            }
+            (
+                Ok(None),
+                Ok(Appended::Stored {
+                    event, seq, epoch, ..
+                }),
+            ) => {
+                let log = self.logs.entry(post.channel).or_default();
+                log.push((event, self.now));
+                assert_eq!(seq, log.len() as u64);
+                let epochs = self.epochs.entry(post.channel).or_default();
+                if epochs.is_empty() {
+                    epochs.push((epoch, 1));
+                }
+                assert_eq!(epochs.last().unwrap().0, epoch);
+                self.outbox.push((post.channel, seq));
+                for (is_key, value) in [(false, post.id), (true, post.key)] {
+                    if let Some(value) = value {
+                        let known = (post.clone(), seq, self.now);
+                        self.keys.insert((post.channel, is_key, value), known);
+                    }
+                }
+            }
+            (expected, outcome) => panic!("expected {expected:?}, got {outcome:?}"),
+        }
+    }
+
+    /// The lowest number that must be kept now; what lies below may be gone already.
+    fn expired_to(&self, channel: u8) -> Seq {
+        let Some(log) = self.logs.get(&channel) else {
+            return 1;
+        };
+        let by_age = log
+            .iter()
+            .filter(|(_, at)| at + MAX_AGE <= self.now)
+            .count() as u64;
+        let by_count = (log.len() as u64).saturating_sub(KEPT);
+        by_age.max(by_count) + 1
+    }
+}
+
+fn append(post: &Post) -> Append {
+    let mut new = text(post.channel.into(), post.words.to_string());
+    new.message.id = post.id.map(|id| uuid::Uuid::from_u128(id.into()));
+    new.key = post.key.map(|key| IdempotencyKey::new(&[key]));
+    new
+}
+
+async fn compare(store: &SqliteStore, model: &mut Model, expired: bool) {
+    for number in 0..3 {
+        let range = PageRange::After(0);
+        let page = store.page(channel(number.into()), range, PageLimit::MAX);
+        let page = page.await.unwrap();
+        let log = model.logs.get(&number).map_or(&[][..], Vec::as_slice);
+        let epochs: Vec<_> = page.head.epochs.iter().map(|e| (e.epoch, e.from)).collect();
+        let known = model.epochs.get(&number).cloned().unwrap_or_default();
+        assert_eq!(epochs, known);
+        assert_eq!(page.head.head, log.len() as u64);
+        let first = page.head.first;
+        let must = model.expired_to(number);
+        assert!(first <= must, "{first} to {must} are missing");
+        assert!(!expired || first == must, "{first} to {must} are left");
+        let before = model.firsts.insert(number, first);
+        assert!(before.is_none_or(|before| before <= first));
+        let kept: Vec<_> = log[first as usize - 1..].iter().map(|(e, _)| e).collect();
+        assert_eq!(page.events.iter().collect::<Vec<_>>(), kept);
+    }
+    let outbox = store.unpublished(Position::START, PageLimit::MAX).await;
+    let kept: Vec<_> = model
+        .outbox
+        .iter()
+        .filter(|(channel, seq)| *seq >= model.firsts[channel])
+        .map(|(channel, seq)| &model.logs[channel][*seq as usize - 1].0)
+        .collect();
+    let outbox = outbox.unwrap();
+    // Retention may have removed more between the two questions, from the front.
+    let outbox: Vec<_> = outbox.iter().map(|entry| &entry.event).collect();
+    if expired {
+        assert_eq!(outbox, kept);
+    } else {
+        let mut rest = kept.iter();
+        assert!(outbox.iter().all(|event| rest.any(|kept| kept == event)));
+    }
+}
+
+async fn run(operations: Vec<Operation>) {
+    let folder = Folder::new();
+    let mut options: SqliteOptions = folder.options();
+    options.retention.max_per_channel = KEPT;
+    options.cached_channels = 2;
+    let mut store = SqliteStore::open(&options).unwrap();
+    let mut model = Model::default();
+    for operation in operations {
+        let expired = matches!(operation, Operation::Expire);
+        match operation {
+            Operation::Post(posts) => {
+                let appends = posts
+                    .iter()
+                    .map(|post| Box::pin(store.append(append(post))));
+                let outcomes = join_all(appends.collect()).await;
+                for (post, outcome) in posts.iter().zip(outcomes) {
+                    model.check(post, outcome);
+                }
+            }
+            Operation::Pass(milliseconds) => {
+                folder.clock.advance(Duration::from_millis(milliseconds));
+                model.now += milliseconds;
+            }
+            Operation::Jump(hours) => {
+                let now = folder.clock.now().as_millis();
+                folder
+                    .clock
+                    .set(Timestamp::from_millis(now + hours * HOUR as i64));
+            }
+            Operation::Expire => {
+                store.expire().await.unwrap();
+            }
+            Operation::Reopen => {
+                let mark = store.published_to().await.unwrap();
+                store.close().await;
+                store = SqliteStore::open(&options).unwrap();
+                assert_eq!(store.published_to().await.unwrap(), mark);
+            }
+            Operation::NewEpoch => {
+                store.new_epoch().await.unwrap();
+                for (number, epochs) in &mut model.epochs {
+                    let heads = store.heads(&[channel((*number).into())]).await.unwrap();
+                    assert!(heads[0].epoch > epochs.last().unwrap().0);
+                    epochs.push((heads[0].epoch, heads[0].head + 1));
+                }
+            }
+            Operation::Publish => {
+                let rest = store.unpublished(Position::START, PageLimit::MAX).await;
+                if let Some(last) = rest.unwrap().last() {
+                    store.mark_published(last.position);
+                }
+            }
+        }
+        compare(&store, &mut model, expired).await;
+    }
+    store.close().await;
+}
+
+/// Polls all together, in order.
+async fn join_all<F: Future + Unpin>(mut futures: Vec<F>) -> Vec<F::Output> {
+    let mut outputs: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
+    std::future::poll_fn(|context| {
+        for (future, output) in futures.iter_mut().zip(&mut outputs) {
+            if output.is_none()
+                && let std::task::Poll::Ready(done) = std::pin::Pin::new(future).poll(context)
+            {
+                *output = Some(done);
+            }
+        }
+        if outputs.iter().all(Option::is_some) {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await;
+    outputs.into_iter().flatten().collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn store_does_as_the_model_does(operations in prop::collection::vec(operation(), 1..40)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(run(operations));
+    }
+}
