@@ -113,20 +113,32 @@ impl BrokerConfig {
             ));
         }
         if !(1024..=128 << 20).contains(&self.max_packet) {
-            return Err(ConfigError::invalid("max_packet", "must be between 1KiB and 128MiB"));
+            return Err(ConfigError::invalid(
+                "max_packet",
+                "must be between 1KiB and 128MiB",
+            ));
         }
         if !(1..=100_000).contains(&self.max_connections) {
-            return Err(ConfigError::invalid("max_connections", "must be between 1 and 100000"));
+            return Err(ConfigError::invalid(
+                "max_connections",
+                "must be between 1 and 100000",
+            ));
         }
         if self.max_filters == 0 {
             return Err(ConfigError::invalid("max_filters", "must be at least 1"));
         }
         // The library panics below 1 KiB and below one segment.
         if !(1024..=1 << 30).contains(&self.segment_size) {
-            return Err(ConfigError::invalid("segment_size", "must be between 1KiB and 1GiB"));
+            return Err(ConfigError::invalid(
+                "segment_size",
+                "must be between 1KiB and 1GiB",
+            ));
         }
         if !(1..=10_000).contains(&self.segments) {
-            return Err(ConfigError::invalid("segments", "must be between 1 and 10000"));
+            return Err(ConfigError::invalid(
+                "segments",
+                "must be between 1 and 10000",
+            ));
         }
         Ok(())
     }
@@ -139,7 +151,8 @@ mod tests {
     fn load(env: &[(&str, &str)]) -> Result<Config, ConfigError> {
         Config::load(
             None,
-            env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+            env.iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
         )
     }
 
@@ -150,8 +163,13 @@ mod tests {
 
     #[test]
     fn other_machines_are_let_in_only_on_purpose() {
-        let error = load(&[("HARK_LISTEN", "0.0.0.0:1883")]).unwrap_err().to_string();
-        assert!(error.contains("`listen`") && error.contains("open = true"), "{error}");
+        let error = load(&[("HARK_LISTEN", "0.0.0.0:1883")])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("`listen`") && error.contains("open = true"),
+            "{error}"
+        );
         load(&[("HARK_LISTEN", "0.0.0.0:1883"), ("HARK_OPEN", "true")]).unwrap();
         load(&[("HARK_LISTEN", "[::1]:0")]).unwrap();
     }
@@ -175,6 +193,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("broker.toml");
         std::fs::write(&file, printed).unwrap();
-        assert_eq!(Config::load(Some(&file), []).unwrap().broker.listen.port(), 0);
+        assert_eq!(
+            Config::load(Some(&file), []).unwrap().broker.listen.port(),
+            0
+        );
     }
 }

@@ -98,7 +98,13 @@ impl Guard {
         match packet {
             Packet::Connect(mut connect, properties, mut will, will_properties, login) => {
                 self.admit_connect(&mut connect, will.as_mut())?;
-                Ok(Packet::Connect(connect, properties, will, will_properties, login))
+                Ok(Packet::Connect(
+                    connect,
+                    properties,
+                    will,
+                    will_properties,
+                    login,
+                ))
             }
             Packet::Publish(mut publish, properties) => {
                 check_topic(&publish.topic)?;
@@ -113,7 +119,11 @@ impl Guard {
         }
     }
 
-    fn admit_connect(&mut self, connect: &mut Connect, will: Option<&mut LastWill>) -> Result<(), &'static str> {
+    fn admit_connect(
+        &mut self,
+        connect: &mut Connect,
+        will: Option<&mut LastWill>,
+    ) -> Result<(), &'static str> {
         if self.connected {
             return Err("a second CONNECT");
         }
@@ -137,7 +147,11 @@ impl Guard {
 
     fn admit_filters(&self, subscribe: &Subscribe) -> Result<(), &'static str> {
         // Nothing can panic while the lock is held.
-        let mut known = self.state.filters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self
+            .state
+            .filters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for filter in &subscribe.filters {
             let path = filter.path.as_str();
             if path.starts_with("$share") {
@@ -166,7 +180,9 @@ fn check_topic(topic: &[u8]) -> Result<(), &'static str> {
     if topic.iter().any(|byte| matches!(byte, b'+' | b'#' | 0)) {
         return Err("a topic with a wildcard or NUL");
     }
-    std::str::from_utf8(topic).map(drop).map_err(|_| "a topic that is not UTF-8")
+    std::str::from_utf8(topic)
+        .map(drop)
+        .map_err(|_| "a topic that is not UTF-8")
 }
 
 impl Protocol for Guard {
@@ -174,7 +190,11 @@ impl Protocol for Guard {
         let packet = match self.inner.read_mut(stream, max_size) {
             Err(Error::PayloadSizeLimitExceeded(size)) => {
                 self.state.refused.fetch_add(1, Relaxed);
-                warn!(size, max_packet = max_size, "closed a connection: packet over the limit");
+                warn!(
+                    size,
+                    max_packet = max_size,
+                    "closed a connection: packet over the limit"
+                );
                 return Err(Error::PayloadSizeLimitExceeded(size));
             }
             read => read?,

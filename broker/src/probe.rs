@@ -11,10 +11,19 @@ use tokio::time::timeout;
 ///
 /// `client_id` may be used again only after a success: a connection that ended before its CONNACK
 /// was written leaves rumqttd in a state that the next one with that id would break.
-pub(crate) async fn probe(address: SocketAddr, client_id: &str, within: Duration) -> io::Result<()> {
+pub(crate) async fn probe(
+    address: SocketAddr,
+    client_id: &str,
+    within: Duration,
+) -> io::Result<()> {
     timeout(within, talk(address, client_id))
         .await
-        .map_err(|_elapsed| io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {within:?}")))?
+        .map_err(|_elapsed| {
+            io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no answer within {within:?}"),
+            )
+        })?
 }
 
 async fn talk(address: SocketAddr, client_id: &str) -> io::Result<()> {
@@ -34,12 +43,31 @@ fn connect_packet(client_id: &str) -> Vec<u8> {
     let id = client_id.as_bytes();
     // 100 bytes at most, so that the remaining length is one byte.
     let length = u8::try_from(id.len().min(100)).unwrap_or(100);
-    let mut packet = vec![0x10, 12 + length, 0, 4, b'M', b'Q', b'T', b'T', 4, 0b10, 0, 60, 0, length];
+    let mut packet = vec![
+        0x10,
+        12 + length,
+        0,
+        4,
+        b'M',
+        b'Q',
+        b'T',
+        b'T',
+        4,
+        0b10,
+        0,
+        60,
+        0,
+        length,
+    ];
     packet.extend_from_slice(&id[..usize::from(length)]);
     packet
 }
 
-async fn expect<const N: usize>(stream: &mut TcpStream, want: [u8; N], name: &str) -> io::Result<()> {
+async fn expect<const N: usize>(
+    stream: &mut TcpStream,
+    want: [u8; N],
+    name: &str,
+) -> io::Result<()> {
     let mut got = [0; N];
     stream.read_exact(&mut got).await?;
     if got == want {

@@ -40,7 +40,9 @@ pub enum BrokerError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// Something else listens there.
-    #[error("cannot listen on {address}: the port is taken; stop what uses it (`ss -ltnp` shows it) or choose another port")]
+    #[error(
+        "cannot listen on {address}: the port is taken; stop what uses it (`ss -ltnp` shows it) or choose another port"
+    )]
     PortTaken {
         /// The address that was asked for.
         address: SocketAddr,
@@ -62,7 +64,9 @@ pub enum BrokerError {
         source: io::Error,
     },
     /// It stopped working; only a new process helps.
-    #[error("the broker stopped working ({0}); start it again. Nothing stored is lost: the services publish what was not confirmed")]
+    #[error(
+        "the broker stopped working ({0}); start it again. Nothing stored is lost: the services publish what was not confirmed"
+    )]
     Died(String),
 }
 
@@ -118,7 +122,11 @@ impl Broker {
             .map_err(|source| BrokerError::Listen { address, source })?;
         let router = Router::new(0, router_config(config)).spawn();
         let to_router = router.clone();
-        let mut server = Server::new(server_settings(config, address), router, Guard::new(Arc::clone(&guard)));
+        let mut server = Server::new(
+            server_settings(config, address),
+            router,
+            Guard::new(Arc::clone(&guard)),
+        );
         let server = network.spawn(async move {
             server
                 .start(LinkType::Remote)
@@ -320,7 +328,9 @@ mod tests {
             listen: "127.0.0.1:0".parse().unwrap(),
             ..BrokerConfig::default()
         };
-        let broker = Broker::try_bind(&config, GuardState::asleep()).await.unwrap();
+        let broker = Broker::try_bind(&config, GuardState::asleep())
+            .await
+            .unwrap();
         let mut client = TcpStream::connect(broker.local_addr()).await.unwrap();
         client.write_all(CONNECT).await.unwrap();
         client.write_all(SUBSCRIBE).await.unwrap();

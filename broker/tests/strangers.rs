@@ -37,14 +37,19 @@ async fn connected(broker: &Broker, client_id: u8) -> TcpStream {
 async fn is_closed(stream: &mut TcpStream) -> bool {
     let mut rest = Vec::new();
     // A reset is a close as well.
-    tokio::time::timeout(SOON, stream.read_to_end(&mut rest)).await.is_ok()
+    tokio::time::timeout(SOON, stream.read_to_end(&mut rest))
+        .await
+        .is_ok()
 }
 
 #[tokio::test]
 async fn packets_that_harm_end_their_own_connection_only() {
     let broker = Broker::bind(config()).await.unwrap();
     let mut subscriber = connected(&broker, b's').await;
-    subscriber.write_all(b"\x82\x0b\x00\x01\x00\x06chat/+\x00").await.unwrap();
+    subscriber
+        .write_all(b"\x82\x0b\x00\x01\x00\x06chat/+\x00")
+        .await
+        .unwrap();
     let mut suback = [0; 5];
     subscriber.read_exact(&mut suback).await.unwrap();
 
@@ -100,7 +105,9 @@ async fn connections_and_filters_are_bounded() {
     // The probe of the start may not be forgotten yet.
     eventually!(SOON, {
         let mut stream = TcpStream::connect(broker.local_addr()).await?;
-        stream.write_all(&connect(b'a' + u8::try_from(standing.len())?)).await?;
+        stream
+            .write_all(&connect(b'a' + u8::try_from(standing.len())?))
+            .await?;
         let mut connack = [0; 4];
         if stream.read_exact(&mut connack).await.is_ok() {
             standing.push(stream);
@@ -118,7 +125,10 @@ async fn connections_and_filters_are_bounded() {
         let mut suback = [0; 5];
         standing[client].read_exact(&mut suback).await.unwrap();
     }
-    standing[2].write_all(&[0x82, 6, 0, 1, 0, 1, b'3', 0]).await.unwrap();
+    standing[2]
+        .write_all(&[0x82, 6, 0, 1, 0, 1, b'3', 0])
+        .await
+        .unwrap();
     assert!(is_closed(&mut standing[2]).await);
 }
 
@@ -131,7 +141,10 @@ async fn a_taken_port_is_said_clearly() {
     };
     let error = Broker::bind(taken).await.err().unwrap();
     assert!(matches!(error, BrokerError::PortTaken { .. }), "{error}");
-    assert!(error.to_string().contains(&first.local_addr().to_string()), "{error}");
+    assert!(
+        error.to_string().contains(&first.local_addr().to_string()),
+        "{error}"
+    );
     let second = Broker::bind(config()).await.unwrap();
     assert_ne!(first.local_addr(), second.local_addr());
 }
@@ -146,7 +159,11 @@ async fn shutdown_ends_the_connections_and_frees_the_port() {
     broker.run(&lifecycle).await.unwrap();
     assert!(is_closed(&mut client).await);
     eventually!(SOON, {
-        Broker::bind(BrokerConfig { listen: address, ..config() }).await?;
+        Broker::bind(BrokerConfig {
+            listen: address,
+            ..config()
+        })
+        .await?;
         Ok(())
     });
 }

@@ -61,15 +61,24 @@ impl MqttConfig {
     /// # Errors
     /// Names the key and what it must be.
     pub fn validate(&self, table: &str) -> Result<(), ConfigError> {
-        let refuse = |key: &str, reason: &str| Err(ConfigError::invalid(&format!("{table}.{key}"), reason));
+        let refuse =
+            |key: &str, reason: &str| Err(ConfigError::invalid(&format!("{table}.{key}"), reason));
         let id = &self.client_id_prefix;
-        if id.len() > 64 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-            return refuse("client_id_prefix", "must be at most 64 letters, digits and hyphens");
+        if id.len() > 64
+            || !id
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        {
+            return refuse(
+                "client_id_prefix",
+                "must be at most 64 letters, digits and hyphens",
+            );
         }
         if self.username.is_empty() && !self.password.reveal().is_empty() {
             return refuse("password", "needs a `username` as well");
         }
-        if self.keep_alive < Duration::from_secs(1) || self.keep_alive > Duration::from_secs(64_800) {
+        if self.keep_alive < Duration::from_secs(1) || self.keep_alive > Duration::from_secs(64_800)
+        {
             return refuse("keep_alive", "must be between 1s and 18h");
         }
         if self.connect_timeout.is_zero() {
@@ -97,7 +106,9 @@ impl MqttConfig {
     /// `max_packet` beside the topic. Callers check before they commit.
     pub fn max_payload(&self) -> usize {
         let topic = self.topic_len();
-        self.max_packet.saturating_sub(crate::connection::publish_size(topic, self.max_packet) - self.max_packet)
+        self.max_packet.saturating_sub(
+            crate::connection::publish_size(topic, self.max_packet) - self.max_packet,
+        )
     }
 
     /// The length in bytes of every channel's topic.
@@ -107,11 +118,14 @@ impl MqttConfig {
 
     pub(crate) fn keep_alive_seconds(&self) -> u16 {
         // Validated; a caller that did not gets the nearest that MQTT can express.
-        u16::try_from(self.keep_alive.as_secs()).unwrap_or(u16::MAX).max(1)
+        u16::try_from(self.keep_alive.as_secs())
+            .unwrap_or(u16::MAX)
+            .max(1)
     }
 
     pub(crate) fn login(&self) -> Option<(&str, &str)> {
-        (!self.username.is_empty()).then(|| (self.username.as_str(), self.password.reveal().as_str()))
+        (!self.username.is_empty())
+            .then(|| (self.username.as_str(), self.password.reveal().as_str()))
     }
 }
 
@@ -145,7 +159,9 @@ pub struct BrokerUrl {
 
 /// The text is no address of an MQTT broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a broker's address is mqtt://host:port, with a host name or address and an optional port; TLS (mqtts://) is not supported, and user names have their own key")]
+#[error(
+    "a broker's address is mqtt://host:port, with a host name or address and an optional port; TLS (mqtts://) is not supported, and user names have their own key"
+)]
 pub struct BadBrokerUrl;
 
 impl BrokerUrl {
@@ -189,7 +205,8 @@ impl FromStr for BrokerUrl {
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (host, port) = if let Some(v6) = rest.strip_prefix('[') {
             let (host, port) = v6.split_once(']').ok_or(BadBrokerUrl)?;
-            host.parse::<std::net::Ipv6Addr>().map_err(|_| BadBrokerUrl)?;
+            host.parse::<std::net::Ipv6Addr>()
+                .map_err(|_| BadBrokerUrl)?;
             (host, port)
         } else {
             let at = rest.find(':').unwrap_or(rest.len());
@@ -200,7 +217,8 @@ impl FromStr for BrokerUrl {
             None if port.is_empty() => Self::DEFAULT_PORT,
             None => return Err(BadBrokerUrl),
         };
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':');
+        let allowed =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':');
         if host.is_empty() || port == 0 || !host.bytes().all(allowed) {
             return Err(BadBrokerUrl);
         }
@@ -229,7 +247,9 @@ impl Serialize for BrokerUrl {
 
 impl<'de> Deserialize<'de> for BrokerUrl {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(D::Error::custom)
     }
 }
 
@@ -253,7 +273,10 @@ mod tests {
                 ..MqttConfig::default()
             };
             let size = crate::connection::publish_size(config.topic_len(), config.max_payload());
-            assert!(size <= max_packet && max_packet - size <= 2, "{max_packet} {size}");
+            assert!(
+                size <= max_packet && max_packet - size <= 2,
+                "{max_packet} {size}"
+            );
         }
     }
 
@@ -270,8 +293,19 @@ mod tests {
         }
         assert_eq!("mqtt://broker/".parse::<BrokerUrl>().unwrap().port(), 1883);
         for bad in [
-            "", "broker:1883", "mqtts://broker", "mqtt://", "mqtt://:1883", "mqtt://a:0", "mqtt://a:b",
-            "mqtt://a:70000", "mqtt://user@a", "mqtt://a/b", "mqtt://[::1", "mqtt://[x]:1", "mqtt://::1",
+            "",
+            "broker:1883",
+            "mqtts://broker",
+            "mqtt://",
+            "mqtt://:1883",
+            "mqtt://a:0",
+            "mqtt://a:b",
+            "mqtt://a:70000",
+            "mqtt://user@a",
+            "mqtt://a/b",
+            "mqtt://[::1",
+            "mqtt://[x]:1",
+            "mqtt://::1",
         ] {
             assert_eq!(bad.parse::<BrokerUrl>(), Err(BadBrokerUrl), "{bad}");
         }
@@ -288,8 +322,17 @@ mod tests {
         refused(|config| config.window = 0, "mqtt.window");
         refused(|config| config.max_packet = 10, "mqtt.max_packet");
         refused(|config| config.subscribe_qos = 2, "mqtt.subscribe_qos");
-        refused(|config| config.keep_alive = Duration::ZERO, "mqtt.keep_alive");
-        refused(|config| config.client_id_prefix = "a/b".to_owned(), "mqtt.client_id_prefix");
-        refused(|config| config.password = Secret::new("x".to_owned()), "mqtt.password");
+        refused(
+            |config| config.keep_alive = Duration::ZERO,
+            "mqtt.keep_alive",
+        );
+        refused(
+            |config| config.client_id_prefix = "a/b".to_owned(),
+            "mqtt.client_id_prefix",
+        );
+        refused(
+            |config| config.password = Secret::new("x".to_owned()),
+            "mqtt.password",
+        );
     }
 }

@@ -99,7 +99,10 @@ impl Connection {
             connect.set_login(username, password);
         }
         connection.send(&Packet::Connect(connect))?;
-        connection.stream.write_all_buf(&mut connection.output).await?;
+        connection
+            .stream
+            .write_all_buf(&mut connection.output)
+            .await?;
         loop {
             if let Some(received) = connection.next()? {
                 return match received {
@@ -194,7 +197,10 @@ impl Connection {
         if !read {
             self.pinged = None;
         }
-        if self.pinged.is_some_and(|pinged| now >= pinged + self.keep_alive) {
+        if self
+            .pinged
+            .is_some_and(|pinged| now >= pinged + self.keep_alive)
+        {
             return Err(ConnectionError::Silent);
         }
         if now >= self.next_ping {
@@ -224,7 +230,9 @@ impl Connection {
                 Ok(Packet::PingResp) => continue,
                 Ok(packet) => Ok(Some(Received::Packet(packet))),
                 Err(CodecError::InsufficientBytes(_)) => Ok(None),
-                Err(CodecError::PayloadSizeLimitExceeded(remaining)) => self.skip_publish(remaining),
+                Err(CodecError::PayloadSizeLimitExceeded(remaining)) => {
+                    self.skip_publish(remaining)
+                }
                 Err(error) => Err(error.into()),
             };
         }

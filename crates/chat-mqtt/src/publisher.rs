@@ -107,7 +107,10 @@ impl Publisher {
                     Arc::clone(&board),
                     Arc::clone(&counters),
                 );
-                lifecycle.spawn("mqtt publisher", lane.run(lifecycle.soft(), lifecycle.hard()));
+                lifecycle.spawn(
+                    "mqtt publisher",
+                    lane.run(lifecycle.soft(), lifecycle.hard()),
+                );
                 orders
             })
             .collect();

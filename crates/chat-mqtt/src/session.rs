@@ -67,7 +67,8 @@ impl Session {
 
     /// Whether the present connection has stood for long.
     pub(crate) fn lasted(&self) -> bool {
-        self.up_since.is_some_and(|since| since.elapsed() >= LASTING)
+        self.up_since
+            .is_some_and(|since| since.elapsed() >= LASTING)
     }
 }
 

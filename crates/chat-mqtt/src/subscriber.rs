@@ -120,7 +120,9 @@ impl Subscriber {
         let board = Arc::new(StateBoard::new(connections));
         let counters = Arc::new(Counters::default());
         let process = process_mark();
-        let shards: Vec<_> = (0..connections).map(|_| Arc::new(Shard::new(config))).collect();
+        let shards: Vec<_> = (0..connections)
+            .map(|_| Arc::new(Shard::new(config)))
+            .collect();
         if mode == SubscriptionMode::Wildcard {
             // Watched for as long as the subscriber lives, so that the first listener need not wait.
             drop(shards[0].registry().watch(Filter::Wildcard));
@@ -185,7 +187,12 @@ impl Subscriber {
             oversize: counters.oversize.load(Relaxed),
             refused_subscriptions: counters.refused.load(Relaxed),
             disconnects: counters.disconnects.load(Relaxed),
-            filters: self.inner.shards.iter().map(|shard| shard.registry().len() as u64).sum(),
+            filters: self
+                .inner
+                .shards
+                .iter()
+                .map(|shard| shard.registry().len() as u64)
+                .sum(),
         }
     }
 }

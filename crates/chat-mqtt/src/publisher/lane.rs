@@ -136,14 +136,22 @@ impl Lane {
             if self.held.is_some() {
                 self.send_held(&mut connection)?;
             }
-            if (soft.is_cancelled() || no_more) && self.window.is_empty() && self.queue.is_empty() && self.held.is_none() {
+            if (soft.is_cancelled() || no_more)
+                && self.window.is_empty()
+                && self.queue.is_empty()
+                && self.held.is_none()
+            {
                 connection.close().await;
                 // Without handles there is nothing left to do, but a task must not end before shutdown.
                 soft.cancelled().await;
                 return Ok(());
             }
-            let takes = !no_more && self.held.is_none() && !self.window.is_full() && connection.has_room();
-            let overdue = self.window.oldest().map(|oldest| oldest.at + self.config.ack_timeout);
+            let takes =
+                !no_more && self.held.is_none() && !self.window.is_full() && connection.has_room();
+            let overdue = self
+                .window
+                .oldest()
+                .map(|oldest| oldest.at + self.config.ack_timeout);
             tokio::select! {
                 order = self.queue.recv(), if takes => match order {
                     Some(order) => self.take(order, &mut connection)?,
@@ -223,7 +231,9 @@ impl Lane {
                     None => debug!(packet_id = ack.pkid, "PUBACK that nothing waits for"),
                 },
                 Received::Packet(_) | Received::TooLarge => {
-                    return Err(ConnectionError::Unexpected("not a PUBACK, to a connection that only publishes"));
+                    return Err(ConnectionError::Unexpected(
+                        "not a PUBACK, to a connection that only publishes",
+                    ));
                 }
             }
         }
@@ -257,7 +267,10 @@ impl Lane {
 
     fn fail_queued(&mut self) {
         let held = self.held.take();
-        for order in held.into_iter().chain(std::iter::from_fn(|| self.queue.try_recv().ok())) {
+        for order in held
+            .into_iter()
+            .chain(std::iter::from_fn(|| self.queue.try_recv().ok()))
+        {
             self.counters.lost.fetch_add(1, Relaxed);
             order.answer(Err(NotConfirmed::ConnectionLost));
         }

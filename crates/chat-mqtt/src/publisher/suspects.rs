@@ -49,7 +49,9 @@ impl Suspects {
         if in_flight.is_empty() {
             return None;
         }
-        let again = in_flight.iter().any(|token| self.suspects.contains_key(token));
+        let again = in_flight
+            .iter()
+            .any(|token| self.suspects.contains_key(token));
         if lasted || !again {
             self.suspects = in_flight.iter().map(|token| (*token, 0)).collect();
             self.disconnects = 1;
@@ -91,12 +93,17 @@ mod tests {
         let mut connections = 0;
         while done.iter().any(|done| !done) {
             connections += 1;
-            assert!(connections < 20 * (poison.len() + flaps.len() + 1), "it goes on for ever");
+            assert!(
+                connections < 20 * (poison.len() + flaps.len() + 1),
+                "it goes on for ever"
+            );
             let mut takes_before_flap = flaps.next().copied();
             let mut in_flight: Vec<Token> = Vec::new();
             let mut broken = false;
-            let mut waiting: std::collections::VecDeque<Token> =
-                (0..count).filter(|n| !done[usize::try_from(*n).unwrap()]).map(Token).collect();
+            let mut waiting: std::collections::VecDeque<Token> = (0..count)
+                .filter(|n| !done[usize::try_from(*n).unwrap()])
+                .map(Token)
+                .collect();
             while !broken && !(waiting.is_empty() && in_flight.is_empty()) {
                 while let Some(next) = waiting.front().copied() {
                     let must_wait = !in_flight.is_empty()

@@ -170,7 +170,9 @@ impl Registry {
         for entry in self.entries.values_mut() {
             entry.told = Told::Nothing;
             entry.in_lingering = false;
-            entry.standing.send_replace(Standing::BrokerAway { generation });
+            entry
+                .standing
+                .send_replace(Standing::BrokerAway { generation });
         }
     }
 
@@ -230,13 +232,20 @@ impl Registry {
         if self.unwanted.is_empty() {
             return None;
         }
-        let filters = self.unwanted.drain(..max.min(self.unwanted.len())).collect();
+        let filters = self
+            .unwanted
+            .drain(..max.min(self.unwanted.len()))
+            .collect();
         Some((self.packet_id(), filters))
     }
 
     /// Up to `max` filters for the next SUBSCRIBE, with its packet id; `None` when there is nothing
     /// to ask for now, or too much is unanswered.
-    pub(super) fn next_subscribe(&mut self, max: usize, now: Instant) -> Option<(u16, Vec<Filter>)> {
+    pub(super) fn next_subscribe(
+        &mut self,
+        max: usize,
+        now: Instant,
+    ) -> Option<(u16, Vec<Filter>)> {
         if self.asked.len() >= MAX_ASKED {
             return None;
         }
@@ -270,7 +279,11 @@ impl Registry {
     /// filter without an answer counts as refused.
     pub(super) fn answered(&mut self, packet_id: u16, taken: &[bool], now: Instant) -> Answered {
         let mut answered = Answered::default();
-        let Some(at) = self.asked.iter().position(|asked| asked.packet_id == packet_id) else {
+        let Some(at) = self
+            .asked
+            .iter()
+            .position(|asked| asked.packet_id == packet_id)
+        else {
             return answered;
         };
         let Some(asked) = self.asked.remove(at) else {
@@ -293,7 +306,8 @@ impl Registry {
                 entry.standing.send_replace(Standing::Live { since });
             } else {
                 entry.told = Told::Refused;
-                self.retries.insert((now + entry.refused.next_pause(), filter));
+                self.retries
+                    .insert((now + entry.refused.next_pause(), filter));
                 answered.refused.push(filter);
             }
         }

@@ -30,7 +30,11 @@ fn a_channel_is_live_from_its_suback_on() {
     assert!(matches!(*standing.borrow(), Standing::Live { .. }));
     let second = registry.watch(channel(1));
     assert!(matches!(*second.borrow(), Standing::Live { .. }));
-    assert_eq!(registry.next_subscribe(512, now), None, "a second watcher asks for nothing");
+    assert_eq!(
+        registry.next_subscribe(512, now),
+        None,
+        "a second watcher asks for nothing"
+    );
 }
 
 #[test]
@@ -47,7 +51,11 @@ fn an_answer_older_than_the_last_unsubscribe_does_not_count() {
     let (second, filters) = registry.next_subscribe(512, now).unwrap();
     assert_eq!(filters, [channel(1)]);
     registry.answered(first, &[true], now);
-    assert_eq!(*again.borrow(), Standing::Pending, "that was before the UNSUBSCRIBE");
+    assert_eq!(
+        *again.borrow(),
+        Standing::Pending,
+        "that was before the UNSUBSCRIBE"
+    );
     registry.answered(second, &[true], now);
     assert!(matches!(*again.borrow(), Standing::Live { .. }));
 }
@@ -68,7 +76,10 @@ fn lingering_begins_anew_with_every_last_watcher() {
     assert_eq!(registry.next_unsubscribe(512), None, "it lingers");
     assert_eq!(registry.next_tick(), Some(start + 2 * LINGER));
     registry.tick(start + 2 * LINGER);
-    assert_eq!(registry.next_unsubscribe(512).map(|(_, filters)| filters), Some(vec![channel(1)]));
+    assert_eq!(
+        registry.next_unsubscribe(512).map(|(_, filters)| filters),
+        Some(vec![channel(1)])
+    );
     assert_eq!(registry.len(), 0);
 }
 
@@ -108,7 +119,10 @@ fn after_a_reconnect_everything_is_asked_for_and_generations_grow() {
     };
     assert!(generation > first);
     registry.answered(id, &[true], now);
-    assert!(matches!(*standing.borrow(), Standing::BrokerAway { .. }), "an answer from before");
+    assert!(
+        matches!(*standing.borrow(), Standing::BrokerAway { .. }),
+        "an answer from before"
+    );
     registry.connected();
     assert_eq!(*standing.borrow(), Standing::Pending);
     let (id, filters) = registry.next_subscribe(512, now).unwrap();

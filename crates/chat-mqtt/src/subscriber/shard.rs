@@ -4,7 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use chat_model::ChannelId;
 use rumqttc::mqttbytes::{
     QoS,
-    v4::{Packet, PubAck, Publish, SubAck, Subscribe, SubscribeFilter, SubscribeReasonCode, Unsubscribe},
+    v4::{
+        Packet, PubAck, Publish, SubAck, Subscribe, SubscribeFilter, SubscribeReasonCode,
+        Unsubscribe,
+    },
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -143,7 +146,10 @@ impl ShardTask {
             if let Some((packet_id, filters)) = registry.next_unsubscribe(max_filters) {
                 let packet = Packet::Unsubscribe(Unsubscribe {
                     pkid: packet_id,
-                    topics: filters.into_iter().map(|filter| self.text(filter)).collect(),
+                    topics: filters
+                        .into_iter()
+                        .map(|filter| self.text(filter))
+                        .collect(),
                 });
                 connection.send(&packet)?;
             } else if let Some((packet_id, filters)) = registry.next_subscribe(max_filters, now) {
@@ -197,10 +203,15 @@ impl ShardTask {
                 Received::Packet(Packet::UnsubAck(_)) => {}
                 Received::TooLarge => {
                     self.counters.oversize.fetch_add(1, Relaxed);
-                    debug!(limit = self.config.max_packet, "skipped a message over the packet limit");
+                    debug!(
+                        limit = self.config.max_packet,
+                        "skipped a message over the packet limit"
+                    );
                 }
                 Received::Packet(_) => {
-                    return Err(ConnectionError::Unexpected("to a connection that only subscribes"));
+                    return Err(ConnectionError::Unexpected(
+                        "to a connection that only subscribes",
+                    ));
                 }
             }
         }
@@ -228,13 +239,17 @@ impl ShardTask {
             .iter()
             .map(|code| matches!(code, SubscribeReasonCode::Success(_)))
             .collect();
-        let answered = self.shard.registry().answered(ack.pkid, &taken, Instant::now());
+        let answered = self
+            .shard
+            .registry()
+            .answered(ack.pkid, &taken, Instant::now());
         if let Some(first) = answered.refused.first() {
             self.counters
                 .refused
                 .fetch_add(answered.refused.len() as u64, Relaxed);
             warn!(
-                refused = answered.refused.len(), first = self.text(*first),
+                refused = answered.refused.len(),
+                first = self.text(*first),
                 "the broker refuses subscriptions; look at its access rules and limits. Asking again"
             );
         }
