@@ -1,0 +1,94 @@
+//! All routes, and what handlers share.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::request::Parts;
+use axum::routing::{get, post as posting};
+use chat_model::ChannelId;
+use chat_store::Store;
+use service_kit::access::AccessPolicy;
+use service_kit::clock::SharedClock;
+use service_kit::operations::RequestMetrics;
+use service_kit::problem::{self, Problem};
+use uuid::Uuid;
+
+use crate::config::LimitsConfig;
+use crate::ingest::Ingest;
+use crate::metrics::PostMetrics;
+use crate::rate_limit::RateLimiter;
+use crate::{heads, history, post, problems};
+
+/// What every handler may use.
+#[derive(Clone)]
+pub(crate) struct AppState {
+    pub(crate) ingest: Ingest,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: SharedClock,
+    pub(crate) limits: Arc<LimitsConfig>,
+    pub(crate) rate: Arc<RateLimiter>,
+    pub(crate) posts: PostMetrics,
+}
+
+/// The service's paths, and around them, from the inside: problems and request ids, metrics, access.
+pub(crate) fn router(state: AppState, requests: &RequestMetrics, access: AccessPolicy) -> Router {
+    let routes = Router::new()
+        .route("/channels/{channel}", get(history::head))
+        .route(
+            "/channels/{channel}/messages",
+            get(history::messages).post(post::message),
+        )
+        .route("/heads", posting(heads::heads))
+        .route("/chat/publish/{channel}/{user}", posting(post::older))
+        .with_state(state);
+    access.layer(requests.layer(problem::layered(routes)))
+}
+
+/// `{channel}` of a path.
+pub(crate) struct Channel(pub(crate) ChannelId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Channel {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        channel(&params(parts, state).await?).map(Self)
+    }
+}
+
+/// `{channel}/{user}` of the older system's path.
+pub(crate) struct OlderPath {
+    pub(crate) channel: ChannelId,
+    pub(crate) user: Uuid,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for OlderPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let params = params(parts, state).await?;
+        let text = param(&params, "user");
+        let user = Uuid::try_parse(text).map_err(|_not_a_uuid| problems::not_a_user(text))?;
+        Ok(Self {
+            channel: channel(&params)?,
+            user,
+        })
+    }
+}
+
+async fn params<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, Problem> {
+    RawPathParams::from_request_parts(parts, state)
+        .await
+        .map_err(|error| problems::bad_request("path").detail(error.to_string()))
+}
+
+fn param<'a>(params: &'a RawPathParams, name: &str) -> &'a str {
+    let found = params.iter().find(|(param, _)| *param == name);
+    found.map_or("", |(_, text)| text)
+}
+
+fn channel(params: &RawPathParams) -> Result<ChannelId, Problem> {
+    let text = param(params, "channel");
+    text.parse()
+        .map_err(|error| problems::not_a_channel(text, error))
+}

@@ -1,0 +1,141 @@
+//! Reading a request's body: what it claims to be, how much of it, and for how long.
+
+use std::error::Error;
+use std::io;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use service_kit::problem::Problem;
+
+use crate::problems;
+
+/// What a post's body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The body is the text.
+    Text,
+    Json,
+}
+
+/// Reads the content type. None at all and curl's default form type mean text, so that
+/// `curl -d hello` works.
+pub(crate) fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
+    if headers
+        .get(CONTENT_ENCODING)
+        .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
+        return Err(problems::unsupported_type(
+            "send the body without Content-Encoding",
+        ));
+    }
+    let Some(value) = headers.get(CONTENT_TYPE) else {
+        return Ok(Kind::Text);
+    };
+    let unsupported = || {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        problems::unsupported_type(format!(
+            "{value:?} is not taken; send application/json or text/plain, in UTF-8"
+        ))
+    };
+    let mut parts = value
+        .to_str()
+        .map_err(|_not_ascii| unsupported())?
+        .split(';');
+    let essence = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
+    for parameter in parts {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let value = value.trim().trim_matches('"');
+        if name.trim().eq_ignore_ascii_case("charset") && !value.eq_ignore_ascii_case("utf-8") {
+            return Err(unsupported());
+        }
+    }
+    match essence.as_str() {
+        "application/json" => Ok(Kind::Json),
+        "text/plain" | "application/x-www-form-urlencoded" | "" => Ok(Kind::Text),
+        _ => Err(unsupported()),
+    }
+}
+
+/// The whole body, at most `limit` bytes of it. One that says that it is longer is not read at all.
+pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
+    if announced(headers).is_some_and(|length| length > limit as u64) {
+        return Err(problems::body_too_large(limit));
+    }
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(problems::body_too_large(limit)),
+        Err(error) if took_too_long(&*error) => Err(problems::body_timeout()),
+        // The connection is broken, or its chunks are: hardly anyone is left to read this.
+        Err(error) => {
+            Err(problems::unreadable_body(format!("the body broke off: {error}")).closing())
+        }
+    }
+}
+
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers
+        .get(CONTENT_LENGTH)
+        .map(HeaderValue::to_str)?
+        .ok()?
+        .parse()
+        .ok()
+}
+
+fn took_too_long(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(value: &str) -> Option<Kind> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_str(value).unwrap());
+        kind(&headers).ok()
+    }
+
+    #[test]
+    fn content_types() {
+        assert_eq!(kind(&HeaderMap::new()).ok(), Some(Kind::Text));
+        for text in [
+            "text/plain",
+            "Text/Plain; charset=UTF-8",
+            "text/plain;charset=\"utf-8\"; format=flowed",
+            "application/x-www-form-urlencoded",
+        ] {
+            assert_eq!(of(text), Some(Kind::Text), "{text}");
+        }
+        for json in ["application/json", "application/json; charset=utf-8"] {
+            assert_eq!(of(json), Some(Kind::Json), "{json}");
+        }
+        for other in [
+            "text/html",
+            "image/png",
+            "multipart/form-data; boundary=x",
+            "application/json; charset=latin1",
+            "text/plain; charset=utf-16",
+            "text/plain; charset",
+        ] {
+            assert_eq!(of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn encoded_bodies_are_refused() {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        assert!(kind(&headers).is_err());
+    }
+}

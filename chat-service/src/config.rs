@@ -1,0 +1,304 @@
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chat_mqtt::MqttConfig;
+use chat_store::{KeyMemory, Retention, SqliteOptions};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use service_kit::access::AccessConfig;
+use service_kit::clock::SharedClock;
+use service_kit::config::{self, ConfigError, duration, size};
+use service_kit::http::HttpOptions;
+use service_kit::telemetry::LogConfig;
+
+use crate::rate_limit::Rate;
+
+/// What an event has besides what was said: keys, ids, time, type. An event of an empty text takes
+/// 210 bytes.
+const SMALLEST_MESSAGE_LIMIT: usize = 1024;
+
+/// The configuration of chat-service. `config.default.toml` describes each key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents every key, once")]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub operations: OperationsConfig,
+    pub log: LogConfig,
+    pub store: StoreConfig,
+    pub limits: LimitsConfig,
+    pub http: HttpConfig,
+    pub access: AccessConfig,
+    pub outbox: OutboxConfig,
+    pub mqtt: MqttConfig,
+}
+
+/// The `[operations]` table.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents every key, once")]
+pub struct OperationsConfig {
+    pub listen: SocketAddr,
+}
+
+/// The `[store]` table.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents every key, once")]
+pub struct StoreConfig {
+    pub dir: PathBuf,
+    #[serde(with = "duration")]
+    pub max_age: Duration,
+    pub max_per_channel: u64,
+    #[serde(with = "size")]
+    pub max_bytes: u64,
+    #[serde(
+        deserialize_with = "optional_size",
+        serialize_with = "write_optional_size"
+    )]
+    pub max_file_bytes: Option<u64>,
+    #[serde(with = "duration")]
+    pub keys_max_age: Duration,
+    pub keys_max_count: u64,
+    #[serde(with = "duration")]
+    pub keys_min_age: Duration,
+    pub readers: usize,
+}
+
+/// The `[limits]` table.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents every key, once")]
+pub struct LimitsConfig {
+    #[serde(with = "size")]
+    pub message: usize,
+    pub posts_per_second: f64,
+    pub posts_burst: u32,
+    pub limit_loopback: bool,
+}
+
+/// The `[http]` table.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents every key, once")]
+pub struct HttpConfig {
+    pub max_connections: usize,
+    #[serde(with = "duration")]
+    pub header_timeout: Duration,
+    #[serde(with = "duration")]
+    pub body_timeout: Duration,
+    #[serde(with = "duration")]
+    pub idle_timeout: Duration,
+    #[serde(with = "duration")]
+    pub write_stall: Duration,
+}
+
+/// The `[outbox]` table.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents every key, once")]
+pub struct OutboxConfig {
+    pub connections: usize,
+    pub in_flight: usize,
+    #[serde(with = "size")]
+    pub in_flight_bytes: usize,
+}
+
+/// The defaults as commented TOML.
+pub fn default_toml() -> String {
+    format!(
+        "{}[mqtt]\n{}",
+        include_str!("../config.default.toml"),
+        MqttConfig::DEFAULTS
+    )
+}
+
+impl Config {
+    /// The defaults, then `file`, then the variables of `env` that begin with `HARK_`.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the key and says what to change.
+    pub fn load(
+        file: Option<&Path>,
+        env: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let config: Self = config::load(&default_toml(), file, "HARK_", env)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks what types cannot say. [`load`](Self::load) and [`Server::bind`](crate::Server::bind)
+    /// have it done.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with the key.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.mqtt.validate("mqtt")?;
+        if self.limits.message < SMALLEST_MESSAGE_LIMIT {
+            return Err(ConfigError::invalid(
+                "limits.message",
+                "must be at least 1KiB",
+            ));
+        }
+        if self.limits.message > self.mqtt.max_payload() {
+            let fits = size::format(self.mqtt.max_payload() as u64);
+            return Err(ConfigError::invalid(
+                "limits.message",
+                format!(
+                    "must be at most {fits} to fit into `mqtt.max_packet`; lower it or raise that"
+                ),
+            ));
+        }
+        let rate = self.limits.posts_per_second;
+        if !rate.is_finite() || rate < 0.0 {
+            return Err(ConfigError::invalid(
+                "limits.posts_per_second",
+                "must be 0 or more",
+            ));
+        }
+        if rate > 0.0 && self.limits.posts_burst == 0 {
+            return Err(ConfigError::invalid(
+                "limits.posts_burst",
+                "must be at least 1",
+            ));
+        }
+        if !(1..=16).contains(&self.outbox.connections) {
+            return Err(ConfigError::invalid(
+                "outbox.connections",
+                "must be between 1 and 16",
+            ));
+        }
+        if self.outbox.in_flight == 0 {
+            return Err(ConfigError::invalid(
+                "outbox.in_flight",
+                "must be at least 1",
+            ));
+        }
+        if self.http.max_connections == 0 {
+            return Err(ConfigError::invalid(
+                "http.max_connections",
+                "must be at least 1",
+            ));
+        }
+        for (key, time) in [
+            ("http.header_timeout", self.http.header_timeout),
+            ("http.body_timeout", self.http.body_timeout),
+            ("http.idle_timeout", self.http.idle_timeout),
+            ("http.write_stall", self.http.write_stall),
+        ] {
+            if time.is_zero() {
+                return Err(ConfigError::invalid(key, "must not be zero"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn store_options(&self, clock: SharedClock) -> SqliteOptions {
+        let store = &self.store;
+        SqliteOptions {
+            retention: Retention {
+                max_age: store.max_age,
+                max_per_channel: store.max_per_channel,
+                max_bytes: store.max_bytes,
+            },
+            keys: KeyMemory {
+                max_age: store.keys_max_age,
+                max_count: store.keys_max_count,
+                min_age: store.keys_min_age,
+            },
+            readers: store.readers,
+            max_file_bytes: store.max_file_bytes,
+            ..SqliteOptions::new(&store.dir, clock)
+        }
+    }
+
+    pub(crate) fn http_options(&self) -> HttpOptions {
+        HttpOptions {
+            header_timeout: self.http.header_timeout,
+            body_timeout: self.http.body_timeout,
+            idle_timeout: self.http.idle_timeout,
+            write_stall: self.http.write_stall,
+            max_connections: self.http.max_connections,
+            ..HttpOptions::default()
+        }
+    }
+
+    pub(crate) fn rate(&self) -> Option<Rate> {
+        (self.limits.posts_per_second > 0.0).then(|| Rate {
+            per_second: self.limits.posts_per_second,
+            burst: f64::from(self.limits.posts_burst),
+            limits_loopback: self.limits.limit_loopback,
+        })
+    }
+}
+
+fn optional_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    size::parse(&text)
+        .map(Some)
+        .map_err(serde::de::Error::custom)
+}
+
+fn write_optional_size<S: Serializer>(
+    bytes: &Option<u64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&bytes.map_or_else(String::new, size::format))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &str, value: &str) -> Result<Config, ConfigError> {
+        Config::load(None, [(name.to_owned(), value.to_owned())])
+    }
+
+    #[test]
+    fn defaults_are_complete_and_printed_ones_can_be_read_again() {
+        let config = Config::load(None, []).unwrap();
+        assert_eq!(config.limits.message, 64 * 1024);
+        assert_eq!(config.store.max_file_bytes, None);
+        let printed = config::render(&config).unwrap();
+        config::load::<Config>(&printed, None, "HARK_", []).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_its_key() {
+        for (name, value, key) in [
+            ("HARK_LIMITS__MESSAGE", "10", "limits.message"),
+            ("HARK_LIMITS__MESSAGE", "1MiB", "mqtt.max_packet"),
+            (
+                "HARK_LIMITS__POSTS_PER_SECOND",
+                "-1",
+                "limits.posts_per_second",
+            ),
+            ("HARK_LIMITS__POSTS_BURST", "0", "limits.posts_burst"),
+            ("HARK_OUTBOX__CONNECTIONS", "0", "outbox.connections"),
+            ("HARK_OUTBOX__IN_FLIGHT", "0", "outbox.in_flight"),
+            ("HARK_HTTP__MAX_CONNECTIONS", "0", "http.max_connections"),
+            ("HARK_HTTP__BODY_TIMEOUT", "0s", "http.body_timeout"),
+            ("HARK_MQTT__WINDOW", "0", "mqtt.window"),
+            ("HARK_LISTEN", "somewhere", "listen"),
+            ("HARK_STORE__MAX_FILE_BYTES", "much", "max_file_bytes"),
+        ] {
+            let text = with(name, value).unwrap_err().to_string();
+            assert!(text.contains(key), "{name}={value}: {text}");
+        }
+    }
+
+    #[test]
+    fn environment_reaches_every_table() {
+        let config = with("HARK_STORE__MAX_FILE_BYTES", "1GiB").unwrap();
+        assert_eq!(config.store.max_file_bytes, Some(1 << 30));
+        let config = with("HARK_MQTT__TOPIC_PREFIX", "rooms/chat").unwrap();
+        assert_eq!(config.mqtt.topic_prefix.to_string(), "rooms/chat");
+        assert_eq!(
+            with("HARK_LIMITS__POSTS_PER_SECOND", "0").unwrap().rate(),
+            None
+        );
+    }
+}

@@ -1,0 +1,78 @@
+//! `POST /heads`: what broadcast-sse compares its memory with.
+
+use std::borrow::Cow;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::header::CACHE_CONTROL;
+use axum::response::{IntoResponse, Response};
+use chat_model::{ChannelId, Heads, MAX_HEADS};
+use serde::Deserialize;
+use serde_json::error::Category;
+use service_kit::problem::Problem;
+
+use crate::app::AppState;
+use crate::body::{self, Kind};
+use crate::identity::{self, Action};
+use crate::{outbox, problems};
+
+/// 1,000 channels take 39 KB; the rest is for white space.
+const BODY_LIMIT: usize = 64 * 1024;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Query<'a> {
+    #[serde(borrow)]
+    channels: Vec<Cow<'a, str>>,
+}
+
+/// `POST /heads`
+pub(crate) async fn heads(
+    State(state): State<AppState>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
+    if body::kind(&head.headers)? != Kind::Json {
+        return Err(problems::unsupported_type("send application/json"));
+    }
+    let bytes = body::read(&head.headers, body, BODY_LIMIT).await?;
+    let channels = parse(&bytes)?;
+    let caller = identity::caller(&head.headers, None);
+    for channel in &channels {
+        identity::permit(&caller, Action::Read, *channel)?;
+    }
+    let store = &*state.store;
+    let unavailable = |error| problems::store(&error);
+    // In this order: what is published by the time the heads are read is in them.
+    let behind = outbox::is_behind(store, &*state.clock)
+        .await
+        .map_err(unavailable)?;
+    let heads = if channels.is_empty() {
+        Vec::new()
+    } else {
+        store.heads(&channels).await.map_err(unavailable)?
+    };
+    Ok(([(CACHE_CONTROL, "no-store")], Json(Heads { behind, heads })).into_response())
+}
+
+fn parse(bytes: &[u8]) -> Result<Vec<ChannelId>, Problem> {
+    let query: Query<'_> =
+        serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+            Category::Data => problems::invalid_field("channels", &error.to_string()),
+            _ => problems::unreadable_body(format!("the body is not JSON: {error}")),
+        })?;
+    if query.channels.len() > MAX_HEADS {
+        return Err(problems::invalid_field(
+            "channels",
+            &format!("at most {MAX_HEADS}, not {}", query.channels.len()),
+        ));
+    }
+    query
+        .channels
+        .iter()
+        .map(|text| {
+            text.parse()
+                .map_err(|error| problems::not_a_channel(text, error))
+        })
+        .collect()
+}

@@ -1,0 +1,158 @@
+//! The way into the log, whatever door a message comes in by: this module knows nothing of HTTP.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chat_model::{ChannelId, Epoch, NewMessage, Seq};
+use chat_mqtt::BrokerState;
+use chat_store::{Append, Appended, IdempotencyKey, Store, StoreError};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+/// How long a post waits for its commit. Far longer than any healthy disk takes; what happens to
+/// the message afterwards is not known.
+const COMMIT_TIME: Duration = Duration::from_secs(20);
+
+/// Stores messages. Clones are the same way in.
+#[derive(Clone)]
+pub struct Ingest {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    broker: watch::Receiver<BrokerState>,
+    max_event_bytes: usize,
+    newest: AtomicU64,
+    failing: AtomicBool,
+}
+
+/// A message on its way in.
+#[derive(Clone, Debug)]
+pub struct Post {
+    /// The channel; it exists as soon as someone uses it.
+    pub channel: ChannelId,
+    /// The message, checked.
+    pub message: NewMessage,
+    /// The sender's key that makes a repetition safe, besides the message's own id.
+    pub key: Option<IdempotencyKey>,
+}
+
+/// What became of a [`Post`]: it is in the log, and every listener will have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Posted {
+    /// It is new.
+    New {
+        /// The event as stored.
+        event: Bytes,
+        /// Its number in the channel.
+        seq: Seq,
+        /// Whether the broker connection stood; if not, listeners get it a little later.
+        broker_up: bool,
+    },
+    /// The same id or key came before, with the same message.
+    Repeated {
+        /// The event as stored then; `None` when it has expired.
+        event: Option<Bytes>,
+        /// The epoch in which it was stored.
+        epoch: Epoch,
+        /// Its number in the channel.
+        seq: Seq,
+        /// Its id.
+        id: Uuid,
+    },
+}
+
+impl Ingest {
+    /// A way into `store`. Events may take `max_event_bytes` once encoded.
+    pub fn new(
+        store: Arc<dyn Store>,
+        broker: watch::Receiver<BrokerState>,
+        max_event_bytes: usize,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                store,
+                broker,
+                max_event_bytes,
+                newest: AtomicU64::new(0),
+                failing: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// Stores a message. `Ok` means that it is committed; the broker is not waited for. If the
+    /// future is dropped, the message may be stored or not.
+    ///
+    /// # Errors
+    /// As [`Store::append`]. Only after [`StoreError::OutcomeUnknown`] may the message be stored.
+    pub async fn post(&self, post: Post) -> Result<Posted, StoreError> {
+        let shared = &*self.shared;
+        let append = shared.store.append(Append {
+            channel: post.channel,
+            message: post.message,
+            key: post.key,
+            max_event_bytes: shared.max_event_bytes,
+        });
+        let appended = timeout(COMMIT_TIME, append).await.unwrap_or_else(|_late| {
+            Err(StoreError::OutcomeUnknown {
+                reason: format!("no commit within {} s", COMMIT_TIME.as_secs()),
+            })
+        });
+        shared.note(&appended);
+        Ok(match appended? {
+            Appended::Stored {
+                event,
+                seq,
+                position,
+                ..
+            } => {
+                shared.newest.fetch_max(position.offset(), Relaxed);
+                Posted::New {
+                    event,
+                    seq,
+                    broker_up: shared.broker.borrow().is_up(),
+                }
+            }
+            Appended::Repeated {
+                event,
+                epoch,
+                seq,
+                id,
+            } => Posted::Repeated {
+                event,
+                epoch,
+                seq,
+                id,
+            },
+        })
+    }
+
+    /// The highest offset in the outbox that this process has committed; 0 before the first.
+    pub(crate) fn newest(&self) -> u64 {
+        self.shared.newest.load(Relaxed)
+    }
+}
+
+impl Shared {
+    /// Logs the beginning and the end of an outage, not each of its posts.
+    fn note(&self, appended: &Result<Appended, StoreError>) {
+        match appended {
+            Ok(_) => {
+                if self.failing.load(Relaxed) && self.failing.swap(false, Relaxed) {
+                    info!("the store takes messages again");
+                }
+            }
+            Err(error @ (StoreError::Unavailable { .. } | StoreError::OutcomeUnknown { .. })) => {
+                if !self.failing.swap(true, Relaxed) {
+                    warn!(%error, "the store does not take messages; posts get 503 until it does");
+                }
+            }
+            Err(_the_callers_affair) => {}
+        }
+    }
+}

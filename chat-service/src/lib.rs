@@ -1,0 +1,46 @@
+//! chat-service: takes messages over REST, stores them, and publishes them to the MQTT topic of
+//! their channel.
+//!
+//! The way of a post: [`app`] routes it, `post` reads and checks it, [`ingest`] stores it, and the
+//! answer goes out. `outbox` follows what the store commits and publishes it; the log itself is the
+//! outbox, so nothing that was answered with 2xx can be forgotten, whatever dies.
+//!
+//! It is not a place where listeners connect: `broadcast-sse` is, and the two share only the wire
+//! contract (`docs/protocol.md`).
+//!
+//! ```no_run
+//! use chat_service::{Config, Server};
+//! use service_kit::{clock::SystemClock, lifecycle::Lifecycle, operations::Operations};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config::load(None, std::env::vars())?;
+//! let lifecycle = Lifecycle::new();
+//! lifecycle.install_signals()?;
+//! let server = Server::bind(config, SystemClock::shared(), Operations::new()).await?;
+//! println!("chat http://{}", server.local_addr());
+//! lifecycle.spawn("chat-service", server.run(lifecycle.clone()));
+//! lifecycle.wait(chat_service::SHUTDOWN_TIME).await?;
+//! # Ok(())
+//! # }
+//! ```
+#![warn(missing_docs)]
+
+mod app;
+mod body;
+mod config;
+mod heads;
+mod history;
+mod identity;
+pub mod ingest;
+mod metrics;
+mod outbox;
+mod page;
+mod post;
+mod problems;
+mod rate_limit;
+mod server;
+
+pub use config::{
+    Config, HttpConfig, LimitsConfig, OperationsConfig, OutboxConfig, StoreConfig, default_toml,
+};
+pub use server::{SHUTDOWN_TIME, Server, StartError};

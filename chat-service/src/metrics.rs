@@ -1,0 +1,228 @@
+//! What operators see of chat-service, besides the requests by status.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use chat_mqtt::Publisher;
+use chat_store::{SqliteStore, StoreError};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric,
+};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::Histogram;
+use service_kit::operations::Operations;
+
+use crate::ingest::{Ingest, Posted};
+use crate::outbox::Gauges;
+
+/// Upper bounds of commit times, in seconds.
+const BUCKETS: [f64; 11] = [
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 20.0,
+];
+
+/// What the post handlers count. Clones share the counters.
+#[derive(Clone, Debug)]
+pub(crate) struct PostMetrics {
+    posts: Family<Outcome, Counter>,
+    commit_seconds: Histogram,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: OutcomeName,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[expect(non_camel_case_types, reason = "the names are the label's values")]
+enum OutcomeName {
+    stored,
+    stored_without_broker,
+    repeated,
+    refused,
+    failed,
+}
+
+impl PostMetrics {
+    pub(crate) fn register(operations: &Operations) -> Self {
+        let metrics = Self {
+            posts: Family::default(),
+            commit_seconds: Histogram::new(BUCKETS),
+        };
+        operations.register(|registry| {
+            registry.register(
+                "hark_chat_posts",
+                "Posts that reached the store, by what became of them",
+                metrics.posts.clone(),
+            );
+            registry.register(
+                "hark_chat_commit_seconds",
+                "Time that a post waited for its commit",
+                metrics.commit_seconds.clone(),
+            );
+        });
+        metrics
+    }
+
+    pub(crate) fn count(&self, posted: &Result<Posted, StoreError>, seconds: f64) {
+        let outcome = match posted {
+            Ok(Posted::New {
+                broker_up: true, ..
+            }) => OutcomeName::stored,
+            Ok(Posted::New { .. }) => OutcomeName::stored_without_broker,
+            Ok(Posted::Repeated { .. }) => OutcomeName::repeated,
+            Err(
+                StoreError::TooLarge { .. }
+                | StoreError::KeyReused { .. }
+                | StoreError::KeysFull { .. },
+            ) => OutcomeName::refused,
+            Err(_) => OutcomeName::failed,
+        };
+        self.posts.get_or_create(&Outcome { outcome }).inc();
+        self.commit_seconds.observe(seconds);
+    }
+}
+
+/// Reads the counters that store, publisher and outbox keep themselves, when they are asked for.
+pub(crate) struct Snapshot {
+    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) publisher: Publisher,
+    pub(crate) ingest: Ingest,
+    pub(crate) outbox: Arc<Gauges>,
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let store = self.store.stats();
+        let publisher = self.publisher.counters();
+        let outbox = &*self.outbox;
+        let newest = self.ingest.newest().max(outbox.sent.load(Relaxed));
+        let depth = newest.saturating_sub(outbox.confirmed.load(Relaxed));
+        let broker_up = u64::from(self.publisher.state().borrow().is_up());
+        for (name, help, value) in [
+            (
+                "store_commits",
+                "Transactions with at least one message",
+                store.commits,
+            ),
+            ("store_stored", "Messages stored", store.stored),
+            (
+                "store_repeated",
+                "Posts that were stored before",
+                store.repeated,
+            ),
+            ("store_refused", "Posts refused by the store", store.refused),
+            (
+                "store_failed",
+                "Posts that the store failed to take",
+                store.failed,
+            ),
+            (
+                "store_expired",
+                "Events removed by retention",
+                store.expired,
+            ),
+            (
+                "store_keys_dropped_early",
+                "Ids and keys forgotten before their time",
+                store.keys_dropped_early,
+            ),
+            (
+                "store_checkpoints_blocked",
+                "Checkpoints that a reader kept from finishing",
+                store.checkpoints_blocked,
+            ),
+            (
+                "publish_confirmed",
+                "Events that the broker acknowledged",
+                publisher.confirmed,
+            ),
+            (
+                "publish_lost",
+                "Publishes to be repeated after a lost connection",
+                publisher.lost,
+            ),
+            (
+                "publish_set_aside",
+                "Events that the broker does not take; listeners get them from history",
+                publisher.set_aside,
+            ),
+            (
+                "publish_disconnects",
+                "Broker connections that ended",
+                publisher.disconnects,
+            ),
+        ] {
+            encode(&mut encoder, name, help, &ConstCounter::new(value))?;
+        }
+        encode(
+            &mut encoder,
+            "store_commit_seconds",
+            "Time spent in transactions with messages",
+            &ConstCounter::new(store.commit_time.as_secs_f64()),
+        )?;
+        for (name, help, value) in [
+            ("store_queued", "Posts waiting for the writer", store.queued),
+            ("store_keys", "Ids and keys remembered", store.keys),
+            (
+                "store_database_bytes",
+                "Size of the database file",
+                store.database_bytes,
+            ),
+            (
+                "store_wal_bytes",
+                "Size of the write-ahead log",
+                store.wal_bytes,
+            ),
+            (
+                "outbox_depth",
+                "Positions between the newest commit and the watermark",
+                depth,
+            ),
+            (
+                "outbox_in_flight",
+                "Events waiting for the broker's acknowledgement",
+                outbox.in_flight.load(Relaxed),
+            ),
+            (
+                "outbox_in_flight_bytes",
+                "Bytes of these events",
+                outbox.in_flight_bytes.load(Relaxed),
+            ),
+            (
+                "outbox_following",
+                "1 while commits come straight from the writer, 0 while the log is read",
+                u64::from(outbox.following.load(Relaxed)),
+            ),
+            ("broker_up", "1 while the broker can be reached", broker_up),
+        ] {
+            let value = i64::try_from(value).unwrap_or(i64::MAX);
+            encode(&mut encoder, name, help, &ConstGauge::new(value))?;
+        }
+        encode(
+            &mut encoder,
+            "store_longest_commit_seconds",
+            "The longest transaction since the start",
+            &ConstGauge::new(store.longest_commit.as_secs_f64()),
+        )
+    }
+}
+
+fn encode(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    metric: &impl EncodeMetric,
+) -> fmt::Result {
+    let name = format!("hark_chat_{name}");
+    metric.encode(encoder.encode_descriptor(&name, help, None, metric.metric_type())?)
+}

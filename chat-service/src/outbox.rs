@@ -1,0 +1,337 @@
+//! Publishes what the store has committed, in the order of the log, until the broker has
+//! acknowledged it.
+//!
+//! The log is the outbox. While all goes well, commits come straight from the store's writer. After
+//! a start, a lost connection or a burst that was too much to follow, it reads the log from the
+//! watermark on, page by page, and then follows again. What is published twice that way falls out
+//! by its number at the listeners. The watermark is the position up to which everything has its
+//! PUBACK.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use chat_mqtt::{BrokerState, Confirmation, NotConfirmed, Publisher, Token};
+use chat_store::{PageLimit, Position, Store, StoreError, Unpublished};
+use futures_util::FutureExt;
+use service_kit::clock::Clock;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+/// Batches of commits that may wait to be published before following gives up and reading begins.
+const FOLLOWED_BATCHES: usize = 16;
+/// A pause after a lost connection, so that a broker that takes connections and drops them at once
+/// is not met by a busy loop.
+const AFTER_LOSS: Duration = Duration::from_millis(50);
+/// A pause after the store could not be read.
+const AFTER_STORE_ERROR: Duration = Duration::from_secs(1);
+/// How old an unpublished event is when listeners must look at the log themselves (`POST /heads`).
+const BEHIND: Duration = Duration::from_secs(1);
+/// A page of the log: small, so that one page's events are a small part of what may be in flight.
+const PAGE: PageLimit = PageLimit {
+    events: 500,
+    bytes: 1 << 20,
+};
+const ONE: PageLimit = PageLimit {
+    events: 1,
+    bytes: 0,
+};
+
+/// What may be on its way to the broker at a time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
+}
+
+/// How the outbox is doing, for the metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Gauges {
+    pub(crate) in_flight: AtomicU64,
+    pub(crate) in_flight_bytes: AtomicU64,
+    /// Highest offset handed to the publisher.
+    pub(crate) sent: AtomicU64,
+    /// The watermark.
+    pub(crate) confirmed: AtomicU64,
+    /// Whether commits come straight from the writer.
+    pub(crate) following: AtomicBool,
+}
+
+/// The one task that publishes.
+pub(crate) struct Outbox {
+    store: Arc<dyn Store>,
+    publisher: Publisher,
+    gauges: Arc<Gauges>,
+    flight: Flight,
+    sent: Position,
+}
+
+/// Why publishing has to begin again at the watermark.
+enum Interrupted {
+    Connection,
+    Store(StoreError),
+}
+
+impl From<StoreError> for Interrupted {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Outbox {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        publisher: Publisher,
+        bounds: Bounds,
+        gauges: Arc<Gauges>,
+    ) -> Self {
+        Self {
+            store,
+            publisher,
+            flight: Flight::new(bounds),
+            gauges,
+            sent: Position::START,
+        }
+    }
+
+    /// Publishes until `soft`.
+    pub(crate) async fn run(mut self, soft: CancellationToken) {
+        // Every await of the driver may be dropped: what is not confirmed is published again.
+        soft.run_until_cancelled(self.drive()).await;
+    }
+
+    async fn drive(&mut self) {
+        let mut broker = self.publisher.state();
+        let mut store_is_away = false;
+        loop {
+            if broker.wait_for(|state| state.is_up()).await.is_err() {
+                // The publisher is gone: the process is ending.
+                return std::future::pending().await;
+            }
+            let Err(why) = self.publish().await;
+            self.flight.clear();
+            self.gauges.following.store(false, Relaxed);
+            self.show();
+            match why {
+                Interrupted::Connection => {
+                    store_is_away = false;
+                    debug!("publishing begins again where the broker's acknowledgements end");
+                    sleep(AFTER_LOSS).await;
+                }
+                Interrupted::Store(error) => {
+                    if !store_is_away {
+                        store_is_away = true;
+                        warn!(%error, "the outbox cannot read the log; trying again");
+                    }
+                    sleep(AFTER_STORE_ERROR).await;
+                }
+            }
+        }
+    }
+
+    async fn publish(&mut self) -> Result<std::convert::Infallible, Interrupted> {
+        self.sent = self.store.published_to().await?;
+        loop {
+            // Follow first: what is committed while the log is read must not fall in between.
+            let mut commits = self.store.follow(FOLLOWED_BATCHES);
+            self.catch_up().await?;
+            self.gauges.following.store(true, Relaxed);
+            self.follow(&mut commits).await?;
+            self.gauges.following.store(false, Relaxed);
+            info!("more was committed than could be followed; reading the log");
+        }
+    }
+
+    /// Publishes from the log until its end.
+    async fn catch_up(&mut self) -> Result<(), Interrupted> {
+        loop {
+            let page = self.store.unpublished(self.sent, PAGE).await?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            for event in page {
+                self.send(event).await?;
+            }
+        }
+    }
+
+    /// Publishes what is committed, until that is too much to follow.
+    async fn follow(
+        &mut self,
+        commits: &mut mpsc::Receiver<Vec<Unpublished>>,
+    ) -> Result<(), Interrupted> {
+        loop {
+            tokio::select! {
+                confirmed = self.flight.first(), if !self.flight.is_empty() => {
+                    self.settle(confirmed)?;
+                    self.settle_ready()?;
+                }
+                batch = commits.recv() => {
+                    let Some(batch) = batch else {
+                        return Ok(());
+                    };
+                    for event in batch {
+                        if event.position > self.sent {
+                            self.send(event).await?;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn send(&mut self, event: Unpublished) -> Result<(), Interrupted> {
+        while !self.flight.has_room(event.event.len()) {
+            let confirmed = self.flight.first().await;
+            self.settle(confirmed)?;
+        }
+        let (position, bytes) = (event.position, event.event.len());
+        let confirmation = self
+            .publisher
+            .publish(Token(position.offset()), event.channel, event.event)
+            .await;
+        self.sent = position;
+        self.flight.push(position, bytes, confirmation);
+        self.settle_ready()
+    }
+
+    /// Takes note of the oldest event's confirmation.
+    fn settle(&mut self, confirmed: Result<(), NotConfirmed>) -> Result<(), Interrupted> {
+        match confirmed {
+            // Set aside: counted by the publisher; listeners find it in history by their heads.
+            Ok(()) | Err(NotConfirmed::SetAside) => {
+                if let Some(position) = self.flight.pop() {
+                    self.gauges.confirmed.store(position.offset(), Relaxed);
+                    self.store.mark_published(position);
+                }
+                self.show();
+                Ok(())
+            }
+            Err(NotConfirmed::ConnectionLost) => Err(Interrupted::Connection),
+        }
+    }
+
+    /// Takes note of all confirmations that are there already, oldest first.
+    fn settle_ready(&mut self) -> Result<(), Interrupted> {
+        while let Some(confirmed) = self.flight.first().now_or_never() {
+            self.settle(confirmed)?;
+        }
+        self.show();
+        Ok(())
+    }
+
+    fn show(&self) {
+        let gauges = &self.gauges;
+        gauges
+            .in_flight
+            .store(self.flight.waiting.len() as u64, Relaxed);
+        gauges
+            .in_flight_bytes
+            .store(self.flight.bytes as u64, Relaxed);
+        gauges.sent.store(self.sent.offset(), Relaxed);
+    }
+}
+
+/// Events on their way, oldest first. Confirmations of several connections come in any order; only
+/// the oldest one moves the watermark.
+struct Flight {
+    bounds: Bounds,
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
+}
+
+struct Waiting {
+    position: Position,
+    bytes: usize,
+    confirmation: Confirmation,
+}
+
+impl Flight {
+    fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            waiting: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// One event always has room, whatever its size.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.is_empty()
+            || (self.waiting.len() < self.bounds.events && self.bytes + bytes <= self.bounds.bytes)
+    }
+
+    fn push(&mut self, position: Position, bytes: usize, confirmation: Confirmation) {
+        self.bytes += bytes;
+        self.waiting.push_back(Waiting {
+            position,
+            bytes,
+            confirmation,
+        });
+    }
+
+    /// Waits for the oldest event's confirmation; for ever when there is none.
+    async fn first(&mut self) -> Result<(), NotConfirmed> {
+        match self.waiting.front_mut() {
+            Some(oldest) => (&mut oldest.confirmation).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn pop(&mut self) -> Option<Position> {
+        let oldest = self.waiting.pop_front()?;
+        self.bytes -= oldest.bytes;
+        Some(oldest.position)
+    }
+
+    fn clear(&mut self) {
+        self.waiting.clear();
+        self.bytes = 0;
+    }
+}
+
+/// Whether something committed has been without the broker's acknowledgement for over a second.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(crate) async fn is_behind(store: &dyn Store, clock: &dyn Clock) -> Result<bool, StoreError> {
+    let oldest = store.unpublished(store.published_to().await?, ONE).await?;
+    let Some(oldest) = oldest.first() else {
+        return Ok(false);
+    };
+    let committed = i64::try_from(oldest.committed_at).unwrap_or(i64::MAX);
+    // A clock that was put back leaves events of the future: those count as late, because a
+    // listener that asks in vain loses nothing.
+    let age = clock.now().as_millis().abs_diff(committed);
+    Ok(u128::from(age) > BEHIND.as_millis())
+}
+
+/// Waits until everything is published, as long as the broker is there.
+pub(crate) async fn drained(store: &dyn Store, mut broker: watch::Receiver<BrokerState>) {
+    /// Between two looks at the log.
+    const PAUSE: Duration = Duration::from_millis(10);
+    let empty = async {
+        loop {
+            let Ok(confirmed) = store.published_to().await else {
+                return;
+            };
+            match store.unpublished(confirmed, ONE).await {
+                Ok(waiting) if !waiting.is_empty() => sleep(PAUSE).await,
+                // Without the store there is nothing to wait for.
+                Ok(_) | Err(_) => return,
+            }
+        }
+    };
+    tokio::select! {
+        () = empty => {}
+        // An error means that the publisher is gone.
+        _ = broker.wait_for(|state| !state.is_up()) => {}
+    }
+}

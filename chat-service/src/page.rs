@@ -1,0 +1,147 @@
+//! A page of history on its way out: the stored bytes, with the head before and commas between.
+
+use std::convert::Infallible;
+
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use chat_store::StoredPage;
+use futures_util::stream;
+use service_kit::problem::Problem;
+
+/// Events go out together in pieces of about this many bytes, put together only when the client
+/// takes them; larger events go out as they are.
+const PIECE: usize = 16 * 1024;
+
+/// The page as an answer.
+pub(crate) fn answer(page: StoredPage) -> Result<Response, Problem> {
+    // `{"channel":…,"epochs":[…]}` becomes `{"channel":…,"epochs":[…],"messages":[`.
+    let mut head = serde_json::to_vec(&page.head).map_err(|error| {
+        tracing::error!(%error, "a head cannot be written as JSON");
+        Problem::internal()
+    })?;
+    head.pop();
+    head.extend_from_slice(b",\"messages\":[");
+    let pieces = Pieces {
+        piece: BytesMut::from(&head[..]),
+        events: page.events.into_iter(),
+        state: State::First,
+    };
+    let headers = [
+        (CONTENT_TYPE, "application/json".to_owned()),
+        (CACHE_CONTROL, "no-store".to_owned()),
+        // Known beforehand, so the body needs no chunks.
+        (CONTENT_LENGTH, pieces.bytes().to_string()),
+    ];
+    Ok((headers, Body::from_stream(stream::iter(pieces))).into_response())
+}
+
+struct Pieces {
+    piece: BytesMut,
+    events: std::vec::IntoIter<Bytes>,
+    state: State,
+}
+
+enum State {
+    First,
+    Further,
+    /// A large event that has to wait for the piece before it.
+    Large(Bytes),
+    Ended,
+}
+
+impl Pieces {
+    fn bytes(&self) -> usize {
+        let events = self.events.as_slice();
+        let commas = events.len().saturating_sub(1);
+        let end = 2;
+        self.piece.len() + events.iter().map(Bytes::len).sum::<usize>() + commas + end
+    }
+}
+
+impl Iterator for Pieces {
+    type Item = Result<Bytes, Infallible>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match std::mem::replace(&mut self.state, State::Further) {
+                State::Ended => {
+                    self.state = State::Ended;
+                    return None;
+                }
+                State::Large(event) => return Some(Ok(event)),
+                state @ (State::First | State::Further) => {
+                    let Some(event) = self.events.next() else {
+                        self.piece.extend_from_slice(b"]}");
+                        self.state = State::Ended;
+                        return Some(Ok(self.piece.split().freeze()));
+                    };
+                    if matches!(state, State::Further) {
+                        self.piece.extend_from_slice(b",");
+                    }
+                    if event.len() >= PIECE {
+                        self.state = State::Large(event);
+                    } else {
+                        self.piece.extend_from_slice(&event);
+                        if self.piece.len() < PIECE {
+                            continue;
+                        }
+                    }
+                    return Some(Ok(self.piece.split().freeze()));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined(sizes: &[usize]) -> (usize, String, usize) {
+        let events: Vec<_> = sizes
+            .iter()
+            .map(|size| Bytes::from(format!("\"{}\"", "x".repeat(*size))))
+            .collect();
+        let pieces = Pieces {
+            piece: BytesMut::from(&b"{\"messages\":["[..]),
+            events: events.into_iter(),
+            state: State::First,
+        };
+        let announced = pieces.bytes();
+        let parts: Vec<Bytes> = pieces.map(|Ok(piece)| piece).collect();
+        let text = String::from_utf8(parts.concat()).unwrap();
+        (announced, text, parts.len())
+    }
+
+    #[test]
+    fn pieces_make_one_json_of_the_announced_length() {
+        for sizes in [
+            &[][..],
+            &[1],
+            &[1, 2, 3],
+            &[PIECE],
+            &[PIECE, PIECE, 1],
+            &[1, PIECE * 3, 1, PIECE],
+            &[100; 1000],
+        ] {
+            let (announced, text, _) = joined(sizes);
+            assert_eq!(announced, text.len());
+            let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let lengths: Vec<_> = json["messages"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|event| event.as_str().unwrap().len())
+                .collect();
+            assert_eq!(lengths, sizes);
+        }
+    }
+
+    #[test]
+    fn small_events_go_out_together() {
+        let (_, _, pieces) = joined(&[100; 1000]);
+        assert!(pieces < 10, "{pieces}");
+    }
+}

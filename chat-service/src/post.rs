@@ -1,0 +1,171 @@
+//! Taking a message in over HTTP.
+
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use chat_model::{ChannelId, Epoch, NewMessage, Sender, Seq};
+use chat_store::IdempotencyKey;
+use serde::Serialize;
+use service_kit::problem::Problem;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::app::{AppState, Channel, OlderPath};
+use crate::body::{self, Kind};
+use crate::identity::{self, Action, Caller};
+use crate::ingest::{Post, Posted};
+use crate::problems;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Longest `Idempotency-Key`, in bytes.
+const LONGEST_KEY: usize = 128;
+
+/// `POST /channels/{channel}/messages`
+pub(crate) async fn message(
+    State(state): State<AppState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    channel: Result<Channel, Problem>,
+    request: Request,
+) -> Result<Response, Problem> {
+    state.take_turn(peer)?;
+    let Channel(channel) = channel?;
+    let (head, body) = request.into_parts();
+    let kind = body::kind(&head.headers)?;
+    let key = idempotency_key(&head.headers)?;
+    let bytes = body::read(&head.headers, body, state.limits.message).await?;
+    let message = match kind {
+        Kind::Json => NewMessage::from_json(&bytes),
+        Kind::Text => NewMessage::from_text(&bytes),
+    }
+    .map_err(|error| problems::message(&error))?;
+    let caller = identity::caller(&head.headers, message.from.clone());
+    let posted = state.post(&caller, channel, message, key).await?;
+    Ok(answer(channel, posted))
+}
+
+/// `POST /chat/publish/{channel}/{user}`, the older system's: the body is the text, whatever type it
+/// claims, and 200 is what its clients know.
+pub(crate) async fn older(
+    State(state): State<AppState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    path: Result<OlderPath, Problem>,
+    request: Request,
+) -> Result<Response, Problem> {
+    state.take_turn(peer)?;
+    let OlderPath { channel, user } = path?;
+    let (head, body) = request.into_parts();
+    let bytes = body::read(&head.headers, body, state.limits.message).await?;
+    let message = NewMessage::from_text(&bytes).map_err(|error| problems::message(&error))?;
+    let claimed = Sender {
+        id: Some(user.to_string()),
+        name: None,
+    };
+    let caller = identity::caller(&head.headers, Some(claimed));
+    let posted = state.post(&caller, channel, message, None).await?;
+    let mut response = answer(channel, posted);
+    if response.status() == StatusCode::CREATED {
+        *response.status_mut() = StatusCode::OK;
+    }
+    Ok(response)
+}
+
+impl AppState {
+    /// One post of this client, if it may make one now.
+    fn take_turn(&self, peer: SocketAddr) -> Result<(), Problem> {
+        self.rate
+            .take(peer.ip(), self.clock.monotonic())
+            .map_err(problems::too_many_posts)
+    }
+
+    async fn post(
+        &self,
+        caller: &Caller,
+        channel: ChannelId,
+        mut message: NewMessage,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Posted, Problem> {
+        identity::permit(caller, Action::Post, channel)?;
+        message.from.clone_from(&caller.claimed);
+        let begun = Instant::now();
+        let posted = self
+            .ingest
+            .post(Post {
+                channel,
+                message,
+                key,
+            })
+            .await;
+        self.posts.count(&posted, begun.elapsed().as_secs_f64());
+        posted.map_err(|error| problems::store(&error))
+    }
+}
+
+/// What is still known of a message that was posted again after its event had expired.
+#[derive(Serialize)]
+struct Expired {
+    channel: ChannelId,
+    epoch: Epoch,
+    seq: Seq,
+    id: Uuid,
+}
+
+fn answer(channel: ChannelId, posted: Posted) -> Response {
+    let (status, seq, event) = match posted {
+        Posted::New {
+            event,
+            seq,
+            broker_up: true,
+        } => (StatusCode::CREATED, seq, event),
+        Posted::New { event, seq, .. } => (StatusCode::ACCEPTED, seq, event),
+        Posted::Repeated {
+            event: Some(event),
+            seq,
+            ..
+        } => (StatusCode::OK, seq, event),
+        Posted::Repeated {
+            event: None,
+            epoch,
+            seq,
+            id,
+        } => {
+            let expired = Expired {
+                channel,
+                epoch,
+                seq,
+                id,
+            };
+            // Ids and a number: nothing here can fail to serialise.
+            let bytes = serde_json::to_vec(&expired).unwrap_or_default();
+            (StatusCode::OK, seq, Bytes::from(bytes))
+        }
+    };
+    let location = format!(
+        "/channels/{channel}/messages?after={}&limit=1",
+        seq.saturating_sub(1)
+    );
+    let headers = [
+        (CONTENT_TYPE, "application/json".to_owned()),
+        (CACHE_CONTROL, "no-store".to_owned()),
+        (LOCATION, location),
+    ];
+    (status, headers, event).into_response()
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let bytes = value.as_bytes();
+    let good = (1..=LONGEST_KEY).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
+    if !good || values.next().is_some() {
+        return Err(problems::bad_request("Idempotency-Key").detail(format!(
+            "one Idempotency-Key of 1 to {LONGEST_KEY} visible ASCII characters"
+        )));
+    }
+    Ok(Some(IdempotencyKey::new(bytes)))
+}

@@ -1,0 +1,158 @@
+//! What callers are told when something is wrong, all in one place. `docs/protocol.md` lists the
+//! types.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use chat_model::{MessageError, NotAChannel};
+use chat_store::{ReusedKey, StoreError};
+use service_kit::config::size;
+use service_kit::problem::Problem;
+use tracing::warn;
+
+/// When to come back after the store could not take something: it looks for itself every second or
+/// two whether it can write again.
+const STORE_RETRY: Duration = Duration::from_secs(2);
+
+pub(crate) fn not_a_channel(text: &str, error: NotAChannel) -> Problem {
+    bad_request("channel").detail(format!("{:?}: {error}", shortened(text)))
+}
+
+pub(crate) fn not_a_user(text: &str) -> Problem {
+    bad_request("user").detail(format!("{:?} is not a UUID", shortened(text)))
+}
+
+/// 400 for a part of the request other than the body's fields.
+pub(crate) fn bad_request(part: &str) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "bad-request", "Bad request").with("parameter", part)
+}
+
+pub(crate) fn invalid_field(field: &str, detail: &str) -> Problem {
+    Problem::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "invalid-field",
+        "Invalid field",
+    )
+    .with("field", field)
+    .detail(detail)
+}
+
+pub(crate) fn unreadable_body(detail: impl Into<String>) -> Problem {
+    Problem::new(
+        StatusCode::BAD_REQUEST,
+        "unreadable-body",
+        "Unreadable body",
+    )
+    .detail(detail)
+}
+
+pub(crate) fn message(error: &MessageError) -> Problem {
+    match error {
+        MessageError::Unreadable { .. } => unreadable_body(error.to_string()),
+        MessageError::Field { field, detail } => invalid_field(field, detail),
+    }
+}
+
+/// 413 before the whole body was read; the connection is not worth keeping.
+pub(crate) fn body_too_large(limit: usize) -> Problem {
+    too_large(limit)
+        .detail(format!(
+            "the body may have at most {} here",
+            size::format(limit as u64)
+        ))
+        .closing()
+}
+
+fn too_large(limit: usize) -> Problem {
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large").with("limit", limit)
+}
+
+pub(crate) fn unsupported_type(detail: impl Into<String>) -> Problem {
+    Problem::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported-media-type",
+        "Unsupported media type",
+    )
+    .detail(detail)
+}
+
+pub(crate) fn body_timeout() -> Problem {
+    Problem::new(
+        StatusCode::REQUEST_TIMEOUT,
+        "body-timeout",
+        "Body took too long",
+    )
+    .detail("the body did not arrive in time; send it again")
+    .closing()
+}
+
+pub(crate) fn too_many_posts(wait: Duration) -> Problem {
+    Problem::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "rate-limit",
+        "Too many posts",
+    )
+    .detail("this address posts too often; wait as long as Retry-After says")
+    .retry_after(wait)
+}
+
+/// The store's failures. Those that are ours are logged; those that are the caller's are told.
+pub(crate) fn store(error: &StoreError) -> Problem {
+    match error {
+        StoreError::TooLarge { size: bytes, limit } => too_large(*limit).detail(format!(
+            "the event takes {bytes} bytes once encoded and stored; at most {limit} fit"
+        )),
+        StoreError::KeyReused { what } => {
+            let (field, name) = match what {
+                ReusedKey::Id => ("id", "id"),
+                ReusedKey::IdempotencyKey => ("Idempotency-Key", "Idempotency-Key"),
+            };
+            Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "key-reused",
+                "Key used before",
+            )
+            .with("field", field)
+            .detail(format!(
+                "this {name} came before in this channel with another message; \
+                     choose a new one for a new message"
+            ))
+        }
+        StoreError::KeysFull { retry_after } => Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "keys-full",
+            "Too many ids and keys",
+        )
+        .detail("no more ids and keys can be remembered now; post without one, or later")
+        .retry_after(*retry_after),
+        StoreError::OutcomeUnknown { .. } => {
+            warn!(%error, "a post ended with its outcome unknown");
+            Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "outcome-unknown",
+                "Outcome unknown",
+            )
+            .detail(
+                "it is not known whether the message was stored; posting it again is safe with \
+                 the same id or Idempotency-Key, and may double it without one",
+            )
+            .retry_after(STORE_RETRY)
+        }
+        // Readiness and metrics say it too: no line for each request of an outage.
+        _ => {
+            tracing::debug!(%error, "the store did not do what was asked");
+            Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "store-unavailable",
+                "Store unavailable",
+            )
+            .detail("the store cannot do this at the moment; nothing was stored")
+            .retry_after(STORE_RETRY)
+        }
+    }
+}
+
+/// Enough of a caller's text to recognise it by.
+fn shortened(text: &str) -> String {
+    text.chars().take(80).collect()
+}

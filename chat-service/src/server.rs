@@ -1,0 +1,186 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chat_mqtt::{BrokerState, Publisher};
+use chat_store::{SqliteStore, Store, StoreError};
+use service_kit::access::AccessPolicy;
+use service_kit::clock::SharedClock;
+use service_kit::config::ConfigError;
+use service_kit::http::{self, BindError};
+use service_kit::lifecycle::Lifecycle;
+use service_kit::operations::{Health, Operations, RequestMetrics};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
+
+use crate::app::{self, AppState};
+use crate::config::Config;
+use crate::ingest::Ingest;
+use crate::metrics::{PostMetrics, Snapshot};
+use crate::outbox::{self, Bounds, Gauges, Outbox};
+use crate::rate_limit::RateLimiter;
+
+/// How long a shutdown may take before everything is dropped: requests under way are answered
+/// first, then what they stored is published.
+pub const SHUTDOWN_TIME: Duration = Duration::from_secs(20);
+
+/// How long publishing goes on after the last answer. What is left then is published after the next
+/// start.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// Why the service cannot start. The text says what to do.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The data folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// chat-service, its store open and its address taken.
+pub struct Server {
+    config: Config,
+    clock: SharedClock,
+    operations: Operations,
+    store: Arc<SqliteStore>,
+    listener: TcpListener,
+    local_addr: SocketAddr,
+}
+
+impl Server {
+    /// Opens the store and listens. `operations` is the process's, for metrics and readiness; who
+    /// serves them is the caller's affair.
+    ///
+    /// # Errors
+    /// [`StartError`], with a sentence that says what to do.
+    pub async fn bind(
+        config: Config,
+        clock: SharedClock,
+        operations: Operations,
+    ) -> Result<Self, StartError> {
+        config.validate()?;
+        let listener = http::bind(config.listen)?;
+        let local_addr = listener.local_addr().map_err(|source| BindError::Other {
+            addr: config.listen,
+            source,
+        })?;
+        let options = config.store_options(clock.clone());
+        let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&options));
+        let store = opened.await.map_err(|died| StoreError::Unavailable {
+            reason: format!("opening it failed: {died}"),
+        })??;
+        Ok(Self {
+            config,
+            clock,
+            operations,
+            store: Arc::new(store),
+            listener,
+            local_addr,
+        })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Serves until shutdown: requests under way are answered, what was stored is published, the
+    /// store is closed. Returns then.
+    pub async fn run(self, life: Lifecycle) {
+        let Self {
+            config,
+            clock,
+            operations,
+            store,
+            listener,
+            local_addr,
+        } = self;
+        // Publishing outlives the last request.
+        let later = life.later_stage();
+        let publisher = Publisher::start(&config.mqtt, config.outbox.connections, &later);
+        let ingest = Ingest::new(
+            Arc::clone(&store) as Arc<dyn Store>,
+            publisher.state(),
+            config.limits.message,
+        );
+        let gauges = Arc::new(Gauges::default());
+        let snapshot = Snapshot {
+            store: Arc::clone(&store),
+            publisher: publisher.clone(),
+            ingest: ingest.clone(),
+            outbox: Arc::clone(&gauges),
+        };
+        operations.register(|registry| registry.register_collector(Box::new(snapshot)));
+        add_checks(&operations, Arc::clone(&store), publisher.state());
+
+        let bounds = Bounds {
+            events: config.outbox.in_flight,
+            bytes: config.outbox.in_flight_bytes,
+        };
+        let shared = Arc::clone(&store) as Arc<dyn Store>;
+        let outbox = Outbox::new(shared, publisher.clone(), bounds, gauges);
+        let (ended, outbox_end) = oneshot::channel::<()>();
+        let soft = later.soft();
+        later.spawn("outbox", async move {
+            outbox.run(soft).await;
+            drop(ended);
+        });
+
+        let state = AppState {
+            ingest,
+            store: Arc::clone(&store) as Arc<dyn Store>,
+            clock,
+            limits: Arc::new(config.limits.clone()),
+            rate: Arc::new(RateLimiter::new(config.rate())),
+            posts: PostMetrics::register(&operations),
+        };
+        let requests = RequestMetrics::register(&operations, "hark_chat");
+        let access = AccessPolicy::new(&config.access, local_addr);
+        let router = app::router(state, &requests, access);
+        http::serve(listener, router, config.http_options(), &life).await;
+
+        let hard = life.hard();
+        let drain = timeout(DRAIN_TIME, outbox::drained(&*store, publisher.state()));
+        if let Some(Err(_late)) = hard.run_until_cancelled(drain).await {
+            tracing::warn!("not everything is published; the rest follows after the next start");
+        }
+        later.shutdown();
+        // Nothing is ever sent: this is the task's end.
+        drop(outbox_end.await);
+        store.close().await;
+    }
+}
+
+fn add_checks(
+    operations: &Operations,
+    store: Arc<SqliteStore>,
+    broker: watch::Receiver<BrokerState>,
+) {
+    operations.add_check("store", move || {
+        let store = Arc::clone(&store);
+        async move {
+            match store.check().await {
+                Ok(()) => Health::Ok,
+                Err(error) => Health::Failed(error.to_string()),
+            }
+        }
+    });
+    // Without a broker posts are still taken, and listeners get them by way of the heads.
+    operations.add_check("broker", move || {
+        let up = broker.borrow().is_up();
+        async move {
+            if up {
+                Health::Ok
+            } else {
+                Health::Degraded("the broker cannot be reached; publishing waits".to_owned())
+            }
+        }
+    });
+}
