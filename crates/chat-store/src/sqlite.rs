@@ -197,7 +197,8 @@ impl Store for SqliteStore {
     }
 
     fn mark_published(&self, up_to: Position) {
-        if self.shared.raise_published(up_to.offset()) {
+        let ours = up_to.lane() == to_position(0).lane();
+        if ours && self.shared.raise_published(up_to.offset()) {
             // A store that is closed has saved what it will.
             drop(self.jobs.send(Job::Published));
         }

@@ -24,7 +24,7 @@ use crate::StoreError;
 /// - A failure passes without a restart when its cause does.
 ///
 /// All futures may be dropped at any time; a message whose `append` was dropped may or may not be
-/// stored. Every call needs a tokio runtime with nothing enabled.
+/// stored. No call needs tokio's timers or I/O.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Stores a message as the next event of its channel.
@@ -55,8 +55,9 @@ pub trait Store: Send + Sync + 'static {
         limit: PageLimit,
     ) -> Result<Vec<Unpublished>, StoreError>;
 
-    /// The position up to which everything is known to be published. It may lie a little behind
-    /// what was last given to [`mark_published`](Self::mark_published) before a crash.
+    /// The position up to which everything is known to be published: where the outbox begins at
+    /// start. It may lie a little behind what was last given to
+    /// [`mark_published`](Self::mark_published) before a crash.
     async fn published_to(&self) -> Result<Position, StoreError>;
 
     /// Notes that everything up to and including a position is published. Returns at once; saved
@@ -212,7 +213,8 @@ pub struct Position {
 }
 
 impl Position {
-    /// Before everything in lane 0.
+    /// Before everything in lane 0. An outbox begins at [`Store::published_to`] instead, which
+    /// knows the lane.
     pub const START: Self = Self { lane: 0, offset: 0 };
 
     /// A place in a lane; for implementations of [`Store`].

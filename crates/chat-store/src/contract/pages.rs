@@ -70,6 +70,7 @@ pub(super) async fn pages_have_exact_edges(bench: &impl Bench) {
 
 pub(super) async fn pages_are_bounded_by_bytes(bench: &impl Bench) {
     let opened = bench.open().await;
+    let start = opened.published_to().await.unwrap();
     let events = fill(&opened, channel(1), 9).await;
     let size = events[0].len();
     let page = async |range, bytes| {
@@ -84,7 +85,7 @@ pub(super) async fn pages_are_bounded_by_bytes(bench: &impl Bench) {
         events: 9,
         bytes: size * 2,
     };
-    let outbox = opened.unpublished(crate::Position::START, limit).await;
+    let outbox = opened.unpublished(start, limit).await;
     assert_eq!(outbox.unwrap().len(), 2);
     opened.close().await;
 }

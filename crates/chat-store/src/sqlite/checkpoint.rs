@@ -8,12 +8,13 @@ use std::{
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use rusqlite::Connection;
 
 use super::{
-    schema::{Role, connect},
+    schema::{BUSY_TIMEOUT, Role, connect},
     shared::{Shared, spawn},
 };
 use crate::StoreError;
@@ -21,6 +22,12 @@ use crate::StoreError;
 /// Size of the write-ahead log above which posts wait until it is back at its start. A quiet
 /// moment, without which it only grows, comes long before in any ordinary use.
 const LARGEST_LOG: u64 = 64 << 20;
+
+/// Size at which the writer itself stops to empty the log: the thread here cannot keep up with
+/// it, since the disk is slow or a reader stands in the way.
+const TOO_LARGE_LOG: u64 = 4 * LARGEST_LOG;
+/// How long the writer waits for readers then.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +103,20 @@ fn checkpoint(
         if blocked {
             shared.count_blocked_checkpoint();
         }
+    }
+    Ok(())
+}
+
+/// Empties the log on the writer's own connection when it has grown too large. Posts wait.
+pub(super) fn enforce_bound(connection: &Connection, shared: &Shared) -> rusqlite::Result<()> {
+    if shared.wal_bytes() <= TOO_LARGE_LOG {
+        return Ok(());
+    }
+    connection.busy_timeout(PATIENCE)?;
+    let emptied = pragma(connection, "PRAGMA wal_checkpoint(TRUNCATE)");
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    if emptied?.0 {
+        shared.count_blocked_checkpoint();
     }
     Ok(())
 }

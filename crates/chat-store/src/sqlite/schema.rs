@@ -64,7 +64,7 @@ const APPLICATION_ID: i64 = 0x4861_726b;
 
 /// How long a connection waits for another's lock. The writer meets only the last moments of a
 /// checkpoint there.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -110,13 +110,19 @@ impl Shared {
         self.checkpoints_blocked.fetch_add(1, Relaxed);
     }
 
+    /// Size of the write-ahead log's file.
+    pub(super) fn wal_bytes(&self) -> u64 {
+        self.file_bytes("-wal")
+    }
+
+    fn file_bytes(&self, suffix: &str) -> u64 {
+        let mut path = self.database.clone().into_os_string();
+        path.push(suffix);
+        // A file that cannot be seen counts as empty: a number for metrics is no place to fail.
+        std::fs::metadata(path).map_or(0, |file| file.len())
+    }
+
     pub(super) fn stats(&self) -> StoreStats {
-        // A file that cannot be seen counts as empty: metrics are no place to fail.
-        let size = |suffix: &str| {
-            let mut path = self.database.clone().into_os_string();
-            path.push(suffix);
-            std::fs::metadata(path).map_or(0, |file| file.len())
-        };
         StoreStats {
             commits: self.commits.load(Relaxed),
             stored: self.stored.load(Relaxed),
@@ -130,8 +136,8 @@ impl Shared {
             expired: self.expired.load(Relaxed),
             keys_dropped_early: self.keys_dropped_early.load(Relaxed),
             keys: self.keys.load(Relaxed),
-            database_bytes: size(""),
-            wal_bytes: size("-wal"),
+            database_bytes: self.file_bytes(""),
+            wal_bytes: self.wal_bytes(),
             checkpoints_blocked: self.checkpoints_blocked.load(Relaxed),
         }
     }

@@ -1,5 +1,7 @@
 //! The thread that writes: whatever arrived while one transaction committed goes into the next.
 
+mod chores;
+
 use std::{
     sync::{
         Arc,
@@ -9,20 +11,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::params;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
     append::{Moment, append},
-    checkpoint::{Checkpointer, Wish},
+    checkpoint::{Checkpointer, Wish, enforce_bound},
     database::{Database, Failure},
     epochs::begin_epoch,
     expiry_clock::{ExpiryClock, now},
     health::Health,
     keys::KeyRules,
     options::SqliteOptions,
-    retention::{Progress, Sweeper, vacuum_step},
+    retention::Sweeper,
     shared::Shared,
+    writer::chores::{SWEEP_EVERY, save_state},
 };
 use crate::{Append, Appended, StoreError, Unpublished};
 
@@ -32,12 +34,6 @@ const BATCH_BYTES: usize = 4 << 20;
 const CHECKPOINT_BYTES: usize = 1 << 20;
 /// How often the watermark is saved while it moves; that much is published again after a crash.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
-/// How often an idle store saves its expiry clock: a crash makes up for at most a day of it.
-const SAVE_IDLE_EVERY: Duration = Duration::from_secs(3600);
-/// How often retention looks for something to do, and how long it rests after a failure.
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
-/// The pause between steps of retention while there is more to remove.
-const STEP_PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -278,6 +274,13 @@ impl Writer {
     fn ask_checkpoint(&mut self) {
         self.bytes_since_checkpoint = 0;
         self.checkpointer.ask(Wish::Passive);
+        let shared = &self.shared;
+        let bounded = self
+            .database
+            .direct(|connection| enforce_bound(connection, shared));
+        if let Err(error) = bounded {
+            tracing::warn!(%error, "the write-ahead log could not be emptied");
+        }
     }
 
     /// Whether the store can write: known from the last write, or tried.
@@ -311,107 +314,6 @@ impl Writer {
             })
     }
 
-    /// Everything that retention has to do now.
-    fn expire_all(&mut self) -> Result<u64, StoreError> {
-        self.sweeper.sweep_all();
-        let mut removed = 0;
-        loop {
-            match self.retention_step() {
-                Ok(progress) => {
-                    removed += progress.removed;
-                    if !progress.more {
-                        return Ok(removed);
-                    }
-                }
-                Err(failure) => return Err(failure.to_error()),
-            }
-        }
-    }
-
-    fn retention_step(&mut self) -> Result<Progress, Failure> {
-        let expiry = self.expiry.reading();
-        let sweeper = &mut self.sweeper;
-        let step = self
-            .database
-            .transaction(|connection, memory| sweeper.step(connection, memory, expiry));
-        let vacuumed = step.and_then(|mut progress| {
-            let more = self.database.direct(vacuum_step);
-            progress.more |= more.map_err(Failure::NothingStored)?.unwrap_or(false);
-            Ok(progress)
-        });
-        match vacuumed {
-            Ok(progress) => {
-                self.shared.expired.fetch_add(progress.removed, Relaxed);
-                self.note_keys();
-                // A removed event changes about as much as a stored one.
-                self.bytes_since_checkpoint += usize::try_from(progress.removed)
-                    .unwrap_or(usize::MAX)
-                    .saturating_mul(300);
-                Ok(progress)
-            }
-            Err(failure) => {
-                self.note_failure(&failure);
-                Err(failure)
-            }
-        }
-    }
-
-    fn watermark_moved(&self) -> bool {
-        self.shared.published_to() > self.saved_watermark
-    }
-
-    fn note_saved(&mut self, watermark: u64) {
-        self.saved_watermark = watermark;
-        self.saved_at = Instant::now();
-        self.moved_at = None;
-        // A move between reading the watermark and here announces nothing; it is looked for below.
-        self.shared.take_announcement();
-    }
-
-    /// When the watermark and the expiry clock are to be saved if no batch takes them along.
-    fn next_save(&mut self) -> Instant {
-        if self.watermark_moved() {
-            *self.moved_at.get_or_insert_with(Instant::now) + SAVE_EVERY
-        } else {
-            self.saved_at + SAVE_IDLE_EVERY
-        }
-    }
-
-    /// What is due between batches.
-    fn chores(&mut self) {
-        let started = Instant::now();
-        if self.next_save() <= started {
-            self.save();
-        }
-        if self.sweeper.has_work() {
-            self.next_sweep = self.next_sweep.min(started + STEP_PAUSE);
-        }
-        if self.next_sweep <= started {
-            let pause = match self.retention_step() {
-                Ok(progress) if progress.more => STEP_PAUSE,
-                _ => SWEEP_EVERY,
-            };
-            self.next_sweep = Instant::now() + pause;
-        }
-    }
-
-    fn save(&mut self) {
-        let watermark = self.shared.published_to();
-        let expiry = &self.expiry;
-        let saved = self
-            .database
-            .transaction(|connection, _| save_state(connection, watermark, expiry));
-        match saved {
-            Ok(()) => self.note_saved(watermark),
-            Err(failure) => {
-                self.note_failure(&failure);
-                // The next attempt comes when it would have been due again.
-                self.saved_at = Instant::now();
-                self.moved_at = None;
-            }
-        }
-    }
-
     fn finish(mut self) {
         self.save();
         self.shared.let_follower_go();
@@ -420,20 +322,6 @@ impl Writer {
         // The last connection to go folds the write-ahead log into the database.
         drop(self.database);
     }
-}
-
-fn save_state(
-    connection: &rusqlite::Connection,
-    watermark: u64,
-    expiry: &ExpiryClock,
-) -> rusqlite::Result<()> {
-    let saved = expiry.save();
-    connection
-        .prepare_cached(
-            "UPDATE state SET published_to = ?1, expiry_clock = ?2, expiry_saved_at = ?3",
-        )?
-        .execute(params![watermark, saved.reading, saved.saved_at])?;
-    Ok(())
 }
 
 fn committed(

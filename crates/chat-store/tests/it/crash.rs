@@ -52,9 +52,9 @@ async fn futures_join<F: Future<Output = ()> + Unpin>(mut futures: Vec<F>) {
             // None of them ever ends.
             assert!(std::pin::Pin::new(future).poll(context).is_pending());
         }
-        std::task::Poll::Pending
+        std::task::Poll::<()>::Pending
     })
-    .await
+    .await;
 }
 
 #[tokio::test]

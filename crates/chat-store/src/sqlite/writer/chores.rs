@@ -1,0 +1,145 @@
+//! What the writer does besides: saving the watermark, and retention.
+
+use std::{
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
+
+use rusqlite::params;
+
+use super::{CHECKPOINT_BYTES, SAVE_EVERY, Writer};
+use crate::{
+    StoreError,
+    sqlite::{
+        database::Failure,
+        expiry_clock::ExpiryClock,
+        retention::{Progress, vacuum_step},
+    },
+};
+
+/// How often an idle store saves its expiry clock: a crash makes up for at most a day of it.
+const SAVE_IDLE_EVERY: Duration = Duration::from_secs(3600);
+/// How often retention looks for something to do, and how long it rests after a failure.
+pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// The pause between steps of retention while there is more to remove.
+const STEP_PAUSE: Duration = Duration::from_millis(20);
+
+impl Writer {
+    /// Everything that retention has to do now.
+    pub(super) fn expire_all(&mut self) -> Result<u64, StoreError> {
+        self.sweeper.sweep_all();
+        let mut removed = 0;
+        loop {
+            match self.retention_step() {
+                Ok(progress) => {
+                    removed += progress.removed;
+                    if !progress.more {
+                        return Ok(removed);
+                    }
+                }
+                Err(failure) => return Err(failure.to_error()),
+            }
+        }
+    }
+
+    fn retention_step(&mut self) -> Result<Progress, Failure> {
+        let expiry = self.expiry.reading();
+        let sweeper = &mut self.sweeper;
+        let step = self
+            .database
+            .transaction(|connection, memory| sweeper.step(connection, memory, expiry));
+        let vacuumed = step.and_then(|mut progress| {
+            let more = self.database.direct(vacuum_step);
+            progress.more |= more.map_err(Failure::NothingStored)?.unwrap_or(false);
+            Ok(progress)
+        });
+        match vacuumed {
+            Ok(progress) => {
+                self.shared.expired.fetch_add(progress.removed, Relaxed);
+                self.note_keys();
+                // A removed event changes about as much as a stored one.
+                self.bytes_since_checkpoint += usize::try_from(progress.removed)
+                    .unwrap_or(usize::MAX)
+                    .saturating_mul(300);
+                if self.bytes_since_checkpoint >= CHECKPOINT_BYTES {
+                    self.ask_checkpoint();
+                }
+                Ok(progress)
+            }
+            Err(failure) => {
+                self.note_failure(&failure);
+                Err(failure)
+            }
+        }
+    }
+
+    pub(super) fn watermark_moved(&self) -> bool {
+        self.shared.published_to() > self.saved_watermark
+    }
+
+    pub(super) fn note_saved(&mut self, watermark: u64) {
+        self.saved_watermark = watermark;
+        self.saved_at = Instant::now();
+        self.moved_at = None;
+        // A move between reading the watermark and here announces nothing; it is looked for below.
+        self.shared.take_announcement();
+    }
+
+    /// When the watermark and the expiry clock are to be saved if no batch takes them along.
+    pub(super) fn next_save(&mut self) -> Instant {
+        if self.watermark_moved() {
+            *self.moved_at.get_or_insert_with(Instant::now) + SAVE_EVERY
+        } else {
+            self.saved_at + SAVE_IDLE_EVERY
+        }
+    }
+
+    /// What is due between batches.
+    pub(super) fn chores(&mut self) {
+        let started = Instant::now();
+        if self.next_save() <= started {
+            self.save();
+        }
+        if self.sweeper.has_work() {
+            self.next_sweep = self.next_sweep.min(started + STEP_PAUSE);
+        }
+        if self.next_sweep <= started {
+            let pause = match self.retention_step() {
+                Ok(progress) if progress.more => STEP_PAUSE,
+                _ => SWEEP_EVERY,
+            };
+            self.next_sweep = Instant::now() + pause;
+        }
+    }
+
+    pub(super) fn save(&mut self) {
+        let watermark = self.shared.published_to();
+        let expiry = &self.expiry;
+        let saved = self
+            .database
+            .transaction(|connection, _| save_state(connection, watermark, expiry));
+        match saved {
+            Ok(()) => self.note_saved(watermark),
+            Err(failure) => {
+                self.note_failure(&failure);
+                // The next attempt comes when it would have been due again.
+                self.saved_at = Instant::now();
+                self.moved_at = None;
+            }
+        }
+    }
+}
+
+pub(super) fn save_state(
+    connection: &rusqlite::Connection,
+    watermark: u64,
+    expiry: &ExpiryClock,
+) -> rusqlite::Result<()> {
+    let saved = expiry.save();
+    connection
+        .prepare_cached(
+            "UPDATE state SET published_to = ?1, expiry_clock = ?2, expiry_saved_at = ?3",
+        )?
+        .execute(params![watermark, saved.reading, saved.saved_at])?;
+    Ok(())
+}
