@@ -7,32 +7,52 @@ const PATIENCE = 20_000;
 const SHOTS = fileURLToPath(new URL("../../../../test-output/screenshots/", import.meta.url));
 
 /** What a browser's console says by itself about requests that failed. */
-const NETWORK =
-  /^Failed to load resource: (the server responded with a status of|net::ERR_)|^Cross-Origin Request Blocked|can.t establish a connection|The connection to .* was interrupted/;
+const NETWORK = [
+  /^Failed to load resource: (the server responded with a status of|net::ERR_)/,
+  /^Cross-Origin Request Blocked: .* Status code: (\(null\)|50\d)\.$/,
+  /^Firefox can.t establish a connection/,
+  /^The connection to .* was interrupted/,
+];
+/** The same, of an answer that came from a proxy and so lacks the service's headers. */
+const FOREIGN = /^Access to (resource|fetch) at .* has been blocked by CORS policy/;
 
 /** A tab with the chat page, seen as a person sees it. */
 export class ChatPage {
   #page;
+  #closed = false;
+  #expected = [...NETWORK];
   /** What the console said that it should not have. */
   complaints = [];
 
-  /** Opens `address` in a tab of `context`; `before` runs in the page before its own scripts. */
-  static async open(context, address, { before, size } = {}) {
+  /**
+   * Opens `address` in a tab of `context`.
+   *
+   * @param {object} [options]
+   * @param {() => void} [options.before] runs in the page before its own scripts
+   * @param {{width: number, height: number}} [options.size] of the window
+   * @param {boolean} [options.foreignAnswers] whether a proxy will answer in a service's place
+   */
+  static async open(context, address, { before, size, foreignAnswers } = {}) {
     const tab = new ChatPage();
+    if (foreignAnswers) tab.#expected.push(FOREIGN);
     const page = (tab.#page = await context.newPage());
     page.setDefaultTimeout(PATIENCE);
     await page.setViewport(size ?? { width: 1100, height: 760 });
     page.on("console", (message) => {
-      if (message.type() === "error" && !NETWORK.test(message.text())) tab.complaints.push(message.text());
+      if (message.type() === "error") tab.#complain(message.text());
     });
-    page.on("pageerror", (error) => tab.complaints.push(`${error.message}`));
+    page.on("pageerror", (error) => tab.#complain(error.message));
     page.on("dialog", (dialog) => {
-      tab.complaints.push(`dialog: ${dialog.message()}`);
+      tab.#complain(`dialog: ${dialog.message()}`);
       dialog.dismiss().catch(() => {});
     });
     if (before) await page.evaluateOnNewDocument(before);
     await page.goto(address);
     return tab;
+  }
+
+  #complain(words) {
+    if (!this.#expected.some((pattern) => pattern.test(words))) this.complaints.push(words);
   }
 
   get page() {
@@ -138,6 +158,8 @@ export class ChatPage {
 
   /** Closes the tab; what its console complained about fails the test. */
   async close() {
+    if (this.#closed) return;
+    this.#closed = true;
     await this.#page.close();
     assert.deepEqual(this.complaints, []);
   }

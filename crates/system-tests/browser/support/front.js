@@ -10,6 +10,7 @@ import { FaultProxy } from "./fault-proxy.js";
  */
 export class Front {
   #server;
+  #page;
   chat;
   sse;
 
@@ -17,15 +18,15 @@ export class Front {
     const front = new Front();
     front.chat = await FaultProxy.start(hark.port("chat"));
     front.sse = await FaultProxy.start(hark.port("sse"));
-    const page = hark.addresses.demo;
+    front.#page = hark.addresses.demo;
     const services = { chat: front.chat.address, sse: front.sse.address };
     front.#server = http.createServer(async (request, response) => {
-      if (new URL(request.url, page).pathname === "/config.json") {
+      if (new URL(request.url, front.#page).pathname === "/config.json") {
         response.writeHead(200, { "content-type": "application/json" });
         return response.end(JSON.stringify(services));
       }
       try {
-        const answer = await fetch(new URL(request.url, page));
+        const answer = await fetch(new URL(request.url, front.#page));
         const policy = answer.headers.get("content-security-policy") ?? "";
         response.writeHead(answer.status, {
           "content-type": answer.headers.get("content-type") ?? "text/plain",
@@ -60,6 +61,7 @@ export class Front {
 
   /** Hark was started again, on other ports. */
   redirect(hark) {
+    this.#page = hark.addresses.demo;
     this.chat.redirect(hark.port("chat"));
     this.sse.redirect(hark.port("sse"));
   }
