@@ -99,12 +99,11 @@ mod tests {
             );
             let mut takes_before_flap = flaps.next().copied();
             let mut in_flight: Vec<Token> = Vec::new();
-            let mut broken = false;
             let mut waiting: std::collections::VecDeque<Token> = (0..count)
                 .filter(|n| !done[usize::try_from(*n).unwrap()])
                 .map(Token)
                 .collect();
-            while !broken && !(waiting.is_empty() && in_flight.is_empty()) {
+            while !(waiting.is_empty() && in_flight.is_empty()) {
                 while let Some(next) = waiting.front().copied() {
                     let must_wait = !in_flight.is_empty()
                         && (suspects.must_go_alone(next)
@@ -118,13 +117,12 @@ mod tests {
                 let first = in_flight[0];
                 let flap = takes_before_flap == Some(0);
                 if flap || poison.contains(&first.0) {
-                    broken = true;
-                } else {
-                    takes_before_flap = takes_before_flap.map(|left| left - 1);
-                    done[usize::try_from(first.0).unwrap()] = true;
-                    suspects.acknowledged(first);
-                    in_flight.remove(0);
+                    break;
                 }
+                takes_before_flap = takes_before_flap.map(|left| left - 1);
+                done[usize::try_from(first.0).unwrap()] = true;
+                suspects.acknowledged(first);
+                in_flight.remove(0);
             }
             if let Some(token) = suspects.disconnected(&in_flight, false) {
                 done[usize::try_from(token.0).unwrap()] = true;
