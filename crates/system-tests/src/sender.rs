@@ -94,7 +94,7 @@ impl Sender {
             .text()
             .await
             .unwrap_or_else(|error| panic!("{error:?}"));
-        posted(status, line).unwrap_or_else(|why| panic!("{why}"))
+        posted(status, &line).unwrap_or_else(|why| panic!("{why}"))
     }
 
     /// Posts this many texts one after the other, each taken at the first attempt.
@@ -121,7 +121,7 @@ impl Sender {
             // A lost answer is tried again as well: the id makes that safe.
             let line = response.text().await?;
             assert!(!(400..500).contains(&status), "{status}: {line}");
-            Ok(posted(status, line)?)
+            Ok(posted(status, &line)?)
         })
     }
 
@@ -156,11 +156,11 @@ impl Sender {
     }
 }
 
-fn posted(status: u16, line: String) -> Result<Posted, String> {
+fn posted(status: u16, body: &str) -> Result<Posted, String> {
     if !(200..300).contains(&status) {
-        return Err(format!("answered with {status}: {line}"));
+        return Err(format!("answered with {status}: {body}"));
     }
-    let line = line.trim_end_matches('\n').to_owned();
+    let line = body.trim_end_matches('\n').to_owned();
     let event =
         serde_json::from_str(&line).map_err(|error| format!("{status} with {line:?}: {error}"))?;
     Ok(Posted {

@@ -156,7 +156,7 @@ async fn post_listen_and_health_are_the_ends_of_the_same_chain() {
     let third = tokio::time::timeout(SOON, listening.wait_for_line(|line| line.contains("three")));
     assert_eq!(third.await, Ok(true), "{}", listening.stderr());
     let printed = listening.stdout();
-    let texts: Vec<String> = printed.lines().map(|line| text_of(line)).collect();
+    let texts: Vec<String> = printed.lines().map(text_of).collect();
     assert_eq!(texts, ["one", "two \u{1f600}", "three"], "{printed}");
     listening.terminate();
     listening.wait(SOON).await;

@@ -26,17 +26,16 @@ pub(crate) fn run(root: &Path) -> Outcome {
     let target = folder.join("target");
     let mut build = run::cargo();
     // With `--target`, so that build scripts are compiled without the counters.
-    build
-        .args([
-            "build",
-            "--release",
-            "--locked",
-            "--target",
-            &host,
-            "--target-dir",
-        ])
-        .arg(&target);
-    let built = run::run(build.current_dir(&folder).env("RUSTFLAGS", COVERAGE));
+    build.args([
+        "build",
+        "--package",
+        "hark-fuzz",
+        "--bins",
+        "--profile",
+        "fuzz",
+    ]);
+    build.args(["--target", &host, "--target-dir"]).arg(&target);
+    let built = run::run(build.current_dir(root).env("RUSTFLAGS", COVERAGE));
     if !built.succeeded {
         return built;
     }
@@ -63,7 +62,7 @@ pub(crate) fn run(root: &Path) -> Outcome {
                 return Outcome::default();
             }
         };
-        let mut fuzzer = Command::new(target.join(&host).join("release").join(&name));
+        let mut fuzzer = Command::new(target.join(&host).join("fuzz").join(&name));
         fuzzer.args([&format!("-max_total_time={SECONDS}"), "-timeout=5"]);
         fuzzer.arg(format!("-artifact_prefix={}/", artifacts.display()));
         // What it finds goes to the first folder; the seeds are only read.

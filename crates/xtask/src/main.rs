@@ -60,7 +60,15 @@ fn steps() -> [Step; 7] {
         // With `--tests`, so that features are unified as `cargo test` does it and
         // nothing is compiled a second time.
         ("build", None, |workspace| {
-            workspace.cargo(&["build", "--workspace", "--bins", "--tests"])
+            let all = [
+                "build",
+                "--workspace",
+                "--bins",
+                "--tests",
+                "--exclude",
+                "hark-fuzz",
+            ];
+            workspace.cargo(&all)
         }),
         ("test", Some("build"), |workspace| {
             workspace.cargo(&["test", "--workspace", "--no-fail-fast"])
