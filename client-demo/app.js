@@ -25,7 +25,11 @@ function start(channel, services) {
       others: $("others-template"),
     },
     me: person.id,
-    act: { retry: (id) => client.retry(id), discard: (id) => client.discard(id) },
+    act: {
+      retry: (id) => client.retry(id),
+      discard: (id) => client.discard(id),
+      leave: () => $("text").focus(),
+    },
   });
   const scroll = new ScrollKeeper({
     box: $("log"),
@@ -48,7 +52,7 @@ function start(channel, services) {
       showEmpty();
       const oldest = messages.oldest;
       const more = page.messages.length > 0 && oldest > Math.max(page.first, 1);
-      return { first: oldest ?? page.head + 1, more, empty: messages.empty };
+      return { first: oldest ?? page.head + 1, more };
     },
   });
 
@@ -78,6 +82,7 @@ function start(channel, services) {
   client.addEventListener("post", ({ detail: { post } }) => {
     if (messages.showPost(post)) scroll.toEnd();
     else scroll.added({ counts: false });
+    if (post.state === "failed") toast("A message was not sent.");
     showEmpty();
   });
 

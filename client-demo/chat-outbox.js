@@ -57,7 +57,7 @@ export class Outbox {
   /** Stops sending; what was not acknowledged stays in the storage. */
   stop() {
     this.#running = false;
-    for (const sender of this.#senders.values()) sender.abort(), sender.wake();
+    for (const sender of this.#senders.values()) (sender.abort(), sender.wake());
   }
 
   /** The posts of a channel that are not acknowledged, in their order. */
@@ -102,7 +102,7 @@ export class Outbox {
     if (!post) return;
     const sender = this.#senders.get(post.channel);
     this.#sent(post, event);
-    if (sender?.post === post) sender.abort(), sender.wake();
+    if (sender?.post === post) (sender.abort(), sender.wake());
   }
 
   /** The network may be back: no more waiting. */
@@ -114,7 +114,7 @@ export class Outbox {
     if (!this.#running || this.#senders.has(channel)) return;
     const sender = { post: null, abort() {}, wake() {} };
     this.#senders.set(channel, sender);
-    for (let attempt = 0; this.#running; ) {
+    for (let attempt = 0; this.#running;) {
       const post = this.#queue(channel).find(({ state }) => state === "sending");
       if (!post) break;
       if (sender.post !== post) attempt = 0;

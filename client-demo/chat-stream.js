@@ -205,7 +205,7 @@ export class ChatStream {
 
   #drop() {
     this.#generation += 1;
-    for (const timer of this.#timers) clearTimeout(timer), clearInterval(timer);
+    for (const timer of this.#timers) (clearTimeout(timer), clearInterval(timer));
     this.#timers.clear();
     this.#source?.close();
     this.#source = null;

@@ -20,15 +20,15 @@ export class Earlier {
    * @param {HTMLElement} options.mark what stands above the oldest message
    * @param {HTMLButtonElement} options.button
    * @param {HTMLElement} options.note says what is before the oldest message
-   * @param {(limit: number) => Promise<{first: number, more: boolean, empty: boolean}>} options.load
+   * @param {(limit: number) => Promise<{first: number, more: boolean}>} options.load
    */
   constructor(options) {
     this.#options = options;
     options.button.addEventListener("click", () => this.load());
-    this.#observer = new IntersectionObserver(
-      ([seen]) => seen.isIntersecting && this.load(),
-      { root: options.box, rootMargin: "400px 0px 0px" },
-    );
+    this.#observer = new IntersectionObserver(([seen]) => seen.isIntersecting && this.load(), {
+      root: options.box,
+      rootMargin: "400px 0px 0px",
+    });
   }
 
   /** Begins, once the newest messages are there. */
@@ -56,10 +56,10 @@ export class Earlier {
     button.disabled = true;
     button.textContent = "Loading…";
     try {
-      const { first, more, empty } = await load(PAGE);
+      const { first, more } = await load(PAGE);
       this.#done = !more;
-      note.textContent = empty ? "" : beginningWords(first);
-      note.hidden = more || empty;
+      note.textContent = beginningWords(first);
+      note.hidden = more;
       button.hidden = !more;
       if (more) this.#watch();
     } catch (problem) {

@@ -39,7 +39,8 @@ export class MessageList {
    * @param {HTMLOListElement} options.list
    * @param {{message, gap, others}} options.templates
    * @param {string} options.me the sender id whose messages are own ones
-   * @param {{retry(id), discard(id)}} options.act what the buttons of an unsent message do
+   * @param {{retry(id), discard(id), leave()}} options.act what the buttons of an unsent message
+   *   do; `leave` finds the focus a place when they go away
    */
   constructor({ list, templates, me, act }) {
     this.#list = list;
@@ -64,7 +65,10 @@ export class MessageList {
   /** Adds an event at the end of the log. Gives whether it was not there before. */
   append(event) {
     const key = `${event.epoch}:${event.seq}`;
-    if (this.#events.has(key)) return false;
+    if (this.#events.has(key)) {
+      this.removePost(event.id);
+      return false;
+    }
     this.#newest = event;
     if (event.type !== "message") {
       this.addOthers(1, [event.type], event);
@@ -97,6 +101,8 @@ export class MessageList {
         before = this.#addOthers(1, [event.type], event, before);
         continue;
       }
+      if (before === this.#posts.get(event.id)) before = before.nextElementSibling;
+      this.removePost(event.id);
       const entry = this.#new("message");
       this.#events.set(key, entry);
       this.#fill(entry, event);
@@ -134,6 +140,7 @@ export class MessageList {
       entry.querySelector(".discard").addEventListener("click", () => {
         this.#act.discard(post.id);
         this.removePost(post.id);
+        this.#act.leave();
       });
       this.#insert(entry, null);
     }
@@ -233,7 +240,7 @@ export class MessageList {
     const hadFocus = box.contains(document.activeElement);
     box.hidden = !failed;
     if (failed) entry.querySelector(".why").textContent = `Not sent: ${problemWords(post.problem)}`;
-    else if (hadFocus) document.getElementById("text").focus();
+    else if (hadFocus) this.#act.leave();
   }
 
   #insert(entry, before) {

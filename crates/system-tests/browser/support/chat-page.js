@@ -66,9 +66,12 @@ export class ChatPage {
       await this.#page.waitForFunction(condition, { polling: 50, timeout: PATIENCE }, ...values);
     } catch (error) {
       const seen = await this.#page.evaluate(() => document.body.innerText).catch(() => "nothing");
-      throw new Error(`waited in vain for ${condition} (${JSON.stringify(values)}); the page says:\n${seen}`, {
-        cause: error,
-      });
+      throw new Error(
+        `waited in vain for ${condition} (${JSON.stringify(values)}); the page says:\n${seen}`,
+        {
+          cause: error,
+        },
+      );
     }
   }
 
@@ -112,8 +115,9 @@ export class ChatPage {
     const wanted = JSON.stringify(texts);
     await this.until(
       (wanted) =>
-        JSON.stringify([...document.querySelectorAll(".message .text")].map((one) => one.textContent)) ===
-        wanted,
+        JSON.stringify(
+          [...document.querySelectorAll(".message .text")].map((one) => one.textContent),
+        ) === wanted,
       wanted,
     );
   }
@@ -124,7 +128,8 @@ export class ChatPage {
       (text, state) =>
         [...document.querySelectorAll(".message")].some(
           (one) =>
-            one.querySelector(".text").textContent === text && (!state || one.dataset.state === state),
+            one.querySelector(".text").textContent === text &&
+            (!state || one.dataset.state === state),
         ),
       text,
       state ?? null,

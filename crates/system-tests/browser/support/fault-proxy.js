@@ -8,6 +8,7 @@ export class FaultProxy {
   #cut = false;
   #sockets = new Set();
   #faults = [];
+  #answers = new Map();
   #headers;
 
   /**
@@ -42,6 +43,11 @@ export class FaultProxy {
   /** Breaks every connection. */
   drop() {
     for (const socket of this.#sockets) socket.destroy();
+  }
+
+  /** Lets every answer under way fall silent, without a word to either side. */
+  silence() {
+    for (const [answer, response] of this.#answers) answer.unpipe(response).resume();
   }
 
   heal() {
@@ -80,7 +86,13 @@ export class FaultProxy {
       return hit.happened();
     }
     const { method, url, headers } = request;
-    const onward = http.request({ host: "127.0.0.1", port: this.#target, method, path: url, headers });
+    const onward = http.request({
+      host: "127.0.0.1",
+      port: this.#target,
+      method,
+      path: url,
+      headers,
+    });
     onward.on("response", (answer) => {
       if (hit) {
         answer.resume();
@@ -89,6 +101,8 @@ export class FaultProxy {
       }
       response.writeHead(answer.statusCode, this.#headers(answer.headers));
       response.flushHeaders();
+      this.#answers.set(answer, response);
+      answer.on("close", () => this.#answers.delete(answer));
       answer.pipe(response);
       answer.on("error", () => response.destroy());
     });

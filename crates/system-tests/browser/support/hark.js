@@ -70,7 +70,7 @@ export class Hark {
         for (const line of lines) {
           const [name, address] = line.split(" ");
           if (address) this.addresses[name] = address;
-          if (line === "ready") clearTimeout(timer), done();
+          if (line === "ready") (clearTimeout(timer), done());
         }
       });
     });

@@ -14,12 +14,16 @@ inEveryBrowser((world) => {
     await bob.say("hello yourself\nand how are you?");
     await ada.shows("hello", "hello yourself\nand how are you?");
     await ada.say("fine");
-    for (const tab of [ada, bob]) await tab.shows("hello", "hello yourself\nand how are you?", "fine");
+    for (const tab of [ada, bob])
+      await tab.shows("hello", "hello yourself\nand how are you?", "fine");
     await ada.hasMessage("fine", "sent");
     await bob.says("Ada");
     await ada.screenshot(`${world.name}-chat`);
     const { messages } = await world.hark.log(channel);
-    assert.deepEqual(messages.map(({ from }) => from.name), ["Ada", undefined, "Ada"]);
+    assert.deepEqual(
+      messages.map(({ from }) => from.name),
+      ["Ada", undefined, "Ada"],
+    );
   });
 
   test("two tabs of one person show the same", async () => {
@@ -67,7 +71,10 @@ inEveryBrowser((world) => {
     await tab.reload();
     await tab.live();
     await tab.shows(...texts);
-    const made = await tab.page.$$eval("#messages script, #messages img, #messages b, #messages i", (all) => all.length);
+    const made = await tab.page.$$eval(
+      "#messages script, #messages img, #messages b, #messages i",
+      (all) => all.length,
+    );
     assert.equal(made, 0);
     assert.equal(await tab.page.$eval(".author bdi", (name) => name.textContent), '<i>"Eve"</i>');
     await tab.screenshot(`${world.name}-text-only`);
@@ -77,7 +84,8 @@ inEveryBrowser((world) => {
     const channel = world.channel();
     const tab = await world.open(world.address(channel));
     await world.hark.post(channel, "one");
-    for (const type of ["door", "sensor.reading"]) await world.hark.post(channel, undefined, "Door", { type, data: { open: true } });
+    for (const type of ["door", "sensor.reading"])
+      await world.hark.post(channel, undefined, "Door", { type, data: { open: true } });
     await world.hark.post(channel, "two");
     await tab.shows("one", "two");
     await tab.says("2 other events");
@@ -119,8 +127,17 @@ inEveryBrowser((world) => {
     // Every control has a name for screen readers.
     const nameless = await page.$$eval("button, input, textarea, [role=log]", (all) =>
       all
-        .filter((one) => !(one.ariaLabel || one.labels?.length || one.textContent.trim() || one.getAttribute("aria-labelledby")))
-        .map((one) => one.outerHTML));
+        .filter(
+          (one) =>
+            !(
+              one.ariaLabel ||
+              one.labels?.length ||
+              one.textContent.trim() ||
+              one.getAttribute("aria-labelledby")
+            ),
+        )
+        .map((one) => one.outerHTML),
+    );
     assert.deepEqual(nameless, []);
   });
 });

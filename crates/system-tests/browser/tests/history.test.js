@@ -4,7 +4,8 @@ import { test } from "node:test";
 import { KEEP_TEN } from "../support/hark.js";
 import { inEveryBrowser } from "../support/suite.js";
 
-const numbers = (from, to) => Array.from({ length: to - from + 1 }, (_, place) => `number ${from + place}`);
+const numbers = (from, to) =>
+  Array.from({ length: to - from + 1 }, (_, place) => `number ${from + place}`);
 
 inEveryBrowser((world) => {
   test("scrolling up brings the history, to its beginning, without a jump", async () => {
@@ -24,7 +25,9 @@ inEveryBrowser((world) => {
       // What was at the top before stays in view: the place moves with what is put in front.
       await tab.until((height) => {
         const log = document.getElementById("log");
-        return log.scrollHeight > height ? log.scrollTop > 0 : document.body.innerText.includes("This is the beginning of the channel.");
+        return log.scrollHeight > height
+          ? log.scrollTop > 0
+          : document.body.innerText.includes("This is the beginning of the channel.");
       }, height);
     }
     await tab.says("This is the beginning of the channel.");
@@ -57,6 +60,29 @@ inEveryBrowser((world) => {
     });
   });
 
+  test("a flood does not make the page grow for ever, and what was taken out comes back", async () => {
+    const channel = world.channel();
+    const tab = await world.open(world.address(channel));
+    const entries = () => tab.page.$$eval("#messages > li", (all) => all.length);
+    for (let sent = 0; sent < 1_100; sent += 100) {
+      await Promise.all(
+        numbers(sent + 1, sent + 100).map((text) => world.hark.post(channel, text)),
+      );
+    }
+    await world.hark.post(channel, "the last");
+    await tab.hasMessage("the last");
+    const kept = await entries();
+    assert.ok(kept >= 700 && kept <= 1_000, `${kept} entries`);
+    await tab.until(() => document.getElementById("log").scrollTop > 1_000);
+    await tab.scrollTo(0);
+    await tab.until((kept) => document.querySelectorAll("#messages > li").length > kept, kept);
+    const texts = await tab.texts();
+    assert.equal(new Set(texts).size, texts.length);
+    const { messages } = await world.hark.log(channel); // the oldest 1,000
+    const known = messages.map(({ text }) => text);
+    assert.deepEqual(texts.slice(0, 50), known.slice(known.indexOf(texts[0])).slice(0, 50));
+  });
+
   test("where messages have expired the page says how many are missing", async () => {
     const hark = await world.ownHark({ environment: KEEP_TEN });
     const channel = world.channel();
@@ -74,7 +100,10 @@ inEveryBrowser((world) => {
     front.heal();
     await tab.live();
     await tab.shows(...numbers(1, 3), ...numbers(first, 40));
-    await tab.says(`${first - 4} messages are missing here: they were older than what the server keeps.`);
+    await tab.says(
+      `${first - 4} messages are missing here: they were older than what the server keeps.`,
+    );
+    await tab.page.$eval(".gap", (gap) => gap.scrollIntoView({ block: "center" }));
     await tab.screenshot(`${world.name}-gap`);
     await tab.reload();
     await tab.live();

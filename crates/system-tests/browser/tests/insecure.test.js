@@ -11,7 +11,10 @@ inEveryBrowser((world) => {
       before: () => {
         delete Crypto.prototype.randomUUID;
         for (const gone of ["clipboard", "locks"]) {
-          Object.defineProperty(Navigator.prototype, gone, { get: () => undefined, configurable: true });
+          Object.defineProperty(Navigator.prototype, gone, {
+            get: () => undefined,
+            configurable: true,
+          });
         }
         window.copied = [];
         document.addEventListener("copy", () => window.copied.push(document.activeElement.value));
@@ -20,9 +23,15 @@ inEveryBrowser((world) => {
     await tab.say("hello");
     await tab.hasMessage("hello", "sent");
     await tab.page.click("#copy-link");
-    await tab.until(() => document.getElementById("toast").textContent || document.getElementById("link-dialog").open);
+    await tab.until(
+      () =>
+        document.getElementById("toast").textContent || document.getElementById("link-dialog").open,
+    );
     if (await tab.page.$eval("#link-dialog", ({ open }) => open)) {
-      assert.match(await tab.page.$eval("#link", ({ value }) => value), new RegExp(`c=${channel}$`));
+      assert.match(
+        await tab.page.$eval("#link", ({ value }) => value),
+        new RegExp(`c=${channel}$`),
+      );
     } else {
       assert.match((await tab.page.evaluate(() => window.copied))[0], new RegExp(`c=${channel}$`));
     }
@@ -33,7 +42,8 @@ inEveryBrowser((world) => {
     const address = Object.values(networkInterfaces())
       .flat()
       .find(({ family, internal }) => family === "IPv4" && !internal)?.address;
-    if (!address) context.diagnostic("this machine has no address but loopback: the page is opened there");
+    if (!address)
+      context.diagnostic("this machine has no address but loopback: the page is opened there");
     const host = address ?? "127.0.0.1";
     const channel = world.channel();
     const tab = await world.open(`http://${host}:${hark.port("demo")}/?c=${channel}`);

@@ -9,11 +9,17 @@ const TALK = [
   ["Grace Hopper", "Yes. I pulled the plug twice.\n\nNothing lost, nothing twice."],
   ["Grace Hopper", "🎉🎉"],
   ["زينب", "مرحبا بالجميع، كيف الحال؟"],
-  ["Ada", "https://example.org/a/very/long/address/without/any/space/that/has/to/break/somewhere?x=1234567890"],
+  [
+    "Ada",
+    "https://example.org/a/very/long/address/without/any/space/that/has/to/break/somewhere?x=1234567890",
+  ],
 ];
 
 inEveryBrowser((world) => {
-  for (const [device, size] of [["desktop", DESKTOP], ["phone", PHONE]]) {
+  for (const [device, size] of [
+    ["desktop", DESKTOP],
+    ["phone", PHONE],
+  ]) {
     test(`fits a ${device}, in light and dark`, async () => {
       const channel = world.channel();
       const tab = await world.open(world.address(channel), { size });
@@ -25,8 +31,12 @@ inEveryBrowser((world) => {
       await tab.hasMessage("Hello everyone", "sent");
       await tab.shows(...TALK.map(([, text]) => text), "Hello everyone");
       await pictures(tab, `${device}-talk`);
-      const sideways = await tab.page.evaluate(() =>
-        [document.documentElement, document.getElementById("log")].filter((one) => one.scrollWidth > one.clientWidth).length);
+      const sideways = await tab.page.evaluate(
+        () =>
+          [document.documentElement, document.getElementById("log")].filter(
+            (one) => one.scrollWidth > one.clientWidth,
+          ).length,
+      );
       assert.equal(sideways, 0, "something is wider than the window");
     });
   }

@@ -7,7 +7,11 @@ const isStream = ({ url }) => url.startsWith("/events");
 const isPost = ({ method }) => method === "POST";
 const problem = (status, detail, headers = {}) => ({
   status,
-  headers: { "content-type": "application/problem+json", "access-control-allow-origin": "*", ...headers },
+  headers: {
+    "content-type": "application/problem+json",
+    "access-control-allow-origin": "*",
+    ...headers,
+  },
   body: JSON.stringify({ type: "about:blank", title: "No", status, detail }),
 });
 
@@ -28,10 +32,20 @@ inEveryBrowser((world) => {
     front.heal();
     await tab.live();
     await tab.hasMessage("written without a network 2", "sent");
-    const all = ["before", "missed 1", "missed 2", "missed 3", "written without a network 1", "written without a network 2"];
+    const all = [
+      "before",
+      "missed 1",
+      "missed 2",
+      "missed 3",
+      "written without a network 1",
+      "written without a network 2",
+    ];
     await tab.shows(...all);
     const { messages } = await world.hark.log(channel);
-    assert.deepEqual(messages.map(({ text }) => text), all);
+    assert.deepEqual(
+      messages.map(({ text }) => text),
+      all,
+    );
     await world.hark.post(channel, "and on");
     await tab.shows(...all, "and on");
   });
@@ -47,6 +61,19 @@ inEveryBrowser((world) => {
       await world.hark.post(channel, `${turn}`);
       await tab.shows(...texts);
     }
+  });
+
+  test("a connection that died without a word is replaced when the network changes", async () => {
+    const channel = world.channel();
+    const front = await world.front();
+    const tab = await world.open(front.address(channel));
+    await tab.say("before");
+    await tab.hasMessage("before", "sent");
+    front.sse.silence();
+    await world.hark.post(channel, "unheard");
+    await tab.page.evaluate(() => window.dispatchEvent(new Event("online")));
+    await tab.shows("before", "unheard");
+    await tab.live();
   });
 
   test("a proxy that answers the stream with 502 once is survived", async () => {
@@ -77,7 +104,10 @@ inEveryBrowser((world) => {
     const channel = world.channel();
     const front = await world.front();
     const tab = await world.open(front.address(channel));
-    const refused = front.chat.once(isPost, problem(503, "The store is full.", { "retry-after": "1" }));
+    const refused = front.chat.once(
+      isPost,
+      problem(503, "The store is full.", { "retry-after": "1" }),
+    );
     await tab.say("after 503");
     await refused;
     await tab.hasMessage("after 503", "sent");
@@ -90,7 +120,10 @@ inEveryBrowser((world) => {
     await tab.live();
     await tab.shows("after 503", "stored, but not answered");
     const { messages } = await world.hark.log(channel);
-    assert.deepEqual(messages.map(({ text }) => text), ["after 503", "stored, but not answered"]);
+    assert.deepEqual(
+      messages.map(({ text }) => text),
+      ["after 503", "stored, but not answered"],
+    );
   });
 
   test("a message that the server refuses says why, and is sent by the button", async () => {

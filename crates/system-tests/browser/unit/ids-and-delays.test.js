@@ -19,7 +19,8 @@ test("time UUIDs are of version 7, tell the time and sort as they were made", ()
   ids.push(timeUuid(now + 60_000));
   assert.deepEqual([...ids].sort(), ids);
   assert.equal(new Set(ids).size, ids.length);
-  for (const id of ids) assert.match(id, /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+  for (const id of ids)
+    assert.match(id, /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
   assert.equal(parseInt(ids[0].replaceAll("-", "").slice(0, 12), 16), now);
 });
 
@@ -38,13 +39,27 @@ test("works without crypto.randomUUID", () => {
 test("only a UUID in its 36-character form is one", () => {
   assert.ok(isUuid("C3743620-8C0C-4B0B-8D3A-7A2F6B3F6B11"));
   assert.ok(isUuid("00000000-0000-0000-0000-000000000000"));
-  for (const other of ["", null, undefined, 7, "c3743620", "c3743620-8c0c-4b0b-8d3a-7a2f6b3f6b1g", "{c3743620-8c0c-4b0b-8d3a-7a2f6b3f6b11}"]) {
+  for (const other of [
+    "",
+    null,
+    undefined,
+    7,
+    "c3743620",
+    "c3743620-8c0c-4b0b-8d3a-7a2f6b3f6b1g",
+    "{c3743620-8c0c-4b0b-8d3a-7a2f6b3f6b11}",
+  ]) {
     assert.ok(!isUuid(other), String(other));
   }
 });
 
 test("delays double up to the cap and lie between half and all of it", () => {
-  for (const [attempt, whole] of [[0, 1_000], [1, 2_000], [4, 16_000], [5, 30_000], [5_000, 30_000]]) {
+  for (const [attempt, whole] of [
+    [0, 1_000],
+    [1, 2_000],
+    [4, 16_000],
+    [5, 30_000],
+    [5_000, 30_000],
+  ]) {
     assert.equal(backoff(attempt, { random: () => 0 }), whole / 2);
     assert.ok(backoff(attempt, { random: () => 0.999 }) < whole);
     assert.ok(backoff(attempt) >= whole / 2);

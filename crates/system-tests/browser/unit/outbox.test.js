@@ -60,7 +60,9 @@ test("200, 201 and 202 are sent", async () => {
 });
 
 test("what was not acknowledged is sent again under the same id, and those behind it wait", async () => {
-  const { box, sent } = outbox((body, nth) => (body.includes('"a"') && nth < 4 ? down() : accepted(body)));
+  const { box, sent } = outbox((body, nth) =>
+    body.includes('"a"') && nth < 4 ? down() : accepted(body),
+  );
   box.add(CHANNEL, { id: "a", text: "1" });
   box.add(CHANNEL, { id: "b", text: "2" });
   box.add(OTHER, { id: "x", text: "another channel does not wait" });
@@ -72,7 +74,9 @@ test("what was not acknowledged is sent again under the same id, and those behin
 
 test("502, 503 and 429 are tried again, not before Retry-After says", async () => {
   for (const status of [500, 502, 503, 429, 408]) {
-    const { box, sent } = outbox((body, nth) => (nth === 1 ? problem(status, "", { "retry-after": "20" }) : accepted(body)));
+    const { box, sent } = outbox((body, nth) =>
+      nth === 1 ? problem(status, "", { "retry-after": "20" }) : accepted(body),
+    );
     box.add(CHANNEL, { id: "a", text: "1" });
     await clock.pass(19_900);
     assert.deepEqual(sent, ["a"], String(status));
@@ -82,7 +86,9 @@ test("502, 503 and 429 are tried again, not before Retry-After says", async () =
 });
 
 test("4xx is not sent, with the server's words, and the next goes on", async () => {
-  const { box, sent } = outbox((body) => (body.includes('"a"') ? problem(413, "Send less.") : accepted(body)));
+  const { box, sent } = outbox((body) =>
+    body.includes('"a"') ? problem(413, "Send less.") : accepted(body),
+  );
   const post = box.add(CHANNEL, { id: "a", text: "1" });
   box.add(CHANNEL, { id: "b", text: "2" });
   await clock.pass(60_000);
@@ -125,7 +131,9 @@ test("after two minutes without an answer it is not sent, and can be retried", a
 
 test("unsent posts survive a reload, in their order and with their ids", async () => {
   const storage = new Memory();
-  const first = outbox((body) => (body.includes('"b"') ? problem(400, "Broken.") : down()), { storage });
+  const first = outbox((body) => (body.includes('"b"') ? problem(400, "Broken.") : down()), {
+    storage,
+  });
   first.box.add(CHANNEL, { id: "b", text: "2" });
   await clock.pass(0);
   first.box.add(CHANNEL, { id: "a", text: "1" });
@@ -134,7 +142,14 @@ test("unsent posts survive a reload, in their order and with their ids", async (
   first.box.stop();
 
   const second = outbox((body) => accepted(body), { storage });
-  assert.deepEqual(second.box.list(CHANNEL).map(({ id, state }) => [id, state]), [["b", "failed"], ["a", "sending"], ["c", "sending"]]);
+  assert.deepEqual(
+    second.box.list(CHANNEL).map(({ id, state }) => [id, state]),
+    [
+      ["b", "failed"],
+      ["a", "sending"],
+      ["c", "sending"],
+    ],
+  );
   assert.equal(second.box.list(CHANNEL)[0].problem.detail, "Broken.");
   await clock.pass(0);
   assert.deepEqual(second.sent, ["a", "c"]);
@@ -146,7 +161,8 @@ test("a post that comes by the stream is sent, even if its answer never came", a
   const { box, sent, states } = outbox((body, nth, signal) =>
     body.includes('"a"')
       ? new Promise((done) => signal.addEventListener("abort", () => done(down())))
-      : accepted(body));
+      : accepted(body),
+  );
   box.add(CHANNEL, { id: "a", text: "1" });
   box.add(CHANNEL, { id: "b", text: "2" });
   await clock.pass(1_000);
@@ -158,14 +174,19 @@ test("a post that comes by the stream is sent, even if its answer never came", a
 
 test("a request without an answer is given up after 20 seconds", async () => {
   const { box, sent } = outbox((body, nth, signal) =>
-    nth === 1 ? new Promise((done) => signal.addEventListener("abort", () => done(down()))) : accepted(body));
+    nth === 1
+      ? new Promise((done) => signal.addEventListener("abort", () => done(down())))
+      : accepted(body),
+  );
   box.add(CHANNEL, { id: "a", text: "1" });
   await clock.pass(22_000);
   assert.deepEqual(sent, ["a", "a"]);
 });
 
 test("a 200 that is not the server's is not believed", async () => {
-  const { box, sent } = outbox((body, nth) => (nth === 1 ? new Response("<h1>Please log in</h1>") : accepted(body)));
+  const { box, sent } = outbox((body, nth) =>
+    nth === 1 ? new Response("<h1>Please log in</h1>") : accepted(body),
+  );
   const post = box.add(CHANNEL, { id: "a", text: "1" });
   await clock.pass(2_000);
   assert.deepEqual(sent, ["a", "a"]);
@@ -193,8 +214,12 @@ test("no more than a bounded number is kept", () => {
 test("a storage that is broken, full or forbidden is done without", async () => {
   const broken = {
     getItem: () => "{not json",
-    setItem: () => { throw new Error("full"); },
-    removeItem: () => { throw new Error("forbidden"); },
+    setItem: () => {
+      throw new Error("full");
+    },
+    removeItem: () => {
+      throw new Error("forbidden");
+    },
   };
   const { box } = outbox((body) => accepted(body), { storage: broken });
   const post = box.add(CHANNEL, { id: "a", text: "1" });

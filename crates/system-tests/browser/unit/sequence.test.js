@@ -50,7 +50,11 @@ test("a newer epoch is believed without a gap, and 0 precedes every epoch", () =
 test("after an unknown gap the newest come again, and only new ones are taken", () => {
   const sequence = new Sequence();
   taken(sequence, OLD, 50);
-  assert.deepEqual(sequence.gap({ from: null, to: null, reason: "cursor" }), { from: null, to: null, reason: "cursor" });
+  assert.deepEqual(sequence.gap({ from: null, to: null, reason: "cursor" }), {
+    from: null,
+    to: null,
+    reason: "cursor",
+  });
   assert.deepEqual(taken(sequence, OLD, 49, 50), []);
   assert.deepEqual(sequence.accept({ epoch: OLD, seq: 80 }), { fresh: true, skipped: null });
   assert.deepEqual(sequence.accept({ epoch: OLD, seq: 83 }).skipped, { from: 81, to: 82 });

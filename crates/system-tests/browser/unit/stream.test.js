@@ -145,7 +145,8 @@ test("a server in trouble is asked less and less often, and words are found for 
 test("a cursor that the server cannot read is given up, and said to be", async () => {
   FakeEventSource.newest.answer();
   FakeEventSource.newest.say("ready", "old");
-  globalThis.fetch = async (url) => new Response("", { status: url.includes("since=") ? 400 : 200 });
+  globalThis.fetch = async (url) =>
+    new Response("", { status: url.includes("since=") ? 400 : 200 });
   FakeEventSource.newest.fail({ forGood: true });
   await clock.pass(1_000);
   FakeEventSource.newest.fail({ forGood: true });
@@ -161,12 +162,20 @@ test("a refusal is told in the server's words", async () => {
     url: new URL("http://sse.test/events?c=x"),
     last: 0,
     types: [],
-    on: { event() {}, gap() {}, lost() {}, state: (state, { problem }) => (told = problem ?? told) },
+    on: {
+      event() {},
+      gap() {},
+      lost() {},
+      state: (state, { problem }) => (told = problem ?? told),
+    },
   });
   stream.start();
   assert.equal(FakeEventSource.newest.url.href, "http://sse.test/events?c=x");
   globalThis.fetch = async () =>
-    new Response('{"detail":"Not you."}', { status: 403, headers: { "content-type": "application/problem+json" } });
+    new Response('{"detail":"Not you."}', {
+      status: 403,
+      headers: { "content-type": "application/problem+json" },
+    });
   FakeEventSource.newest.fail({ forGood: true });
   await clock.pass(1_000);
   FakeEventSource.newest.fail({ forGood: true });

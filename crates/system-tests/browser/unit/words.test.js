@@ -1,12 +1,26 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { beginningWords, gapWords, problemWords, statusWords } from "../../../../client-demo/words.js";
+import {
+  beginningWords,
+  gapWords,
+  problemWords,
+  statusWords,
+} from "../../../../client-demo/words.js";
 
 test("a gap says how many are missing, and why", () => {
-  assert.equal(gapWords({ from: 4, to: 28, reason: "retention" }), "25 messages are missing here: they were older than what the server keeps.");
-  assert.equal(gapWords({ from: 4, to: 4, reason: "retention" }), "1 message is missing here: it was older than what the server keeps.");
-  assert.equal(gapWords({ from: 4, to: 5, reason: "epoch" }), "The server was restored from a backup: 2 messages, numbers 4 to 5, are no longer on it.");
+  assert.equal(
+    gapWords({ from: 4, to: 28, reason: "retention" }),
+    "25 messages are missing here: they were older than what the server keeps.",
+  );
+  assert.equal(
+    gapWords({ from: 4, to: 4, reason: "retention" }),
+    "1 message is missing here: it was older than what the server keeps.",
+  );
+  assert.equal(
+    gapWords({ from: 4, to: 5, reason: "epoch" }),
+    "The server was restored from a backup: 2 messages, numbers 4 to 5, are no longer on it.",
+  );
   assert.match(gapWords({ from: null, to: 9, reason: "cursor" }), /may be missing/);
   assert.equal(gapWords({ from: 1, to: 2, reason: "a later one" }), "2 messages are missing here.");
 });
@@ -19,7 +33,16 @@ test("the top of the list says what was there before", () => {
 });
 
 test("every state of the connection has words", () => {
-  for (const state of ["connecting", "open", "live", "reconnecting", "waiting", "offline", "refused", "closed"]) {
+  for (const state of [
+    "connecting",
+    "open",
+    "live",
+    "reconnecting",
+    "waiting",
+    "offline",
+    "refused",
+    "closed",
+  ]) {
     assert.ok(statusWords({ state, tabs: 6 }).short.length > 3, state);
   }
   assert.match(statusWords({ state: "waiting", tabs: 6 }).long, /six connections.* 6 other tabs/);
