@@ -1,5 +1,7 @@
 //! Logs: one line each on standard error, so that standard output stays free for what scripts read.
 
+use std::io::IsTerminal;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
@@ -66,6 +68,7 @@ pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
             })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match config.format {
         Format::Text => builder.try_init(),

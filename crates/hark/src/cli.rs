@@ -1,0 +1,108 @@
+use std::{net::SocketAddr, path::PathBuf};
+
+use chat_model::{ChannelId, Cursor};
+use clap::{Args, Parser, Subcommand};
+
+/// Self-hosted chat and live events: curl in, EventSource out, MQTT in between.
+///
+/// Without a command: `up`.
+#[derive(Parser)]
+#[command(name = "hark", version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) up: Up,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Start the broker, chat-service, broadcast-sse and the demo page in this process.
+    Up(Up),
+    /// Post a text to a channel and print the stored event.
+    Post(Post),
+    /// Print the events of a channel, one a line, for ever.
+    Listen(Listen),
+    /// Ask /healthz; the exit status says what it answers.
+    Health(Health),
+    /// Give every log of a data folder that was put back from a copy a new epoch.
+    ///
+    /// Do it before the service starts: what was posted after the copy was made is lost, and its
+    /// numbers will be used again.
+    NewEpoch(NewEpoch),
+}
+
+#[derive(Args)]
+pub(crate) struct Up {
+    /// Where messages are stored [default: ./hark-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where messages are posted [default: 127.0.0.1:8080]; port 0 takes any free one
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) chat: Option<SocketAddr>,
+    /// Where streams are served [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) sse: Option<SocketAddr>,
+    /// Where the demo page is [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) demo: Option<SocketAddr>,
+    /// Where MQTT clients connect [default: 127.0.0.1:1883]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) mqtt: Option<SocketAddr>,
+    /// Where /healthz, /readyz and /metrics are [default: 127.0.0.1:9090]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) ops: Option<SocketAddr>,
+    /// Configuration file (TOML); HARK_… environment variables and these options come after it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print the configuration that would be used, and end.
+    #[arg(long)]
+    pub(crate) print_config: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Post {
+    /// The channel, a UUID.
+    pub(crate) channel: ChannelId,
+    /// What to say.
+    pub(crate) text: String,
+    /// The name to say it under.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// The URL of chat-service.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    pub(crate) chat: String,
+}
+
+#[derive(Args)]
+pub(crate) struct Listen {
+    /// The channel, a UUID.
+    pub(crate) channel: ChannelId,
+    /// Begin after this cursor, the `id:` of an event.
+    #[arg(long, conflicts_with = "last", value_parser = cursor)]
+    pub(crate) since: Option<String>,
+    /// Begin with the newest so many.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(..=1_000))]
+    pub(crate) last: Option<u64>,
+    /// The URL of broadcast-sse.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
+    pub(crate) sse: String,
+}
+
+#[derive(Args)]
+pub(crate) struct Health {
+    /// The URL of the operations listener.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090")]
+    pub(crate) ops: String,
+}
+
+#[derive(Args)]
+pub(crate) struct NewEpoch {
+    /// The data folder, which no service may be using.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+}
+
+fn cursor(text: &str) -> Result<String, chat_model::CursorError> {
+    Cursor::parse(text).map(|_| text.to_owned())
+}

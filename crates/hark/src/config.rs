@@ -1,0 +1,191 @@
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+use service_kit::{
+    config::{self, ConfigError},
+    telemetry::LogConfig,
+};
+use toml::{Table, Value};
+
+use crate::cli::Up;
+
+/// All settings of `hark up`: its own, and those of each service in a table of its own.
+#[derive(Serialize)]
+pub(crate) struct Config {
+    pub(crate) data: PathBuf,
+    pub(crate) demo: DemoConfig,
+    pub(crate) operations: OperationsConfig,
+    pub(crate) log: LogConfig,
+    pub(crate) broker: broker::BrokerConfig,
+    pub(crate) chat_service: chat_service::Config,
+    pub(crate) broadcast_sse: broadcast_sse::Config,
+}
+
+/// The demo page.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DemoConfig {
+    pub(crate) listen: SocketAddr,
+    pub(crate) chat_url: String,
+    pub(crate) sse_url: String,
+}
+
+/// The operators' listener of all services together.
+#[derive(Clone, Copy, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OperationsConfig {
+    pub(crate) listen: SocketAddr,
+}
+
+/// What `hark` decides for its services, so that it is no setting of theirs here: they share the
+/// operators' listener and the log, and are each other's neighbours.
+const SHARED: [&str; 2] = ["operations", "log"];
+
+impl Config {
+    /// The settings in layers: the built-in defaults, a file, the environment, the command line.
+    pub(crate) fn load(
+        options: &Up,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let defaults = defaults()?.to_string();
+        let mut table =
+            config::load_table(&defaults, options.config.as_deref(), "HARK_", environment)?;
+        let [mut broker, mut chat_service, mut broadcast_sse] =
+            ["broker", "chat_service", "broadcast_sse"].map(|name| take(&mut table, name));
+        for shared in SHARED {
+            for service in [&mut chat_service, &mut broadcast_sse] {
+                service.insert(shared.to_owned(), table[shared].clone());
+            }
+        }
+        let data = options
+            .data
+            .clone()
+            .map(|data| Value::String(data.display().to_string()));
+        let data = data.unwrap_or_else(|| table["data"].clone());
+        table_in(&mut chat_service, "store").insert("dir".to_owned(), data.clone());
+        let history = Table::from_iter([("url".to_owned(), Value::from("http://127.0.0.1:8080"))]);
+        broadcast_sse.insert("history".to_owned(), Value::Table(history));
+        set(&mut chat_service, "listen", options.chat);
+        set(&mut broadcast_sse, "listen", options.sse);
+        set(&mut broker, "listen", options.mqtt);
+        if options.mqtt.is_some() {
+            // Whoever names an address on the command line means it.
+            broker.insert("open".to_owned(), Value::Boolean(true));
+        }
+        set(table_in(&mut table, "demo"), "listen", options.demo);
+        set(table_in(&mut table, "operations"), "listen", options.ops);
+        let config = Self {
+            data: PathBuf::from(data.as_str().unwrap_or_default()),
+            demo: config::parse(take(&mut table, "demo"))?,
+            operations: config::parse(take(&mut table, "operations"))?,
+            log: config::parse(take(&mut table, "log"))?,
+            broker: within("broker", config::parse(broker))?,
+            chat_service: within("chat_service", config::parse(chat_service))?,
+            broadcast_sse: within("broadcast_sse", config::parse(broadcast_sse))?,
+        };
+        within("chat_service", config.chat_service.validate())?;
+        within("broadcast_sse", config.broadcast_sse.validate())?;
+        if config.chat_service.mqtt.topic_prefix != config.broadcast_sse.mqtt.topic_prefix {
+            let why = "must be the same as broadcast_sse.mqtt.topic_prefix";
+            return Err(ConfigError::invalid("chat_service.mqtt.topic_prefix", why));
+        }
+        Ok(config)
+    }
+}
+
+/// The defaults of `hark` and its services in one table.
+fn defaults() -> Result<Table, ConfigError> {
+    let read = |text: &str| config::load_table(text, None, "HARK_", []);
+    let mut table = read(include_str!("config.default.toml"))?;
+    let services = [
+        ("broker", broker::Config::DEFAULTS.to_owned()),
+        ("chat_service", chat_service::default_toml()),
+        ("broadcast_sse", broadcast_sse::Config::defaults()),
+    ];
+    for (name, text) in services {
+        let mut service = read(&text)?;
+        for shared in SHARED {
+            service.remove(shared);
+        }
+        table.insert(name.to_owned(), Value::Table(service));
+    }
+    // Where the parts find each other is decided when their ports are known.
+    table_in(table_in(&mut table, "chat_service"), "store").remove("dir");
+    for service in ["chat_service", "broadcast_sse"] {
+        table_in(table_in(&mut table, service), "mqtt").remove("url");
+    }
+    table_in(&mut table, "broadcast_sse").remove("history");
+    Ok(table)
+}
+
+fn set(table: &mut Table, key: &str, address: Option<SocketAddr>) {
+    if let Some(address) = address {
+        table.insert(key.to_owned(), Value::String(address.to_string()));
+    }
+}
+
+fn take(table: &mut Table, name: &str) -> Table {
+    std::mem::take(table_in(table, name))
+}
+
+fn table_in<'a>(table: &'a mut Table, name: &str) -> &'a mut Table {
+    match &mut table[name] {
+        Value::Table(inner) => inner,
+        _ => unreachable!("the defaults have a table here, and layers keep the types"),
+    }
+}
+
+/// Says in which table a setting is.
+fn within<T>(table: &str, result: Result<T, ConfigError>) -> Result<T, ConfigError> {
+    result.map_err(|error| ConfigError::Invalid {
+        reason: format!("[{table}] {error}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    fn load(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let arguments = ["hark"].iter().chain(arguments);
+        let options = crate::cli::Arguments::try_parse_from(arguments).unwrap().up;
+        let environment = environment
+            .iter()
+            .map(|&(k, v)| (k.to_owned(), v.to_owned()));
+        Config::load(&options, environment)
+    }
+
+    #[test]
+    fn the_command_line_beats_the_environment() {
+        let environment = [
+            ("HARK_CHAT_SERVICE__LISTEN", "127.0.0.1:1"),
+            ("HARK_BROADCAST_SSE__HUB__PING", "5s"),
+            ("HARK_DATA", "elsewhere"),
+        ];
+        let config = load(
+            &["--chat", "127.0.0.1:2", "--ops", "127.0.0.1:3"],
+            &environment,
+        )
+        .unwrap();
+        assert_eq!(config.chat_service.listen.port(), 2);
+        assert_eq!(config.operations.listen.port(), 3);
+        assert_eq!(config.broadcast_sse.hub.ping.as_secs(), 5);
+        assert_eq!(config.chat_service.store.dir, PathBuf::from("elsewhere"));
+    }
+
+    #[test]
+    fn a_mistake_is_named() {
+        let unknown = load(&[], &[("HARK_CHAT_SERVICE__LIMIT", "1")])
+            .err()
+            .unwrap();
+        assert!(
+            unknown.to_string().contains("chat_service.limit"),
+            "{unknown}"
+        );
+        let wrong = load(&[], &[("HARK_CHAT_SERVICE__LIMITS__MESSAGE", "1")])
+            .err()
+            .unwrap();
+        assert!(wrong.to_string().contains("limits.message"), "{wrong}");
+    }
+}

@@ -1,0 +1,33 @@
+//! The `hark` command: all of Hark in one process, and the command-line ends of its API.
+
+mod cli;
+mod client;
+mod config;
+mod demo;
+mod event_stream;
+mod up;
+
+use std::process::ExitCode;
+
+use service_kit::{clock::SystemClock, command, command::Failure};
+
+use cli::{Arguments, Command};
+
+fn main() -> ExitCode {
+    command::run("hark", run)
+}
+
+async fn run(arguments: Arguments) -> Result<(), Failure> {
+    match arguments.command.unwrap_or(Command::Up(arguments.up)) {
+        Command::Up(options) => up::run(options).await,
+        Command::Post(options) => client::post(options).await,
+        Command::Listen(options) => client::listen(options).await,
+        Command::Health(options) => client::health(options).await,
+        Command::NewEpoch(options) => {
+            let logs = chat_store::new_epoch(&options.data, &SystemClock::shared())
+                .map_err(Failure::failed)?;
+            println!("{logs} logs have a new epoch");
+            Ok(())
+        }
+    }
+}
