@@ -19,12 +19,11 @@ use super::{
 };
 use crate::StoreError;
 
-/// Size of the write-ahead log above which posts wait until it is back at its start. A quiet
-/// moment, without which it only grows, comes long before in any ordinary use.
+/// Size of the write-ahead log above which the writer stops for a moment to let it begin anew.
+/// A quiet moment, without which it only grows, comes long before in any ordinary use.
 const LARGEST_LOG: u64 = 64 << 20;
-
-/// Size at which the writer itself stops to empty the log: the thread here cannot keep up with
-/// it, since the disk is slow or a reader stands in the way.
+/// Size at which the writer stops even if little of the log has been moved yet: the thread here
+/// cannot keep up with it, since the disk is slow or a reader stands in the way.
 const TOO_LARGE_LOG: u64 = 4 * LARGEST_LOG;
 /// How long the writer waits for readers then.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -98,20 +97,26 @@ fn checkpoint(
     };
     let (_, pages) = pragma(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
     let page: u64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
-    if wish == Wish::Shrink || pages.saturating_mul(page) > LARGEST_LOG {
+    if wish == Wish::Shrink {
         let (blocked, _) = pragma(connection, "PRAGMA wal_checkpoint(TRUNCATE)")?;
         if blocked {
             shared.count_blocked_checkpoint();
         }
+    } else if pages.saturating_mul(page) > LARGEST_LOG {
+        // Only a moment without commits lets the log begin anew, and a busy writer leaves none
+        // for a lock to be had. It has little left to do itself right after this.
+        shared.wish_empty_log();
     }
     Ok(())
 }
 
-/// Empties the log on the writer's own connection when it has grown too large. Posts wait.
-pub(super) fn enforce_bound(connection: &Connection, shared: &Shared) -> rusqlite::Result<()> {
-    if shared.wal_bytes() <= TOO_LARGE_LOG {
-        return Ok(());
-    }
+/// Whether the log has grown so large that the writer has to [`empty_log`].
+pub(super) fn is_too_large(shared: &Shared) -> bool {
+    shared.wal_bytes() > TOO_LARGE_LOG
+}
+
+/// Empties the log on the writer's own connection. Posts wait.
+pub(super) fn empty_log(connection: &Connection, shared: &Shared) -> rusqlite::Result<()> {
     connection.busy_timeout(PATIENCE)?;
     let emptied = pragma(connection, "PRAGMA wal_checkpoint(TRUNCATE)");
     connection.busy_timeout(BUSY_TIMEOUT)?;

@@ -22,6 +22,8 @@ pub(super) struct Shared {
     published_to: AtomicU64,
     /// Whether the writer knows that `published_to` moved.
     announced: AtomicBool,
+    /// Whether the writer is asked to empty the write-ahead log.
+    empty_log: AtomicBool,
     follower: Mutex<Option<mpsc::Sender<Vec<Unpublished>>>>,
     pub(super) commits: AtomicU64,
     pub(super) stored: AtomicU64,
@@ -45,6 +47,7 @@ impl Shared {
             database,
             published_to: AtomicU64::new(published_to),
             announced: AtomicBool::new(false),
+            empty_log: AtomicBool::new(false),
             follower: Mutex::new(None),
             commits: zero(),
             stored: zero(),
@@ -74,6 +77,15 @@ impl Shared {
     /// The writer is about to save the watermark: later moves are announced again.
     pub(super) fn take_announcement(&self) {
         self.announced.store(false, Relaxed);
+    }
+
+    pub(super) fn wish_empty_log(&self) {
+        self.empty_log.store(true, Relaxed);
+    }
+
+    /// Whether it was wished since the last time.
+    pub(super) fn take_wish(&self) -> bool {
+        self.empty_log.load(Relaxed) && self.empty_log.swap(false, Relaxed)
     }
 
     pub(super) fn follow(&self, batches: usize) -> mpsc::Receiver<Vec<Unpublished>> {

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
     append::{Moment, append},
-    checkpoint::{Checkpointer, Wish, enforce_bound},
+    checkpoint::{Checkpointer, Wish, empty_log, is_too_large},
     database::{Database, Failure},
     epochs::begin_epoch,
     expiry_clock::{ExpiryClock, now},
@@ -30,8 +30,11 @@ use crate::{Append, Appended, StoreError, Unpublished};
 
 /// Bytes of messages in one transaction, about: more would make the first wait for the last.
 const BATCH_BYTES: usize = 4 << 20;
-/// Bytes of messages between checkpoints; with their indexes about twice that in the log.
-const CHECKPOINT_BYTES: usize = 1 << 20;
+/// Bytes of the write-ahead log between checkpoints, estimated: a commit writes at least three
+/// pages, and every message its share of the pages of the index.
+const CHECKPOINT_BYTES: usize = 8 << 20;
+const COMMIT_BYTES: usize = 12 << 10;
+const MESSAGE_BYTES: usize = 2 << 10;
 /// How often the watermark is saved while it moves; that much is published again after a crash.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
@@ -208,7 +211,7 @@ impl Writer {
             match outcome {
                 Ok(Appended::Stored { event, seq, .. }) => {
                     stored += 1;
-                    self.bytes_since_checkpoint += event.len();
+                    self.bytes_since_checkpoint += event.len() + MESSAGE_BYTES;
                     self.note_length(&post.new, *seq);
                 }
                 Ok(Appended::Repeated { .. }) => {
@@ -220,6 +223,7 @@ impl Writer {
             }
         }
         if stored > 0 {
+            self.bytes_since_checkpoint += COMMIT_BYTES;
             self.shared.count_commit(stored, started.elapsed());
             self.shared
                 .tell_follower(|| committed(&batch, &outcomes, moment.now));
@@ -274,11 +278,17 @@ impl Writer {
     fn ask_checkpoint(&mut self) {
         self.bytes_since_checkpoint = 0;
         self.checkpointer.ask(Wish::Passive);
+        if is_too_large(&self.shared) {
+            self.shared.wish_empty_log();
+        }
+    }
+
+    fn empty_log(&mut self) {
         let shared = &self.shared;
-        let bounded = self
+        let emptied = self
             .database
-            .direct(|connection| enforce_bound(connection, shared));
-        if let Err(error) = bounded {
+            .direct(|connection| empty_log(connection, shared));
+        if let Err(error) = emptied {
             tracing::warn!(%error, "the write-ahead log could not be emptied");
         }
     }

@@ -7,7 +7,7 @@ use std::{
 
 use rusqlite::params;
 
-use super::{CHECKPOINT_BYTES, SAVE_EVERY, Writer};
+use super::{CHECKPOINT_BYTES, MESSAGE_BYTES, SAVE_EVERY, Writer};
 use crate::{
     StoreError,
     sqlite::{
@@ -60,7 +60,7 @@ impl Writer {
                 // A removed event changes about as much as a stored one.
                 self.bytes_since_checkpoint += usize::try_from(progress.removed)
                     .unwrap_or(usize::MAX)
-                    .saturating_mul(300);
+                    .saturating_mul(MESSAGE_BYTES);
                 if self.bytes_since_checkpoint >= CHECKPOINT_BYTES {
                     self.ask_checkpoint();
                 }
@@ -96,6 +96,9 @@ impl Writer {
 
     /// What is due between batches.
     pub(super) fn chores(&mut self) {
+        if self.shared.take_wish() {
+            self.empty_log();
+        }
         let started = Instant::now();
         if self.next_save() <= started {
             self.save();
