@@ -48,6 +48,15 @@ pub(crate) enum ConnectionError {
     Unacknowledged(Duration),
 }
 
+impl ConnectionError {
+    /// Whether the broker ended the connection, as it does at a message that it will not take
+    /// (MQTT 3.1.1 §3.3.5). A silent network, or a broker that holds its answers back, does not
+    /// point at a message.
+    pub(crate) fn ended_by_broker(&self) -> bool {
+        matches!(self, Self::Closed | Self::Io(_))
+    }
+}
+
 /// What the broker sent.
 pub(crate) enum Received {
     Packet(Packet),

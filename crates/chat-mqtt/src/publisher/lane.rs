@@ -107,7 +107,7 @@ impl Lane {
                             return;
                         };
                         self.board.set(self.number, false);
-                        self.disconnected();
+                        self.disconnected(lost.ended_by_broker());
                         lost
                     }
                     Err(error) => error,
@@ -241,11 +241,15 @@ impl Lane {
     }
 
     /// After the end of a connection: finds the message to set aside, and fails all others.
-    fn disconnected(&mut self) {
+    fn disconnected(&mut self, ended_by_broker: bool) {
         self.counters.disconnects.fetch_add(1, Relaxed);
         let in_flight = self.window.drain();
         let tokens: Vec<Token> = in_flight.iter().map(|sent| sent.token).collect();
-        let aside = self.suspects.disconnected(&tokens, self.session.lasted());
+        let aside = if ended_by_broker {
+            self.suspects.disconnected(&tokens, self.session.lasted())
+        } else {
+            None
+        };
         for sent in in_flight {
             let why = if Some(sent.token) == aside {
                 error!(

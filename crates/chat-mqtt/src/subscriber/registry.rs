@@ -226,6 +226,13 @@ impl Registry {
         self.asked.front().map(|asked| asked.at)
     }
 
+    /// Reading was paused until now: answers that came meanwhile could not be seen.
+    pub(super) fn excuse_silence(&mut self, now: Instant) {
+        for asked in &mut self.asked {
+            asked.at = now;
+        }
+    }
+
     /// Up to `max` filters for the next UNSUBSCRIBE, with its packet id. To be sent before what
     /// [`next_subscribe`](Self::next_subscribe) gives: a filter may be in both.
     pub(super) fn next_unsubscribe(&mut self, max: usize) -> Option<(u16, Vec<Filter>)> {

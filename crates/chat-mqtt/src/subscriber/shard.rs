@@ -105,7 +105,7 @@ impl ShardTask {
         let max_filters = self.max_filters();
         let mut batch: Vec<Delivery> = Vec::new();
         loop {
-            let next_tick = self.converge(&mut connection, max_filters)?;
+            let next_tick = self.converge(&mut connection, max_filters, batch.is_empty())?;
             tokio::select! {
                 driven = connection.drive(batch.is_empty()) => {
                     driven?;
@@ -114,7 +114,10 @@ impl ShardTask {
                     }
                 }
                 room = self.deliveries.reserve(), if !batch.is_empty() => match room {
-                    Ok(room) => room.send(std::mem::take(&mut batch)),
+                    Ok(room) => {
+                        room.send(std::mem::take(&mut batch));
+                        self.shard.registry().excuse_silence(Instant::now());
+                    }
                     Err(_consumer_gone) => break,
                 },
                 () = self.shard.changed.notified() => {}
@@ -132,12 +135,14 @@ impl ShardTask {
         &self,
         connection: &mut Connection,
         max_filters: usize,
+        reading: bool,
     ) -> Result<Option<Instant>, ConnectionError> {
         let now = Instant::now();
         let mut registry = self.shard.registry();
         registry.tick(now);
         let overdue = registry
             .unanswered_since()
+            .filter(|_| reading)
             .map(|since| since + self.config.ack_timeout);
         if overdue.is_some_and(|overdue| overdue <= now) {
             return Err(ConnectionError::Unacknowledged(self.config.ack_timeout));

@@ -12,8 +12,11 @@ use tokio::task::JoinSet;
 /// What the payload of a message that ends the connection begins with.
 pub(crate) const POISON: &[u8] = b"poison";
 
-/// A broker for the one fault that no real broker shows on demand: it ends the connection at a
-/// certain payload, and takes everything else.
+/// What the payload of a message that gets no PUBACK begins with.
+pub(crate) const MUTE: &[u8] = b"mute";
+
+/// A broker for the faults that no real broker shows on demand: it ends the connection at one
+/// payload, does not answer another, and takes everything else.
 pub(crate) struct FakeBroker {
     pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -57,6 +60,7 @@ async fn serve(mut client: TcpStream) {
                 code: ConnectReturnCode::Success,
             }),
             Ok(Packet::Publish(publish)) if publish.payload.starts_with(POISON) => return,
+            Ok(Packet::Publish(publish)) if publish.payload.starts_with(MUTE) => continue,
             Ok(Packet::Publish(publish)) => Packet::PubAck(PubAck::new(publish.pkid)),
             Ok(Packet::PingReq) => Packet::PingResp,
             Ok(_) => return,

@@ -8,7 +8,7 @@ use service_kit::lifecycle::Lifecycle;
 use test_kit::{FaultProxy, Mosquitto, ensure, eventually};
 use tokio::time::timeout;
 
-use crate::fake_broker::{FakeBroker, POISON};
+use crate::fake_broker::{FakeBroker, MUTE, POISON};
 use crate::outbox::publish_all;
 use crate::{SOON, channel, config, embedded, take};
 
@@ -232,4 +232,23 @@ async fn a_silent_network_is_noticed() {
             .await
             .is_empty()
     );
+}
+
+#[tokio::test]
+async fn a_broker_that_holds_back_its_answer_is_left_but_no_message_is_set_aside() {
+    let broker = FakeBroker::start().await;
+    let lifecycle = Lifecycle::new();
+    let config = MqttConfig {
+        ack_timeout: Duration::from_millis(50),
+        ..config(broker.address)
+    };
+    let publisher = Publisher::start(&config, 1, &lifecycle);
+    for _attempt in 0..6 {
+        up(&publisher).await;
+        let payload = Bytes::from_static(MUTE);
+        let confirmation = publisher.publish(Token(1), channel(1), payload).await;
+        let answer = timeout(SOON, confirmation).await.expect("in time");
+        assert_eq!(answer, Err(NotConfirmed::ConnectionLost));
+    }
+    assert_eq!(publisher.counters().set_aside, 0);
 }
