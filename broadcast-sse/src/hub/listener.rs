@@ -122,8 +122,10 @@ impl Listener {
         let mut placed = true;
         for place in &mut self.seats {
             if place.seat.position().is_none() {
-                let (items, _) = place.step(&self.hub, 0);
-                self.unannounced.extend(items);
+                // One step, which places the seat and takes nothing yet.
+                if let (Step::Items(said), _) = place.channel.step(&mut place.seat, 0) {
+                    self.unannounced.extend(said);
+                }
                 placed &= place.seat.position().is_some();
             }
         }
