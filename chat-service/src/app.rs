@@ -31,7 +31,7 @@ pub(crate) struct AppState {
     pub(crate) posts: PostMetrics,
 }
 
-/// The service's paths, and around them, from the inside: problems and request ids, metrics, access.
+/// The service's paths, and around them, from the inside: problems and request ids, access, metrics.
 pub(crate) fn router(state: AppState, requests: &RequestMetrics, access: AccessPolicy) -> Router {
     let routes = Router::new()
         .route("/channels/{channel}", get(history::head))
@@ -42,7 +42,7 @@ pub(crate) fn router(state: AppState, requests: &RequestMetrics, access: AccessP
         .route("/heads", posting(heads::heads))
         .route("/chat/publish/{channel}/{user}", posting(post::older))
         .with_state(state);
-    access.layer(requests.layer(problem::layered(routes)))
+    requests.layer(access.layer(problem::layered(routes)))
 }
 
 /// `{channel}` of a path.
@@ -68,10 +68,11 @@ impl<S: Send + Sync> FromRequestParts<S> for OlderPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let params = params(parts, state).await?;
         let text = param(&params, "user");
-        let user = Uuid::try_parse(text).map_err(|_not_a_uuid| problems::not_a_user(text))?;
+        // Users are named as channels are.
+        let user: ChannelId = text.parse().map_err(|_| problems::not_a_user(text))?;
         Ok(Self {
             channel: channel(&params)?,
-            user,
+            user: user.uuid(),
         })
     }
 }

@@ -19,7 +19,10 @@ pub(crate) fn not_a_channel(text: &str, error: NotAChannel) -> Problem {
 }
 
 pub(crate) fn not_a_user(text: &str) -> Problem {
-    bad_request("user").detail(format!("{:?} is not a UUID", shortened(text)))
+    bad_request("user").detail(format!(
+        "{:?}: a user is named by a UUID, as a channel is",
+        shortened(text)
+    ))
 }
 
 /// 400 for a part of the request other than the body's fields.

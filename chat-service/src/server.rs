@@ -1,5 +1,5 @@
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chat_mqtt::{BrokerState, Publisher};
@@ -52,7 +52,11 @@ pub struct Server {
     store: Arc<SqliteStore>,
     listener: TcpListener,
     local_addr: SocketAddr,
+    broker: BrokerView,
 }
+
+/// What the readiness check sees of the broker; empty until the server runs.
+type BrokerView = Arc<OnceLock<watch::Receiver<BrokerState>>>;
 
 impl Server {
     /// Opens the store and listens. `operations` is the process's, for metrics and readiness; who
@@ -76,13 +80,17 @@ impl Server {
         let store = opened.await.map_err(|died| StoreError::Unavailable {
             reason: format!("opening it failed: {died}"),
         })??;
+        let store = Arc::new(store);
+        let broker = BrokerView::default();
+        add_checks(&operations, Arc::clone(&store), Arc::clone(&broker));
         Ok(Self {
             config,
             clock,
             operations,
-            store: Arc::new(store),
+            store,
             listener,
             local_addr,
+            broker,
         })
     }
 
@@ -101,6 +109,7 @@ impl Server {
             store,
             listener,
             local_addr,
+            broker,
         } = self;
         // Publishing outlives the last request.
         let later = life.later_stage();
@@ -118,7 +127,7 @@ impl Server {
             outbox: Arc::clone(&gauges),
         };
         operations.register(|registry| registry.register_collector(Box::new(snapshot)));
-        add_checks(&operations, Arc::clone(&store), publisher.state());
+        broker.get_or_init(|| publisher.state());
 
         let bounds = Bounds {
             events: config.outbox.in_flight,
@@ -158,11 +167,7 @@ impl Server {
     }
 }
 
-fn add_checks(
-    operations: &Operations,
-    store: Arc<SqliteStore>,
-    broker: watch::Receiver<BrokerState>,
-) {
+fn add_checks(operations: &Operations, store: Arc<SqliteStore>, broker: BrokerView) {
     operations.add_check("store", move || {
         let store = Arc::clone(&store);
         async move {
@@ -174,7 +179,7 @@ fn add_checks(
     });
     // Without a broker posts are still taken, and listeners get them by way of the heads.
     operations.add_check("broker", move || {
-        let up = broker.borrow().is_up();
+        let up = broker.get().is_some_and(|state| state.borrow().is_up());
         async move {
             if up {
                 Health::Ok

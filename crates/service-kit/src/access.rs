@@ -21,7 +21,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use crate::problem::Problem;
+use crate::problem::{Problem, identify};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST");
 const REQUEST_HEADERS: HeaderValue =
@@ -73,13 +73,16 @@ impl AccessPolicy {
         }
     }
 
-    /// Puts the policy around all of `router`, its errors and its 404 included: call it last.
+    /// Puts the policy around all of `router`, its errors and its 404 included: call it after
+    /// [`problem::layered`](crate::problem::layered).
     pub fn layer(self, router: Router) -> Router {
         let policy = Arc::new(self);
-        router.layer(middleware::from_fn(move |request: Request, next: Next| {
-            let policy = Arc::clone(&policy);
-            async move { policy.guard(request, next).await }
-        }))
+        router
+            .layer(middleware::from_fn(move |request: Request, next: Next| {
+                let policy = Arc::clone(&policy);
+                async move { policy.guard(request, next).await }
+            }))
+            .layer(middleware::from_fn(identify))
     }
 
     async fn guard(&self, request: Request, next: Next) -> Response {

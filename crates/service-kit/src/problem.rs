@@ -209,8 +209,8 @@ async fn catch_panic(request: Request, next: Next) -> Response {
 }
 
 /// Gives the request an id (the caller's, if it sent one that can be used), the answer the same as a
-/// header, and a problem the member `request_id`.
-async fn identify(mut request: Request, next: Next) -> Response {
+/// header, and a problem the member `request_id`. Around each other, all see the same id.
+pub(crate) async fn identify(mut request: Request, next: Next) -> Response {
     let id = RequestId::of(&request);
     request.extensions_mut().insert(id.clone());
     let mut response = next.run(request).await;

@@ -67,6 +67,7 @@ async fn foreign_pages_may_not_post_and_may_not_read() {
         let headers = [("host", "localhost:8080"), ("origin", origin)];
         let response = ask(LOOPBACK, "POST", "/post", &headers).await;
         assert_eq!(response.status(), StatusCode::FORBIDDEN, "{origin}");
+        assert!(response.headers().contains_key(crate::problem::REQUEST_ID));
         assert_eq!(allows(&response), None);
         let response = ask(LOOPBACK, "GET", "/post", &headers).await;
         assert_eq!(response.status(), StatusCode::OK);

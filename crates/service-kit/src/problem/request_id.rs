@@ -28,6 +28,9 @@ impl RequestId {
     }
 
     pub(super) fn of(request: &Request) -> Self {
+        if let Some(known) = request.extensions().get::<Self>() {
+            return known.clone();
+        }
         request
             .headers()
             .get(REQUEST_ID)

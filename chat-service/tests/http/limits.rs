@@ -1,0 +1,80 @@
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::support::{Answer, LONG, Setup, channel};
+
+#[tokio::test]
+async fn too_many_posts_are_a_429_with_retry_after() {
+    let setup = Setup::new()
+        .set("LIMITS__POSTS_PER_SECOND", "0.5")
+        .set("LIMITS__POSTS_BURST", "3")
+        .set("LIMITS__LIMIT_LOOPBACK", "true");
+    let service = setup.start().await;
+    let channel = channel();
+    for _ in 0..3 {
+        service.say(&channel, "hello").await;
+    }
+    let answer = Answer::of(service.post(&channel).body("hello")).await;
+    answer.problem(429, "rate-limit");
+    let seconds: u64 = answer.header("retry-after").parse().unwrap();
+    assert!((1..=2).contains(&seconds), "{seconds}");
+    // Reading is not affected.
+    assert_eq!(service.heads(&[&channel]).await["heads"][0]["head"], 3);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn too_many_keys_are_a_429_and_posts_without_one_go_on() {
+    let service = Setup::new().set("STORE__KEYS_MAX_COUNT", "2").start().await;
+    let channel = channel();
+    let keyed = |key: &str| {
+        service
+            .post(&channel)
+            .header("idempotency-key", key)
+            .body("hello")
+    };
+    for key in ["a", "b"] {
+        assert!(Answer::of(keyed(key)).await.status.is_success());
+    }
+    let answer = Answer::of(keyed("c")).await;
+    answer.problem(429, "keys-full");
+    assert!(answer.header("retry-after").parse::<u64>().unwrap() > 60);
+    service.say(&channel, "without").await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn clients_that_hold_on_are_closed_and_others_are_served() {
+    let setup = Setup::new()
+        .set("HTTP__HEADER_TIMEOUT", "300ms")
+        .set("HTTP__BODY_TIMEOUT", "300ms");
+    let service = setup.start().await;
+    let channel = channel();
+    let mut silent = TcpStream::connect(service.address).await.unwrap();
+    let mut slow = TcpStream::connect(service.address).await.unwrap();
+    let head = format!(
+        "POST /channels/{channel}/messages HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\nx"
+    );
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let begun = Instant::now();
+    service.say(&channel, "hello").await;
+    let mut text = String::new();
+    timeout(LONG, slow.read_to_string(&mut text))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(text.starts_with("HTTP/1.1 408"), "{text}");
+    assert!(text.contains("/problems/body-timeout"), "{text}");
+    let mut nothing = Vec::new();
+    timeout(LONG, silent.read_to_end(&mut nothing))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(nothing, b"");
+    assert!(begun.elapsed() >= Duration::from_millis(250));
+    assert_eq!(service.heads(&[&channel]).await["heads"][0]["head"], 1);
+    service.stop().await;
+}

@@ -1,0 +1,12 @@
+//! chat-service through HTTP only, with a real store and a real broker.
+
+mod bad_input;
+mod broker_away;
+mod history;
+mod limits;
+mod older;
+mod operations;
+mod posting;
+mod restart;
+mod store_away;
+mod support;
