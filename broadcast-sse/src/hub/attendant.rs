@@ -25,7 +25,11 @@ pub(super) async fn attend(hub: Arc<Hub>, channel: Arc<Channel>, subscription: S
                 Errand::Head(ask) => {
                     match hub.heads.head(channel.id()).await {
                         Some(head) => channel.answered(ask, &head, Instant::now()),
-                        None => pause().await,
+                        None => {
+                            pause().await;
+                            // Somebody may wait for just this answer.
+                            channel.want_head();
+                        }
                     }
                     None
                 }

@@ -132,9 +132,8 @@ impl Channel {
     pub(super) fn step(&self, seat: &mut Seat, room: usize) -> (Step, bool) {
         let mut state = self.lock();
         let step = seat.step(&state.tail, room);
-        if matches!(step, Step::NeedsHead) && !state.head_wanted {
-            state.head_wanted = true;
-            self.errand.notify_one();
+        if matches!(step, Step::NeedsHead) {
+            self.want_head_of(&mut state);
         }
         let ready = seat.is_ready(&state.tail);
         (step, ready)
@@ -164,7 +163,7 @@ impl Channel {
         });
     }
 
-    /// The store answered a question. Says how many events were missing that exist.
+    /// The store answered a question.
     pub(super) fn answered(&self, ask: Ask, head: &Head, now: Instant) {
         self.change(|state| {
             state.answered_at = Some(now);
@@ -219,7 +218,18 @@ impl Channel {
         let due = everybody
             || state.hearing == Hearing::Polling
             || state.answered_at.is_some_and(|at| at < before);
-        if due && !state.head_wanted {
+        if due {
+            self.want_head_of(&mut state);
+        }
+    }
+
+    /// Has the head asked for.
+    pub(super) fn want_head(&self) {
+        self.want_head_of(&mut self.lock());
+    }
+
+    fn want_head_of(&self, state: &mut State) {
+        if !state.head_wanted {
             state.head_wanted = true;
             self.errand.notify_one();
         }
