@@ -8,7 +8,7 @@ const READY_WITHIN = 30_000;
 const STOPPED_WITHIN = 20_000;
 
 /** Settings with which a channel keeps its newest ten messages. */
-export const KEEP_TEN = { HARK_STORE__RETENTION__MAX_PER_CHANNEL: "10" };
+export const KEEP_TEN = { HARK_CHAT_SERVICE__STORE__MAX_PER_CHANNEL: "10" };
 
 /** The `hark` command, running everything on free ports, in a data folder of its own. */
 export class Hark {
@@ -49,7 +49,7 @@ export class Hark {
     this.#output = "";
     this.addresses = {};
     this.#process = spawn(program, ["up", "--data", this.data, ...listeners], {
-      env: { ...process.env, ...this.#environment },
+      env: { ...withoutSettings(process.env), ...this.#environment },
       stdio: ["ignore", "pipe", "pipe"],
     });
     this.#process.stderr.on("data", (text) => (this.#output += text));
@@ -58,7 +58,10 @@ export class Hark {
 
   #ready() {
     return new Promise((done, fail) => {
-      const give = (words) => fail(new Error(`hark ${words}\n${this.#output}`));
+      const give = (words) => {
+        clearTimeout(timer);
+        fail(new Error(`hark ${words}\n${this.#output}`));
+      };
       const timer = setTimeout(() => give(`was not ready in ${READY_WITHIN} ms`), READY_WITHIN);
       this.#process.once("exit", (code, signal) => give(`ended: ${code ?? signal}`));
       this.#process.once("error", (error) => give(error.message));
@@ -119,4 +122,11 @@ export class Hark {
   #messages(channel) {
     return `http://127.0.0.1:${this.port("chat")}/channels/${channel}/messages`;
   }
+}
+
+/** `HARK_…` are settings to hark, `HARK_BIN` and whatever the developer has set among them. */
+function withoutSettings(environment) {
+  return Object.fromEntries(
+    Object.entries(environment).filter(([name]) => !name.startsWith("HARK_")),
+  );
 }
