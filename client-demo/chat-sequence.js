@@ -37,11 +37,7 @@ export class Sequence {
    * @returns the gap, cut down to what has not been here; `null` if all of it has.
    */
   gap({ from = null, to = null, reason }) {
-    if (from === null || to === null) {
-      this.#gapBefore = true;
-      return { from, to, reason };
-    }
-    if (this.#epoch === null) {
+    if (from === null || to === null || this.#epoch === null) {
       this.#gapBefore = true;
       return { from, to, reason };
     }

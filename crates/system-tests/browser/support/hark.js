@@ -1,8 +1,9 @@
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { cp, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { promisify } from "node:util";
 
 const READY_WITHIN = 30_000;
 const STOPPED_WITHIN = 20_000;
@@ -36,19 +37,13 @@ export class Hark {
 
   /** Starts it on its data folder; the ports are others than before. */
   async start() {
-    const program = process.env.HARK_BIN;
-    if (!program || !existsSync(program)) {
-      throw new Error(
-        `HARK_BIN must be the path of a built hark (cargo build, then target/debug/hark); it is ${program ?? "not set"}`,
-      );
-    }
     const listeners = ["chat", "sse", "demo", "mqtt", "ops"].flatMap((name) => [
       `--${name}`,
       `${["chat", "sse", "demo"].includes(name) ? this.#host : "127.0.0.1"}:0`,
     ]);
     this.#output = "";
     this.addresses = {};
-    this.#process = spawn(program, ["up", "--data", this.data, ...listeners], {
+    this.#process = spawn(program(), ["up", "--data", this.data, ...listeners], {
       env: { ...withoutSettings(process.env), ...this.#environment },
       stdio: ["ignore", "pipe", "pipe"],
     });
@@ -94,6 +89,25 @@ export class Hark {
   async remove() {
     await this.stop();
     await rm(this.data, { recursive: true, force: true });
+    await rm(this.#backup, { recursive: true, force: true });
+  }
+
+  /** Copies the data folder away; it must be stopped. */
+  async backUp() {
+    await cp(this.data, this.#backup, { recursive: true });
+  }
+
+  /** Puts the copy back, and says so to hark as an operator has to; it must be stopped. */
+  async restore() {
+    await rm(this.data, { recursive: true });
+    await cp(this.#backup, this.data, { recursive: true });
+    await promisify(execFile)(program(), ["new-epoch", "--data", this.data], {
+      env: withoutSettings(process.env),
+    });
+  }
+
+  get #backup() {
+    return `${this.data}.backup`;
   }
 
   /** The port of one of its listeners. */
@@ -122,6 +136,14 @@ export class Hark {
   #messages(channel) {
     return `http://127.0.0.1:${this.port("chat")}/channels/${channel}/messages`;
   }
+}
+
+function program() {
+  const program = process.env.HARK_BIN;
+  if (program && existsSync(program)) return program;
+  throw new Error(
+    `HARK_BIN must be the path of a built hark (cargo build, then target/debug/hark); it is ${program ?? "not set"}`,
+  );
 }
 
 /** `HARK_…` are settings to hark, `HARK_BIN` and whatever the developer has set among them. */

@@ -110,6 +110,38 @@ inEveryBrowser((world) => {
     await tab.says(`${first - 1} earlier messages are no longer kept by the server.`);
   });
 
+  test("where a backup was put back the page says which messages are gone, and goes on", async () => {
+    const hark = await world.ownHark();
+    const channel = world.channel();
+    for (const text of numbers(1, 3)) await hark.post(channel, text);
+    const front = await world.front(hark);
+    const tab = await world.open(front.address(channel));
+    await tab.shows(...numbers(1, 3));
+    await hark.stop();
+    await hark.backUp();
+    await hark.start();
+    front.redirect(hark);
+    for (const text of numbers(4, 8)) await hark.post(channel, text);
+    await tab.shows(...numbers(1, 8));
+    front.cut();
+    await hark.stop();
+    await hark.restore();
+    await hark.start();
+    front.redirect(hark);
+    await hark.post(channel, "after the restore");
+    front.heal();
+    await tab.shows(...numbers(1, 8), "after the restore");
+    await tab.says(
+      "The server was restored from a backup: 5 messages, numbers 4 to 8, are no longer on it.",
+    );
+    await tab.say("and on");
+    await tab.hasMessage("and on", "sent");
+    await tab.shows(...numbers(1, 8), "after the restore", "and on");
+    await tab.reload();
+    await tab.live();
+    await tab.shows(...numbers(1, 3), "after the restore", "and on");
+  });
+
   /** Waits until retention has been at work; gives the oldest number that is kept. */
   async function expired(hark, channel) {
     for (let tries = 0; tries < 400; tries++) {
