@@ -1,5 +1,7 @@
 //! A store that cannot take anything says so, and recovers by itself.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,11 +11,14 @@ use test_kit::{Ledger, Program, Recording, ensure, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
 
+/// Size of the disk that is filled up.
+const DISK_MIB: u64 = 16;
+
 /// Lets a program run on a small disk of its own at `folder`: a tmpfs that only
 /// this process sees and that goes away with it. Needs no privileges where user
 /// namespaces are allowed.
 fn on_small_disk(folder: &Path, program: &Program) -> Program {
-    let script = r#"mount -t tmpfs -o size=16m none "$0" && exec "$@""#;
+    let script = format!(r#"mount -t tmpfs -o size={DISK_MIB}m none "$0" && exec "$@""#);
     let wrapper = Program::of_system("unshare", "util-linux");
     let wrapper = if rustix::process::geteuid().is_root() {
         wrapper.arg("--mount")
@@ -21,7 +26,7 @@ fn on_small_disk(folder: &Path, program: &Program) -> Program {
         wrapper.args(["--mount", "--map-root-user"])
     };
     let wrapper = wrapper
-        .args(["sh", "-c", script])
+        .args(["sh", "-c", &script])
         .arg(folder)
         .arg(program.path());
     program
@@ -98,13 +103,15 @@ async fn a_full_disk_is_a_503_until_there_is_room_again() {
 
 /// Writes until the disk takes no more.
 fn fill(path: &Path) {
-    use std::io::Write;
-    let mut file = std::fs::File::options()
+    let mut file = File::options()
         .create(true)
         .append(true)
         .open(path)
         .unwrap();
     for size in [64 * 1024, 4096, 1] {
-        while file.write_all(&vec![0; size]).is_ok() {}
+        while file.write_all(&vec![0; size]).is_ok() {
+            let written = file.metadata().unwrap().len();
+            assert!(written <= DISK_MIB << 20, "this is not the small disk");
+        }
     }
 }
