@@ -48,7 +48,10 @@ pub(crate) async fn head(
         .heads(&[channel])
         .await
         .map_err(|error| problems::store(&error))?;
-    let head = heads.into_iter().next().ok_or_else(Problem::internal)?;
+    let head = heads
+        .into_iter()
+        .next()
+        .ok_or_else(|| Problem::internal().caused_by("the store answered with no head"))?;
     Ok(([(CACHE_CONTROL, "no-store")], Json(head)).into_response())
 }
 

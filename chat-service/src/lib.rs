@@ -19,7 +19,7 @@
 //! let server = Server::bind(config, SystemClock::shared(), Operations::new()).await?;
 //! println!("chat http://{}", server.local_addr());
 //! lifecycle.spawn("chat-service", server.run(lifecycle.clone()));
-//! lifecycle.wait(chat_service::SHUTDOWN_TIME).await?;
+//! lifecycle.wait(std::time::Duration::from_secs(10)).await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -43,4 +43,4 @@ mod server;
 pub use config::{
     Config, HttpConfig, LimitsConfig, OperationsConfig, OutboxConfig, StoreConfig, default_toml,
 };
-pub use server::{SHUTDOWN_TIME, Server, StartError};
+pub use server::{Server, StartError};

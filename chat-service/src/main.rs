@@ -1,99 +1,59 @@
-//! The `chat-service` binary: arguments, configuration, logging, start, exit status.
+//! The `chat-service` command: the service on its own.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use chat_service::{Config, SHUTDOWN_TIME, Server};
+use chat_service::{Config, Server, StartError};
 use clap::Parser;
 use service_kit::clock::SystemClock;
-use service_kit::http::{self, HttpOptions};
+use service_kit::command::{self, Failure, ServiceArguments};
 use service_kit::lifecycle::Lifecycle;
 use service_kit::operations::Operations;
-use service_kit::{config, telemetry};
-
-/// Bad usage or configuration (`EX_USAGE` of sysexits).
-const BAD_USAGE: u8 = 64;
+use service_kit::{http, telemetry};
 
 /// Takes messages over REST, stores them, publishes them over MQTT.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "chat-service", version)]
 struct Arguments {
-    /// Configuration file (TOML); HARK_… variables override it.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Print the configuration that would be used, and exit.
-    #[arg(long)]
-    print_config: bool,
+    #[command(flatten)]
+    service: ServiceArguments,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) => {
-            // --help and --version are no errors, and a closed output is nobody's loss.
-            let _printed = error.print();
-            return if error.use_stderr() {
-                BAD_USAGE.into()
-            } else {
-                ExitCode::SUCCESS
-            };
-        }
-    };
-    let loaded = Config::load(arguments.config.as_deref(), std::env::vars());
-    let config = match loaded.and_then(|config| Ok((config::render(&config)?, config))) {
-        Ok((text, _)) if arguments.print_config => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
-        }
-        Ok((_, config)) => config,
-        Err(error) => {
-            eprintln!("chat-service: {error}");
-            return BAD_USAGE.into();
-        }
-    };
-    if let Err(error) = telemetry::init(&config.log) {
-        eprintln!("chat-service: {error}");
-        return BAD_USAGE.into();
-    }
-    match run(config).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("chat-service: {error}");
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> ExitCode {
+    command::run(
+        "chat-service",
+        |arguments: Arguments| run(arguments.service),
+    )
 }
 
-async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
-    http::raise_file_limit()?;
+async fn run(arguments: ServiceArguments) -> Result<(), Failure> {
+    let config = Config::load(arguments.config.as_deref(), std::env::vars())?;
+    if arguments.print_config {
+        return command::print_config(&config);
+    }
+    telemetry::init(&config.log)?;
+    http::raise_file_limit().map_err(Failure::failed)?;
     let life = Lifecycle::new();
-    life.install_signals()?;
+    life.install_signals().map_err(Failure::failed)?;
     let operations = Operations::new();
-    let operations_listener = http::bind(config.operations.listen)?;
-    let operations_addr = operations_listener.local_addr()?;
-    let server = Server::bind(config, SystemClock::shared(), operations.clone()).await?;
-    println!("chat http://{}", server.local_addr());
-    println!("ops http://{operations_addr}");
-    // The operations listener stays to the end, so that a shutdown can be watched.
+    let listener = http::bind(config.operations.listen).map_err(Failure::failed)?;
+    let operations_addr = listener.local_addr().map_err(Failure::failed)?;
+    let server = Server::bind(config, SystemClock::shared(), operations.clone()).await;
+    let server = server.map_err(|error| match error {
+        StartError::Config(error) => error.into(),
+        error => Failure::failed(error),
+    })?;
+    let address = server.local_addr();
+    // The operators' listener stays to the end, so that a shutdown can be watched.
     let later = life.later_stage();
-    let serving = later.clone();
-    later.spawn("operations", async move {
-        let router = operations.router();
-        http::serve(
-            operations_listener,
-            router,
-            HttpOptions::default(),
-            &serving,
-        )
-        .await;
-    });
+    command::serve_operations(listener, &operations, &later);
     let running = life.clone();
     life.spawn("chat-service", async move {
         server.run(running).await;
         later.shutdown();
     });
-    println!("ready");
-    life.wait(SHUTDOWN_TIME).await?;
-    Ok(())
+    command::announce(&[
+        ("chat", format!("http://{address}")),
+        ("ops", format!("http://{operations_addr}")),
+    ])?;
+    command::wait(&life).await
 }

@@ -7,19 +7,24 @@
 //! by its number at the listeners. The watermark is the position up to which everything has its
 //! PUBACK.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use chat_mqtt::{BrokerState, Confirmation, NotConfirmed, Publisher, Token};
+use chat_mqtt::{NotConfirmed, Publisher, Token};
 use chat_store::{PageLimit, Position, Store, StoreError, Unpublished};
 use futures_util::FutureExt;
-use service_kit::clock::Clock;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
+
+mod backlog;
+mod flight;
+
+pub(crate) use backlog::{drained, is_behind};
+pub(crate) use flight::Bounds;
+use flight::Flight;
 
 /// Batches of commits that may wait to be published before following gives up and reading begins.
 const FOLLOWED_BATCHES: usize = 16;
@@ -28,25 +33,11 @@ const FOLLOWED_BATCHES: usize = 16;
 const AFTER_LOSS: Duration = Duration::from_millis(50);
 /// A pause after the store could not be read.
 const AFTER_STORE_ERROR: Duration = Duration::from_secs(1);
-/// How old an unpublished event is when listeners must look at the log themselves (`POST /heads`).
-const BEHIND: Duration = Duration::from_secs(1);
 /// A page of the log: small, so that one page's events are a small part of what may be in flight.
 const PAGE: PageLimit = PageLimit {
     events: 500,
     bytes: 1 << 20,
 };
-const ONE: PageLimit = PageLimit {
-    events: 1,
-    bytes: 0,
-};
-
-/// What may be on its way to the broker at a time.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
-    pub(crate) events: usize,
-    pub(crate) bytes: usize,
-}
-
 /// How the outbox is doing, for the metrics.
 #[derive(Debug, Default)]
 pub(crate) struct Gauges {
@@ -104,6 +95,7 @@ impl Outbox {
     }
 
     async fn drive(&mut self) {
+        self.show_watermark().await;
         let mut broker = self.publisher.state();
         let mut store_is_away = false;
         loop {
@@ -134,6 +126,7 @@ impl Outbox {
 
     async fn publish(&mut self) -> Result<std::convert::Infallible, Interrupted> {
         self.sent = self.store.published_to().await?;
+        self.show();
         loop {
             // Follow first: what is committed while the log is read must not fall in between.
             let mut commits = self.store.follow(FOLLOWED_BATCHES);
@@ -223,115 +216,19 @@ impl Outbox {
         Ok(())
     }
 
+    /// So that the depth of the outbox is right before the broker is first seen.
+    async fn show_watermark(&self) {
+        if let Ok(watermark) = self.store.published_to().await {
+            self.gauges.confirmed.store(watermark.offset(), Relaxed);
+        }
+    }
+
     fn show(&self) {
         let gauges = &self.gauges;
-        gauges
-            .in_flight
-            .store(self.flight.waiting.len() as u64, Relaxed);
+        gauges.in_flight.store(self.flight.len() as u64, Relaxed);
         gauges
             .in_flight_bytes
-            .store(self.flight.bytes as u64, Relaxed);
+            .store(self.flight.bytes() as u64, Relaxed);
         gauges.sent.store(self.sent.offset(), Relaxed);
-    }
-}
-
-/// Events on their way, oldest first. Confirmations of several connections come in any order; only
-/// the oldest one moves the watermark.
-struct Flight {
-    bounds: Bounds,
-    waiting: VecDeque<Waiting>,
-    bytes: usize,
-}
-
-struct Waiting {
-    position: Position,
-    bytes: usize,
-    confirmation: Confirmation,
-}
-
-impl Flight {
-    fn new(bounds: Bounds) -> Self {
-        Self {
-            bounds,
-            waiting: VecDeque::new(),
-            bytes: 0,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    /// One event always has room, whatever its size.
-    fn has_room(&self, bytes: usize) -> bool {
-        self.is_empty()
-            || (self.waiting.len() < self.bounds.events && self.bytes + bytes <= self.bounds.bytes)
-    }
-
-    fn push(&mut self, position: Position, bytes: usize, confirmation: Confirmation) {
-        self.bytes += bytes;
-        self.waiting.push_back(Waiting {
-            position,
-            bytes,
-            confirmation,
-        });
-    }
-
-    /// Waits for the oldest event's confirmation; for ever when there is none.
-    async fn first(&mut self) -> Result<(), NotConfirmed> {
-        match self.waiting.front_mut() {
-            Some(oldest) => (&mut oldest.confirmation).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn pop(&mut self) -> Option<Position> {
-        let oldest = self.waiting.pop_front()?;
-        self.bytes -= oldest.bytes;
-        Some(oldest.position)
-    }
-
-    fn clear(&mut self) {
-        self.waiting.clear();
-        self.bytes = 0;
-    }
-}
-
-/// Whether something committed has been without the broker's acknowledgement for over a second.
-///
-/// # Errors
-/// When the store cannot be read.
-pub(crate) async fn is_behind(store: &dyn Store, clock: &dyn Clock) -> Result<bool, StoreError> {
-    let oldest = store.unpublished(store.published_to().await?, ONE).await?;
-    let Some(oldest) = oldest.first() else {
-        return Ok(false);
-    };
-    let committed = i64::try_from(oldest.committed_at).unwrap_or(i64::MAX);
-    // A clock that was put back leaves events of the future: those count as late, because a
-    // listener that asks in vain loses nothing.
-    let age = clock.now().as_millis().abs_diff(committed);
-    Ok(u128::from(age) > BEHIND.as_millis())
-}
-
-/// Waits until everything is published, as long as the broker is there.
-pub(crate) async fn drained(store: &dyn Store, mut broker: watch::Receiver<BrokerState>) {
-    /// Between two looks at the log.
-    const PAUSE: Duration = Duration::from_millis(10);
-    let empty = async {
-        loop {
-            let Ok(confirmed) = store.published_to().await else {
-                return;
-            };
-            match store.unpublished(confirmed, ONE).await {
-                Ok(waiting) if !waiting.is_empty() => sleep(PAUSE).await,
-                // Without the store there is nothing to wait for.
-                Ok(_) | Err(_) => return,
-            }
-        }
-    };
-    tokio::select! {
-        () = empty => {}
-        // An error means that the publisher is gone.
-        _ = broker.wait_for(|state| !state.is_up()) => {}
     }
 }

@@ -17,10 +17,8 @@ const PIECE: usize = 16 * 1024;
 /// The page as an answer.
 pub(crate) fn answer(page: StoredPage) -> Result<Response, Problem> {
     // `{"channel":…,"epochs":[…]}` becomes `{"channel":…,"epochs":[…],"messages":[`.
-    let mut head = serde_json::to_vec(&page.head).map_err(|error| {
-        tracing::error!(%error, "a head cannot be written as JSON");
-        Problem::internal()
-    })?;
+    let head = serde_json::to_vec(&page.head);
+    let mut head = head.map_err(|error| Problem::internal().caused_by(error))?;
     head.pop();
     head.extend_from_slice(b",\"messages\":[");
     let pieces = Pieces {

@@ -8,7 +8,6 @@ use chat_model::{MessageError, NotAChannel};
 use chat_store::{ReusedKey, StoreError};
 use service_kit::config::size;
 use service_kit::problem::Problem;
-use tracing::warn;
 
 /// When to come back after the store could not take something: it looks for itself every second or
 /// two whether it can write again.
@@ -99,7 +98,7 @@ pub(crate) fn too_many_posts(wait: Duration) -> Problem {
     .retry_after(wait)
 }
 
-/// The store's failures. Those that are ours are logged; those that are the caller's are told.
+/// The store's failures: what is the caller's to change is told, what is ours is logged.
 pub(crate) fn store(error: &StoreError) -> Problem {
     match error {
         StoreError::TooLarge { size: bytes, limit } => too_large(*limit).detail(format!(
@@ -128,20 +127,18 @@ pub(crate) fn store(error: &StoreError) -> Problem {
         )
         .detail("no more ids and keys can be remembered now; post without one, or later")
         .retry_after(*retry_after),
-        StoreError::OutcomeUnknown { .. } => {
-            warn!(%error, "a post ended with its outcome unknown");
-            Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "outcome-unknown",
-                "Outcome unknown",
-            )
-            .detail(
-                "it is not known whether the message was stored; posting it again is safe with \
+        StoreError::OutcomeUnknown { .. } => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "outcome-unknown",
+            "Outcome unknown",
+        )
+        .detail(
+            "it is not known whether the message was stored; posting it again is safe with \
                  the same id or Idempotency-Key, and may double it without one",
-            )
-            .retry_after(STORE_RETRY)
-        }
-        // Readiness and metrics say it too: no line for each request of an outage.
+        )
+        .retry_after(STORE_RETRY)
+        .caused_by(error),
+        // Ingest logs the beginning and the end of an outage, not each of its requests.
         _ => {
             tracing::debug!(%error, "the store did not do what was asked");
             Problem::new(

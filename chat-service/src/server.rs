@@ -22,10 +22,6 @@ use crate::metrics::{PostMetrics, Snapshot};
 use crate::outbox::{self, Bounds, Gauges, Outbox};
 use crate::rate_limit::RateLimiter;
 
-/// How long a shutdown may take before everything is dropped: requests under way are answered
-/// first, then what they stored is published.
-pub const SHUTDOWN_TIME: Duration = Duration::from_secs(20);
-
 /// How long publishing goes on after the last answer. What is left then is published after the next
 /// start.
 const DRAIN_TIME: Duration = Duration::from_secs(5);

@@ -1,3 +1,4 @@
+use broker::BrokerConfig;
 use reqwest::StatusCode;
 use test_kit::{ensure, eventually};
 
@@ -77,5 +78,37 @@ async fn burst_beyond_what_may_be_in_flight_is_published_whole() {
     }
     posts.join_all().await;
     assert_eq!(received.events(&channel, 500).await.len(), 500);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn event_that_the_broker_does_not_take_holds_up_nothing() {
+    // The broker takes less than the service believes, and ends connections that send more.
+    let small = BrokerConfig {
+        max_packet: 8 * 1024,
+        ..BrokerConfig::default()
+    };
+    let broker = TestBroker::with(small).await;
+    let mut received = broker.subscribe().await;
+    let service = Setup::new().broker(broker.address()).start().await;
+    service.until_posts_get(StatusCode::CREATED).await;
+    let (big, other) = (channel(), channel());
+    service.say(&big, "before").await;
+    service.say(&big, &"x".repeat(20_000)).await;
+    service.say(&big, "after").await;
+    service.say(&other, "elsewhere").await;
+    assert_eq!(received.events(&other, 1).await.len(), 1);
+    eventually!(LONG, {
+        let set_aside = service.metric("hark_chat_publish_set_aside_total");
+        let depth = service.metric("hark_chat_outbox_depth");
+        ensure!(
+            (set_aside, depth) == (1, 0),
+            "{set_aside} set aside, {depth} waiting"
+        );
+        Ok(())
+    });
+    // Listeners find it in history.
+    assert_eq!(service.heads(&[&big]).await["heads"][0]["head"], 3);
+    assert_eq!(service.heads(&[]).await["behind"], false);
     service.stop().await;
 }

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod broker_away;
+mod command;
 mod history;
 mod limits;
 mod older;

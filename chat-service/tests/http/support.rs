@@ -136,6 +136,16 @@ impl Service {
         answer.json()
     }
 
+    /// The value of a metric without labels.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let text = self.operations.metrics_text();
+        let values = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = values.last().and_then(|value| value.parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} in {text}"))
+    }
+
     /// Waits until posts are answered with this status.
     pub(crate) async fn until_posts_get(&self, status: StatusCode) {
         eventually!(LONG, {
@@ -207,9 +217,13 @@ pub(crate) struct TestBroker {
 
 impl TestBroker {
     pub(crate) async fn start() -> Self {
+        Self::with(BrokerConfig::default()).await
+    }
+
+    pub(crate) async fn with(config: BrokerConfig) -> Self {
         let config = BrokerConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
-            ..BrokerConfig::default()
+            ..config
         };
         let broker = Broker::bind(config).await.unwrap();
         let direct = broker.local_addr();

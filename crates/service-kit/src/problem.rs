@@ -1,7 +1,9 @@
 //! Errors as `application/problem+json` (RFC 9457), and the middleware that makes every answer of a
 //! router one: unknown paths, wrong methods, panics, each with the request's id.
 
+use std::fmt::Display;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -45,6 +47,8 @@ pub struct Problem {
     retry_after: Option<Duration>,
     #[serde(skip)]
     close: bool,
+    #[serde(skip)]
+    cause: Option<Arc<str>>,
 }
 
 fn status_number<S: serde::Serializer>(
@@ -65,6 +69,7 @@ impl Problem {
             extra: Map::new(),
             retry_after: None,
             close: false,
+            cause: None,
         }
     }
 
@@ -96,12 +101,20 @@ impl Problem {
         self
     }
 
+    /// Why it happened, for the log and never for the answer: [`layered`] logs it, once, with the
+    /// request's id.
+    #[must_use]
+    pub fn caused_by(mut self, cause: impl Display) -> Self {
+        self.cause = Some(cause.to_string().into());
+        self
+    }
+
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// A failure of ours. The cause belongs in the log, not in the answer.
+    /// A failure of ours; say [what caused it](Self::caused_by), for the log.
     pub fn internal() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -188,9 +201,6 @@ async fn limit_target(request: Request, next: Next) -> Response {
 
 /// A panic in a handler is a bug of ours: 500 for this request, and nothing for anyone else.
 async fn catch_panic(request: Request, next: Next) -> Response {
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let id = request.extensions().get::<RequestId>().cloned();
     // Nothing that the handler left half done is used again but what it shares with others behind
     // locks, and those say that they are poisoned.
     match AssertUnwindSafe(next.run(request)).catch_unwind().await {
@@ -201,9 +211,8 @@ async fn catch_panic(request: Request, next: Next) -> Response {
                 .copied()
                 .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
                 .unwrap_or("no message");
-            let request_id = id.as_ref().map_or("", RequestId::as_str);
-            error!(%method, path, request_id, message, "a request handler panicked");
-            Problem::internal().into_response()
+            let cause = format!("a request handler panicked: {message}");
+            Problem::internal().caused_by(cause).into_response()
         }
     }
 }
@@ -213,8 +222,13 @@ async fn catch_panic(request: Request, next: Next) -> Response {
 pub(crate) async fn identify(mut request: Request, next: Next) -> Response {
     let id = RequestId::of(&request);
     request.extensions_mut().insert(id.clone());
+    let (method, uri) = (request.method().clone(), request.uri().clone());
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        if let Some(cause) = problem.cause.as_deref() {
+            let (status, path) = (problem.status.as_u16(), uri.path());
+            error!(request_id = id.as_str(), status, %method, path, cause, "a request failed");
+        }
         let body = problem.with("request_id", id.as_str()).body();
         response.headers_mut().remove(CONTENT_LENGTH);
         *response.body_mut() = body.into();

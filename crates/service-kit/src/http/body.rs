@@ -19,6 +19,7 @@ pub(super) struct TimedBody {
     limit: Duration,
     until: Option<Instant>,
     timer: Deadline,
+    ended: bool,
 }
 
 impl TimedBody {
@@ -29,6 +30,7 @@ impl TimedBody {
             limit,
             until: None,
             timer: Deadline::default(),
+            ended: false,
         }
     }
 }
@@ -43,6 +45,7 @@ impl HttpBody for TimedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
+            this.ended = frame.is_none();
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         let limit = this.limit;
@@ -65,7 +68,8 @@ impl HttpBody for TimedBody {
 
 impl Drop for TimedBody {
     fn drop(&mut self) {
-        if !self.inner.is_end_stream() {
+        // A chunked body knows its end only by having been read to it.
+        if !self.ended && !self.inner.is_end_stream() {
             self.phase.note_unread_body();
         }
     }

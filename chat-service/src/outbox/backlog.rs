@@ -1,0 +1,56 @@
+//! What is stored and not yet published, asked of the log itself: right at every moment, also while
+//! the outbox waits for the broker.
+
+use std::time::Duration;
+
+use chat_mqtt::BrokerState;
+use chat_store::{PageLimit, Store, StoreError};
+use service_kit::clock::Clock;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+/// How old an unpublished event is when listeners must look at the log themselves (`POST /heads`).
+const BEHIND: Duration = Duration::from_secs(1);
+const ONE: PageLimit = PageLimit {
+    events: 1,
+    bytes: 0,
+};
+
+/// Whether something committed has been without the broker's acknowledgement for over a second.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(crate) async fn is_behind(store: &dyn Store, clock: &dyn Clock) -> Result<bool, StoreError> {
+    let oldest = store.unpublished(store.published_to().await?, ONE).await?;
+    let Some(oldest) = oldest.first() else {
+        return Ok(false);
+    };
+    let committed = i64::try_from(oldest.committed_at).unwrap_or(i64::MAX);
+    // A clock that was put back leaves events of the future: those count as late, because a
+    // listener that asks in vain loses nothing.
+    let age = clock.now().as_millis().abs_diff(committed);
+    Ok(u128::from(age) > BEHIND.as_millis())
+}
+
+/// Waits until everything is published, as long as the broker is there.
+pub(crate) async fn drained(store: &dyn Store, mut broker: watch::Receiver<BrokerState>) {
+    /// Between two looks at the log.
+    const PAUSE: Duration = Duration::from_millis(10);
+    let empty = async {
+        loop {
+            let Ok(confirmed) = store.published_to().await else {
+                return;
+            };
+            match store.unpublished(confirmed, ONE).await {
+                Ok(waiting) if !waiting.is_empty() => sleep(PAUSE).await,
+                // Without the store there is nothing to wait for.
+                Ok(_) | Err(_) => return,
+            }
+        }
+    };
+    tokio::select! {
+        () = empty => {}
+        // An error means that the publisher is gone.
+        _ = broker.wait_for(|state| !state.is_up()) => {}
+    }
+}

@@ -1,0 +1,114 @@
+//! The command: what it prints and how it ends.
+
+use reqwest::StatusCode;
+use test_kit::Program;
+
+use crate::support::{Answer, LONG, channel};
+
+fn program(folder: &tempfile::TempDir) -> Program {
+    Program::of_workspace("chat-service")
+        .env("HARK_LISTEN", "127.0.0.1:0")
+        .env("HARK_OPERATIONS__LISTEN", "127.0.0.1:0")
+        .env("HARK_STORE__DIR", folder.path().join("data"))
+        .env("HARK_MQTT__URL", "mqtt://127.0.0.1:1")
+}
+
+#[tokio::test]
+async fn prints_its_addresses_serves_and_ends_with_0() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = program(&folder).start().await;
+    let client = reqwest::Client::new();
+    let url = format!("{}/channels/{}/messages", process.url("chat"), channel());
+    let answer = Answer::of(client.post(url).body("hello")).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED);
+    for (path, text) in [
+        ("healthz", "alive"),
+        ("readyz", "degraded"),
+        ("metrics", "hark_chat_posts_total"),
+    ] {
+        let answer = Answer::of(client.get(format!("{}/{path}", process.url("ops")))).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert!(answer.body.contains(text), "{answer:?}");
+    }
+    process.terminate();
+    assert_eq!(
+        process.wait(LONG).await.code(),
+        Some(0),
+        "{}",
+        process.stderr()
+    );
+}
+
+#[tokio::test]
+async fn bad_usage_and_configuration_end_with_64_and_name_the_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("chat.toml");
+    std::fs::write(&file, "[store]\nmax_agee = \"1d\"\n").unwrap();
+    let of_file = program(&folder).arg("--config").arg(&file);
+    for (program, text) in [
+        (of_file, "store.max_agee"),
+        (program(&folder).env("HARK_LISTENN", "x"), "HARK_LISTENN"),
+        (
+            program(&folder).env("HARK_LIMITS__MESSAGE", "1GiB"),
+            "limits.message",
+        ),
+        (
+            program(&folder).env("HARK_LOG__LEVEL", "chat=loudly"),
+            "log.level",
+        ),
+        (program(&folder).arg("--frobnicate"), "--frobnicate"),
+    ] {
+        let finished = program.run(LONG).await;
+        assert_eq!(finished.status.code(), Some(64), "{finished:?}");
+        assert!(finished.stderr.contains(text), "{finished:?}");
+        assert_eq!(finished.stdout, "");
+    }
+}
+
+#[tokio::test]
+async fn taken_port_and_folder_end_with_1_and_say_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = program(&folder).start().await;
+    let same_folder = program(&folder).run(LONG).await;
+    assert_eq!(same_folder.status.code(), Some(1));
+    assert!(
+        same_folder.stderr.contains("in use by another process"),
+        "{same_folder:?}"
+    );
+    let other = tempfile::tempdir().unwrap();
+    let same_port = program(&other)
+        .env("HARK_LISTEN", running.socket("chat").to_string())
+        .run(LONG)
+        .await;
+    assert_eq!(same_port.status.code(), Some(1));
+    assert!(
+        same_port.stderr.contains("the port is taken"),
+        "{same_port:?}"
+    );
+}
+
+#[tokio::test]
+async fn printed_configuration_can_be_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let printed = program(&folder)
+        .env("HARK_STORE__MAX_AGE", "7d")
+        .env("HARK_MQTT__USERNAME", "hark")
+        .env("HARK_MQTT__PASSWORD", "hunter2")
+        .arg("--print-config")
+        .run(LONG)
+        .await;
+    assert_eq!(printed.status.code(), Some(0));
+    assert!(
+        printed.stdout.contains("max_age = \"7d\""),
+        "{}",
+        printed.stdout
+    );
+    assert!(!printed.stdout.contains("hunter2"));
+    let file = folder.path().join("printed.toml");
+    std::fs::write(&file, &printed.stdout).unwrap();
+    let again = Program::of_workspace("chat-service")
+        .arg("--config")
+        .arg(&file)
+        .arg("--print-config");
+    assert_eq!(again.run(LONG).await.stdout, printed.stdout);
+}
