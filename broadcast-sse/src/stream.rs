@@ -7,9 +7,9 @@ use std::{convert::Infallible, time::Duration};
 use async_stream::stream;
 use bytes::Bytes;
 use chat_model::EventView;
-use futures_util::Stream;
 use serde::Serialize;
 use service_kit::lifecycle::Lifecycle;
+use tokio_stream::Stream;
 
 use crate::{
     app::StreamPermit,

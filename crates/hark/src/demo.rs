@@ -5,13 +5,14 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{Path, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 use rust_embed::{EmbeddedFile, RustEmbed};
 use serde_json::json;
 use service_kit::problem::{self, Problem};
+use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::config::DemoConfig;
 
@@ -38,6 +39,16 @@ pub(crate) fn router(services: Services) -> Router {
         .route("/config.json", get(config))
         .route("/{file}", get(file))
         .with_state(Arc::new(services));
+    // The page changes with the program, and a stale half of it would not fit the other.
+    let constant = [
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    let router = constant.into_iter().fold(router, |router, (name, value)| {
+        let value = HeaderValue::from_static(value);
+        router.layer(SetResponseHeaderLayer::overriding(name, value))
+    });
     problem::layered(router)
 }
 
@@ -56,14 +67,7 @@ async fn file(
 async fn config(State(services): State<Arc<Services>>, headers: HeaderMap) -> Response {
     let (chat, sse) = services.urls(&headers);
     let body = json!({ "chat": chat, "sse": sse }).to_string();
-    (
-        [
-            (header::CONTENT_TYPE, "application/json"),
-            (header::CACHE_CONTROL, "no-store"),
-        ],
-        body,
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 fn page(services: &Services, headers: &HeaderMap, name: &str) -> Response {
@@ -91,9 +95,6 @@ fn served(services: &Services, headers: &HeaderMap, name: &str, file: EmbeddedFi
     let headers = [
         (header::CONTENT_TYPE, content_type),
         (header::CONTENT_SECURITY_POLICY, policy.as_str()),
-        (header::CACHE_CONTROL, "no-cache"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
     ];
     (headers, file.data).into_response()
 }
