@@ -139,10 +139,10 @@ impl Service {
     /// The value of a metric without labels.
     pub(crate) fn metric(&self, name: &str) -> u64 {
         let text = self.operations.metrics_text();
-        let values = text
+        let mut values = text
             .lines()
             .filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        let value = values.last().and_then(|value| value.parse().ok());
+        let value = values.next().and_then(|value| value.parse().ok());
         value.unwrap_or_else(|| panic!("no {name} in {text}"))
     }
 

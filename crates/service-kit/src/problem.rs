@@ -32,8 +32,12 @@ pub const MAX_TARGET: usize = 16 * 1024;
 ///
 /// `type` is the relative reference `/problems/<slug>`: stable, what programs look at. `title` is the
 /// same for all problems of a type, `detail` is about this one.
+#[derive(Clone, Debug)]
+pub struct Problem(Box<Parts>);
+
+/// Boxed, because a problem is the rare half of many a `Result`.
 #[derive(Clone, Debug, Serialize)]
-pub struct Problem {
+struct Parts {
     #[serde(rename = "type")]
     kind: String,
     title: &'static str,
@@ -61,7 +65,7 @@ fn status_number<S: serde::Serializer>(
 impl Problem {
     /// A problem of the type `/problems/<slug>`.
     pub fn new(status: StatusCode, slug: &str, title: &'static str) -> Self {
-        Self {
+        Self(Box::new(Parts {
             kind: format!("/problems/{slug}"),
             title,
             status,
@@ -70,34 +74,34 @@ impl Problem {
             retry_after: None,
             close: false,
             cause: None,
-        }
+        }))
     }
 
     /// What is wrong with this request and what to change.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
-        self.detail = Some(detail.into());
+        self.0.detail = Some(detail.into());
         self
     }
 
     /// A further member, such as `field`.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.extra.insert(name.to_owned(), value.into());
+        self.0.extra.insert(name.to_owned(), value.into());
         self
     }
 
     /// Sends `Retry-After`, in whole seconds, at least 1.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
-        self.retry_after = Some(after);
+        self.0.retry_after = Some(after);
         self
     }
 
     /// Ends the connection after this answer: the rest of the request will not be read.
     #[must_use]
     pub fn closing(mut self) -> Self {
-        self.close = true;
+        self.0.close = true;
         self
     }
 
@@ -105,13 +109,13 @@ impl Problem {
     /// request's id.
     #[must_use]
     pub fn caused_by(mut self, cause: impl Display) -> Self {
-        self.cause = Some(cause.to_string().into());
+        self.0.cause = Some(cause.to_string().into());
         self
     }
 
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     /// A failure of ours; say [what caused it](Self::caused_by), for the log.
@@ -126,26 +130,26 @@ impl Problem {
 
     fn body(&self) -> Vec<u8> {
         // Strings, numbers and JSON values: nothing here can fail to serialise.
-        serde_json::to_vec(self).unwrap_or_default()
+        serde_json::to_vec(&self.0).unwrap_or_default()
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = (self.status, self.body()).into_response();
+        let mut response = (self.0.status, self.body()).into_response();
         let headers = response.headers_mut();
         headers.insert(
             CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        if let Some(after) = self.retry_after {
+        if let Some(after) = self.0.retry_after {
             let seconds = after.as_millis().div_ceil(1000).max(1);
             headers.insert(
                 RETRY_AFTER,
                 HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)),
             );
         }
-        if self.close {
+        if self.0.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         // For `identify`, which adds the request's id to the body.
@@ -225,8 +229,8 @@ pub(crate) async fn identify(mut request: Request, next: Next) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        if let Some(cause) = problem.cause.as_deref() {
-            let (status, path) = (problem.status.as_u16(), uri.path());
+        if let Some(cause) = problem.0.cause.as_deref() {
+            let (status, path) = (problem.0.status.as_u16(), uri.path());
             error!(request_id = id.as_str(), status, %method, path, cause, "a request failed");
         }
         let body = problem.with("request_id", id.as_str()).body();
