@@ -2,24 +2,22 @@
 //! wrong between them, in any order. Whatever happens, the listener sees 1..n in order, once, or
 //! a gap that says exactly what is missing.
 
+mod log;
+mod node;
+
 use std::{collections::BTreeMap, sync::Arc};
 
-use chat_model::{ChannelId, Epoch, EpochStart, Event, Head, NewMessage, Position, Seq};
+use chat_model::{Position, Seq};
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::{
     entry::Entry,
-    seat::{Item, Page, Seat, Start, Step},
-    tail::{Ask, Tail, TailLimits},
+    seat::{Item, Seat, Start, Step},
 };
 use crate::frame::GapReason;
-
-const LIMITS: TailLimits = TailLimits {
-    ring_events: 4,
-    ring_bytes: 4_000,
-};
-const PAGE: usize = 3;
+use log::Log;
+use node::{Asked, Node, Question};
 
 /// What may happen. The numbers choose among what there is.
 #[derive(Clone, Debug)]
@@ -93,194 +91,6 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => node.prop_map(|node| Op::Shrink { node }),
     ];
     prop::collection::vec(op, 1..120)
-}
-
-/// The truth.
-struct Log {
-    channel: ChannelId,
-    epochs: Vec<EpochStart>,
-    events: BTreeMap<Seq, Arc<Entry>>,
-    head: Seq,
-    first: Seq,
-    made: u128,
-}
-
-impl Log {
-    fn head(&self) -> Head {
-        Head {
-            channel: self.channel,
-            epoch: self.epochs.last().map_or(Epoch::ZERO, |start| start.epoch),
-            head: self.head,
-            first: self.first,
-            epochs: self.epochs.clone(),
-        }
-    }
-
-    fn new_epoch(&mut self) {
-        self.made += 1;
-        let epoch = Epoch::from_value(self.made as u64 * 100).unwrap();
-        self.epochs.push(EpochStart {
-            epoch,
-            from: self.head + 1,
-        });
-    }
-
-    fn post(&mut self) -> Arc<Entry> {
-        if self.epochs.is_empty() {
-            self.new_epoch();
-        }
-        self.made += 1;
-        self.head += 1;
-        let event = Event {
-            channel: self.channel,
-            epoch: self.epochs.last().unwrap().epoch,
-            seq: self.head,
-            id: Uuid::from_u128(self.made),
-            at: 0,
-            message: &NewMessage::text("a"),
-        };
-        let entry = Arc::new(Entry::new(self.channel, &event.encode()).unwrap());
-        self.events.insert(self.head, entry.clone());
-        entry
-    }
-
-    fn page(&self, after: Seq) -> Page {
-        let entries = self
-            .events
-            .range(after + 1..)
-            .take(PAGE)
-            .map(|(_, entry)| entry.clone());
-        Page {
-            after,
-            head: self.head(),
-            entries: entries.collect(),
-        }
-    }
-
-    fn expire(&mut self, count: u64) {
-        self.first = (self.first + count).min(self.head + 1);
-        self.events = self.events.split_off(&self.first);
-    }
-
-    fn cut_back(&mut self, count: u64) {
-        if self.epochs.is_empty() {
-            return;
-        }
-        self.head = self.head.saturating_sub(count).max(self.first - 1);
-        self.events.split_off(&(self.head + 1));
-        let head = self.head;
-        self.epochs.retain(|start| start.from <= head.max(1));
-        self.new_epoch();
-    }
-
-    fn has(&self, entry: &Entry) -> bool {
-        self.events
-            .get(&entry.seq())
-            .is_some_and(|kept| kept.data() == entry.data())
-    }
-}
-
-enum Question {
-    Head,
-    /// To fill the tail's hole, or for the listener.
-    Page {
-        after: Seq,
-        fill: bool,
-    },
-}
-
-struct Asked {
-    ask: Ask,
-    question: Question,
-    read: Option<Page>,
-    /// The tail's generation when it was asked.
-    generation: u64,
-}
-
-struct Node {
-    tail: Tail,
-    under_way: Vec<Arc<Entry>>,
-    asked: Vec<Asked>,
-    /// The last page that was read for the listener, and the tail's generation when it was asked for.
-    page: Option<(u64, Page)>,
-    head_wanted: bool,
-}
-
-impl Node {
-    fn new() -> Self {
-        let mut tail = Tail::new(LIMITS);
-        tail.starts_afresh();
-        Self {
-            tail,
-            under_way: Vec::new(),
-            asked: Vec::new(),
-            page: None,
-            head_wanted: false,
-        }
-    }
-
-    fn attend(&mut self) {
-        if !self.tail.is_verified() || self.tail.needs_head() || self.head_wanted {
-            self.head_wanted = false;
-            let ask = self.tail.ask();
-            self.asked.push(Asked {
-                ask,
-                question: Question::Head,
-                read: None,
-                generation: self.tail.generation(),
-            });
-        } else if let Some(known) = self.tail.hole() {
-            let ask = self.tail.ask();
-            let question = Question::Page {
-                after: known.seq,
-                fill: true,
-            };
-            self.asked.push(Asked {
-                ask,
-                question,
-                read: None,
-                generation: self.tail.generation(),
-            });
-        }
-    }
-
-    fn read(&mut self, which: usize, log: &Log) {
-        let mut unread: Vec<_> = self
-            .asked
-            .iter_mut()
-            .filter(|asked| asked.read.is_none())
-            .collect();
-        if !unread.is_empty() {
-            let which = which % unread.len();
-            let after = match unread[which].question {
-                Question::Head => Seq::MAX - 1,
-                Question::Page { after, .. } => after,
-            };
-            unread[which].read = Some(log.page(after));
-        }
-    }
-
-    fn answer(&mut self, which: usize) {
-        let read: Vec<_> = (0..self.asked.len())
-            .filter(|&index| self.asked[index].read.is_some())
-            .collect();
-        if read.is_empty() {
-            return;
-        }
-        let asked = self.asked.remove(read[which % read.len()]);
-        let page = asked.read.unwrap();
-        self.tail.answer(asked.ask, &page.head);
-        match asked.question {
-            Question::Head => {}
-            Question::Page { fill: true, .. } => {
-                self.tail.fill(&page.entries, &page.head);
-            }
-            Question::Page { fill: false, .. } => {
-                self.tail.extend_back(&page.entries);
-                self.page = Some((asked.generation, page));
-            }
-        }
-    }
 }
 
 /// What the listener has seen, as a client of the protocol would keep it.

@@ -1,0 +1,122 @@
+//! A node: its tail, what the broker has under way to it, and its questions to the store.
+
+use std::sync::Arc;
+
+use chat_model::Seq;
+
+use super::{
+    super::{
+        entry::Entry,
+        seat::Page,
+        tail::{Ask, Tail, TailLimits},
+    },
+    log::Log,
+};
+
+const LIMITS: TailLimits = TailLimits {
+    ring_events: 4,
+    ring_bytes: 4_000,
+};
+
+pub(super) enum Question {
+    Head,
+    /// To fill the tail's hole, or for the listener.
+    Page {
+        after: Seq,
+        fill: bool,
+    },
+}
+
+pub(super) struct Asked {
+    pub(super) ask: Ask,
+    pub(super) question: Question,
+    pub(super) read: Option<Page>,
+    /// The tail's generation when it was asked.
+    pub(super) generation: u64,
+}
+
+pub(super) struct Node {
+    pub(super) tail: Tail,
+    pub(super) under_way: Vec<Arc<Entry>>,
+    pub(super) asked: Vec<Asked>,
+    /// The last page that was read for the listener, and the tail's generation when it was asked for.
+    pub(super) page: Option<(u64, Page)>,
+    pub(super) head_wanted: bool,
+}
+
+impl Node {
+    pub(super) fn new() -> Self {
+        let mut tail = Tail::new(LIMITS);
+        tail.starts_afresh();
+        Self {
+            tail,
+            under_way: Vec::new(),
+            asked: Vec::new(),
+            page: None,
+            head_wanted: false,
+        }
+    }
+
+    pub(super) fn attend(&mut self) {
+        if !self.tail.is_verified() || self.tail.needs_head() || self.head_wanted {
+            self.head_wanted = false;
+            let ask = self.tail.ask();
+            self.asked.push(Asked {
+                ask,
+                question: Question::Head,
+                read: None,
+                generation: self.tail.generation(),
+            });
+        } else if let Some(known) = self.tail.hole() {
+            let ask = self.tail.ask();
+            let question = Question::Page {
+                after: known.seq,
+                fill: true,
+            };
+            self.asked.push(Asked {
+                ask,
+                question,
+                read: None,
+                generation: self.tail.generation(),
+            });
+        }
+    }
+
+    pub(super) fn read(&mut self, which: usize, log: &Log) {
+        let mut unread: Vec<_> = self
+            .asked
+            .iter_mut()
+            .filter(|asked| asked.read.is_none())
+            .collect();
+        if !unread.is_empty() {
+            let which = which % unread.len();
+            let after = match unread[which].question {
+                Question::Head => Seq::MAX - 1,
+                Question::Page { after, .. } => after,
+            };
+            unread[which].read = Some(log.page(after));
+        }
+    }
+
+    pub(super) fn answer(&mut self, which: usize) {
+        let read: Vec<_> = (0..self.asked.len())
+            .filter(|&index| self.asked[index].read.is_some())
+            .collect();
+        if read.is_empty() {
+            return;
+        }
+        let asked = self.asked.remove(read[which % read.len()]);
+        let page = asked.read.unwrap();
+        self.tail.answer(asked.ask, &page.head);
+        match asked.question {
+            Question::Head => {}
+            Question::Page { fill: true, .. } => {
+                self.tail.fill(&page.entries, &page.head);
+            }
+            Question::Page { fill: false, .. } => {
+                self.tail.extend_back(&page.entries);
+                self.page = Some((asked.generation, page));
+            }
+        }
+    }
+}
