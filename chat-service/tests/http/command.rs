@@ -1,7 +1,12 @@
 //! The command: what it prints and how it ends.
 
+use std::time::Duration;
+
 use reqwest::StatusCode;
-use test_kit::Program;
+use test_kit::{Program, ensure, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::support::{Answer, LONG, channel};
 
@@ -111,4 +116,40 @@ async fn printed_configuration_can_be_used() {
         .arg(&file)
         .arg("--print-config");
     assert_eq!(again.run(LONG).await.stdout, printed.stdout);
+}
+
+#[tokio::test]
+async fn second_signal_does_not_wait_for_a_request_that_hangs() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = program(&folder).start().await;
+    let mut hanging = TcpStream::connect(process.socket("chat")).await.unwrap();
+    let head = format!(
+        "POST /channels/{}/messages HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n",
+        channel()
+    );
+    hanging.write_all(head.as_bytes()).await.unwrap();
+    // From here on the service waits for the body.
+    let mut answer = [0; 25];
+    timeout(LONG, hanging.read_exact(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
+    process.terminate();
+    // The first signal closes the port and waits for the request.
+    eventually!(LONG, {
+        ensure!(
+            TcpStream::connect(process.socket("chat")).await.is_err(),
+            "still open"
+        );
+        Ok(())
+    });
+    assert_eq!(process.ended(), None);
+    process.terminate();
+    assert_eq!(
+        process.wait(Duration::from_secs(5)).await.code(),
+        Some(0),
+        "{}",
+        process.stderr()
+    );
 }
