@@ -90,15 +90,22 @@ export class ChatStream {
     this.#askWhenSlow(source);
     this.#heard = Date.now();
 
+    let ready = false;
     const hear = (type, handle) =>
       source.addEventListener(type, (message) => {
         if (source !== this.#source) return; // replaced: what is still queued comes again
         this.#heard = Date.now();
         if (message.lastEventId) this.#cursor = message.lastEventId;
+        // Whatever the browser thinks of the network, this came over it.
+        if (this.#state === "offline") this.#setState(ready ? "live" : "open");
         handle(message);
       });
-    hear("open", () => this.#setState("open"));
+    hear("open", () => {
+      ready = false;
+      this.#setState("open");
+    });
     hear("ready", () => {
+      ready = true;
       this.#attempt = 0;
       this.#setState("live");
     });
@@ -111,9 +118,9 @@ export class ChatStream {
     this.#every(LOOK_EVERY, () => this.#look());
   }
 
-  #address({ cursor = this.#cursor } = {}) {
+  #address() {
     const url = new URL(this.#options.url);
-    if (cursor !== null) url.searchParams.set("since", cursor);
+    if (this.#cursor !== null) url.searchParams.set("since", this.#cursor);
     else if (this.#options.last > 0) url.searchParams.set("last", this.#options.last);
     return url.href;
   }

@@ -63,6 +63,17 @@ inEveryBrowser((world) => {
     }
   });
 
+  test("a browser that wrongly says that there is no network is not believed for long", async () => {
+    const channel = world.channel();
+    const tab = await world.open(world.address(channel));
+    await tab.page.evaluate(() => window.dispatchEvent(new Event("offline")));
+    await tab.state("offline");
+    await tab.says("No network");
+    await world.hark.post(channel, "it is there");
+    await tab.shows("it is there");
+    await tab.live();
+  });
+
   test("a connection that died without a word is replaced when the network changes", async () => {
     const channel = world.channel();
     const front = await world.front();

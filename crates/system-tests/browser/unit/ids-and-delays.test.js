@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
+import { webcrypto } from "node:crypto";
 import { test } from "node:test";
 
 import { backoff, retryAfter } from "../../../../client-demo/chat-backoff.js";
 import { isUuid, randomUuid, timeUuid } from "../../../../client-demo/chat-ids.js";
+
+globalThis.crypto ??= webcrypto; // node 18 does not have it by itself, as browsers do
 
 test("a random UUID is one of version 4", () => {
   const id = randomUuid();
