@@ -8,12 +8,16 @@
 
 mod chain;
 mod hark;
+mod load;
 mod node;
+mod seed;
 mod sender;
 
 pub use chain::Chain;
 pub use hark::{Hark, hark};
+pub use load::Load;
 pub use node::Node;
+pub use seed::seeded_random;
 pub use sender::{Posted, Sender};
 
 /// A channel that no other test uses.

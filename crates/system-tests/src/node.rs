@@ -72,10 +72,11 @@ impl Node {
         self
     }
 
-    /// Lets another program start it, which is given its path and must become it (`exec`).
+    /// Changes how it is started: with further arguments, or by another program
+    /// ([`Program::started_by`]).
     #[must_use]
-    pub fn started_by(mut self, wrap: impl FnOnce(Program) -> Program) -> Self {
-        self.program = wrap(self.program);
+    pub fn started_by(mut self, change: impl FnOnce(Program) -> Program) -> Self {
+        self.program = change(self.program);
         self
     }
 

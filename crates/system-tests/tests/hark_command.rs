@@ -295,3 +295,66 @@ async fn sigint_and_a_second_signal_end_it_too() {
         Ok(())
     });
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn opened_to_others_it_says_so_and_serves_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = [
+        "--chat",
+        "0.0.0.0:0",
+        "--sse",
+        "0.0.0.0:0",
+        "--demo",
+        "0.0.0.0:0",
+    ];
+    let closed = ["--mqtt", "127.0.0.1:0", "--ops", "127.0.0.1:0"];
+    let program = hark(["up", "--data"])
+        .arg(folder.path())
+        .args(open)
+        .args(closed);
+    let running = program.start().await;
+    assert!(
+        running.stderr().contains("open to others"),
+        "{}",
+        running.stderr()
+    );
+
+    // As a phone does it that has the page from this machine's address in the network.
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let port = |name| running.socket(name).port();
+    let [chat, sse, demo] = ["chat", "sse", "demo"].map(port);
+    let here = |port: u16, path: &str| format!("http://127.0.0.1:{port}{path}");
+    let host = |port: u16| format!("192.0.2.1:{port}");
+    let page = client
+        .get(here(demo, "/"))
+        .header("Host", host(demo))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(page.status(), 200);
+    let policy = page.headers()["content-security-policy"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    for port in [chat, sse] {
+        assert!(
+            policy.contains(&format!("http://{}", host(port))),
+            "{policy}"
+        );
+    }
+    let url = here(chat, &format!("/channels/{}/messages", new_channel()));
+    for (origin, status) in [
+        (format!("http://{}", host(demo)), 201),
+        ("http://evil.example".to_owned(), 403),
+    ] {
+        let post = client
+            .post(&url)
+            .header("Host", host(chat))
+            .header("Origin", &origin);
+        assert_eq!(
+            post.body("hello").send().await.unwrap().status(),
+            status,
+            "{origin}"
+        );
+    }
+}

@@ -14,24 +14,18 @@ const SOON: Duration = Duration::from_secs(20);
 /// Size of the disk that is filled up.
 const DISK_MIB: u64 = 16;
 
-/// Lets a program run on a small disk of its own at `folder`: a tmpfs that only
+/// Starts a program with a small disk of its own at `folder`: a tmpfs that only
 /// this process sees and that goes away with it. Needs no privileges where user
 /// namespaces are allowed.
-fn on_small_disk(folder: &Path, program: &Program) -> Program {
-    let script = format!(r#"mount -t tmpfs -o size={DISK_MIB}m none "$0" && exec "$@""#);
-    let wrapper = Program::of_system("unshare", "util-linux");
-    let wrapper = if rustix::process::geteuid().is_root() {
-        wrapper.arg("--mount")
+fn small_disk(folder: &Path) -> Program {
+    let unshare = Program::of_system("unshare", "util-linux").arg("--mount");
+    let unshare = if rustix::process::geteuid().is_root() {
+        unshare
     } else {
-        wrapper.args(["--mount", "--map-root-user"])
+        unshare.arg("--map-root-user")
     };
-    let wrapper = wrapper
-        .args(["sh", "-c", &script])
-        .arg(folder)
-        .arg(program.path());
-    program
-        .environment()
-        .fold(wrapper, |wrapper, (key, value)| wrapper.env(key, value))
+    let script = format!(r#"mount -t tmpfs -o size={DISK_MIB}m none "$0" && exec "$@""#);
+    unshare.args(["sh", "-c", &script]).arg(folder)
 }
 
 /// The folder as the process itself sees it.
@@ -46,7 +40,7 @@ async fn a_full_disk_is_a_503_until_there_is_room_again() {
     let broker = Node::broker().started().await;
     let store = folder.path().join("store");
     let chat = Node::chat_service(&broker.mqtt_url(), &store)
-        .started_by(|program| on_small_disk(folder.path(), &program))
+        .started_by(|program| program.started_by(small_disk(folder.path())))
         .started()
         .await;
     let sse = Node::broadcast_sse(&broker.mqtt_url(), &chat.url())

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use system_tests::{Chain, Node, new_channel};
-use test_kit::{Ledger, Listener, Recording};
+use system_tests::{Chain, Node, Sender, new_channel};
+use test_kit::{Gap, Ledger, Listener, Recording, ensure, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -128,4 +128,56 @@ async fn a_node_that_stops_sends_its_listeners_away_and_loses_nothing() {
         assert_eq!(ledger.delivered(&channel).len(), 3);
         assert_eq!(ledger.gaps(&channel), []);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_expired_is_a_gap_that_says_exactly_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Node::broker().started().await;
+    let chat = Node::chat_service(&broker.mqtt_url(), folder.path())
+        .env("HARK_STORE__MAX_PER_CHANNEL", "10")
+        .started()
+        .await;
+    let node = || Node::broadcast_sse(&broker.mqtt_url(), &chat.url()).started();
+    let stream = |node: &Node, channel: &str| format!("{}/events?c={channel}", node.url());
+    let (sender, channel) = (Sender::to(chat.url()), new_channel());
+    let first = node().await;
+    let mut listener = Listener::new(stream(&first, &channel));
+    listener.expect("ready", SOON).await;
+    let posted = sender.post_many(&channel, 5).await;
+    for _ in &posted {
+        listener.expect("message", SOON).await;
+    }
+    listener.disconnect();
+    sender.post_many(&channel, 200).await;
+    eventually!(SOON, {
+        let page = sender.page(&channel, 0).await;
+        ensure!(
+            page["first"] == 196,
+            "the oldest that is kept: {}",
+            page["first"]
+        );
+        Ok(())
+    });
+
+    // Another node, which has nothing of it in memory.
+    let second = node().await;
+    listener.aim_at(stream(&second, &channel));
+    let mut ledger = Ledger::default().starting_after(&channel, 5);
+    ledger.enter(&listener.expect("gap", SOON).await).unwrap();
+    for _ in 196..=205 {
+        ledger
+            .enter(&listener.expect("message", SOON).await)
+            .unwrap();
+    }
+    let gap = Gap {
+        from: Some(6),
+        to: Some(195),
+        reason: "retention".to_owned(),
+    };
+    assert_eq!(ledger.gaps(&channel), [gap]);
+    assert_eq!(
+        ledger.delivered(&channel).last().map(|last| last.seq),
+        Some(205)
+    );
 }

@@ -86,11 +86,17 @@ impl Program {
         &self.path
     }
 
-    /// The variables that were set for it.
-    pub fn environment(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
-        self.envs
-            .iter()
-            .map(|(key, value)| (key.as_os_str(), value.as_os_str()))
+    /// Lets another program start it, which finds its path and arguments behind
+    /// its own and must become it (`exec`).
+    #[must_use]
+    pub fn started_by(self, wrapper: Self) -> Self {
+        let mut wrapped = wrapper.arg(&self.path).args(self.args);
+        wrapped.envs.extend(self.envs);
+        Self {
+            folder: self.folder.or(wrapped.folder),
+            note: self.note,
+            ..wrapped
+        }
     }
 
     /// Adds an argument.

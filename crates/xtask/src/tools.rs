@@ -4,12 +4,14 @@ use std::process::Command;
 use crate::run::{self, Outcome};
 
 /// What the tests need besides Rust: a program, and the Debian package that has it.
-const NEEDED: [(&str, &str); 9] = [
+const NEEDED: [(&str, &str); 11] = [
     // SQLite and libFuzzer are compiled from source.
     ("cc", "build-essential"),
     ("c++", "build-essential"),
     ("curl", "curl"),
     ("mosquitto", "mosquitto"),
+    ("nginx", "nginx"),
+    ("python3", "python3"),
     ("node", "nodejs"),
     ("npm", "npm"),
     ("chromium", "chromium"),
