@@ -260,7 +260,7 @@ async fn client_that_takes_nothing_is_disconnected_and_a_slow_one_is_not() {
         }
     };
     let limits = HttpOptions {
-        write_stall: SHORT * 2,
+        write_stall: SHORT * 5,
         send_buffer: Some(16 * 1024),
         ..options()
     };
