@@ -1,0 +1,315 @@
+//! The examples in `deploy/`, read by the programs that they are for, and put together: what is
+//! copied from there works.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use system_tests::{Sender, new_channel};
+use tempfile::TempDir;
+use test_kit::{Listener, Process, Program, ensure, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const SOON: Duration = Duration::from_secs(20);
+/// The name under which the examples serve everything.
+const HOST: &str = "chat.example.org";
+
+fn deploy(path: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    root.expect("the workspace's root")
+        .join("deploy")
+        .join(path)
+}
+
+/// An example with some of its text replaced, all of which must be there.
+fn example(path: &str, replace: &[(&str, &str)]) -> String {
+    let mut text = std::fs::read_to_string(deploy(path)).unwrap();
+    for (from, to) in replace {
+        assert!(text.contains(from), "{path} has no {from:?} any more");
+        text = text.replace(from, to);
+    }
+    text
+}
+
+fn write(folder: &TempDir, name: &str, text: &str) -> PathBuf {
+    let path = folder.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// A port that nobody listens on, for programs that cannot choose one themselves.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+async fn wait_until_it_listens(process: &mut Process, address: SocketAddr) {
+    eventually!(SOON, {
+        let ended = process.ended();
+        ensure!(ended.is_none(), "{ended:?}: {}", process.stderr());
+        TcpStream::connect(address).await?;
+        Ok(())
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_configuration_is_taken_by_its_program() {
+    for (binary, file, setting) in [
+        (
+            "chat-service",
+            "chat-service.toml",
+            "dir = \"/var/lib/hark\"",
+        ),
+        (
+            "broadcast-sse",
+            "broadcast-sse.toml",
+            "mode = \"per-channel\"",
+        ),
+        ("broker", "broker.toml", "listen = \"127.0.0.1:1883\""),
+        ("hark", "hark.toml", "listen = \"0.0.0.0:8080\""),
+    ] {
+        let program = Program::of_workspace(binary).arg("--config");
+        let program = program.arg(deploy("examples").join(file));
+        let printed = program.arg("--print-config").run(SOON).await;
+        assert_eq!(printed.status.code(), Some(0), "{file}: {printed:?}");
+        assert!(printed.stdout.contains(setting), "{file}: {printed:?}");
+    }
+    let all = std::fs::read_dir(deploy("examples")).unwrap().count();
+    assert_eq!(all, 7, "an example that no test here knows?");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn systemd_finds_nothing_wrong_with_the_units() {
+    let folder = tempfile::tempdir().unwrap();
+    let verify = Program::of_system("systemd-analyze", "systemd").arg("verify");
+    for binary in ["chat-service", "broadcast-sse", "broker", "hark"] {
+        let built = Program::of_workspace(binary);
+        let built = built.path().to_str().unwrap();
+        let installed = format!("/usr/local/bin/{binary} ");
+        let unit = format!("{binary}.service");
+        let text = example(
+            &format!("systemd/{unit}"),
+            &[(&installed, &format!("{built} "))],
+        );
+        let unit = write(&folder, &unit, &text);
+        let verified = verify.clone().arg(&unit).run(SOON).await;
+        assert!(verified.status.success(), "{verified:?}");
+        // A key that it does not know is only a remark, beside those on the machine's own units.
+        let remark = verified.stderr.contains(unit.to_str().unwrap());
+        assert!(!remark, "{verified:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nginx_takes_its_configuration_with_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let (key, certificate) = (
+        folder.path().join("key.pem"),
+        folder.path().join("cert.pem"),
+    );
+    let openssl = Program::of_system("openssl", "openssl")
+        .args(["req", "-x509", "-nodes", "-subj", "/CN=test", "-newkey"])
+        .args(["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-keyout"]);
+    let made = openssl.arg(&key).arg("-out").arg(&certificate);
+    let made = made.run(SOON).await;
+    assert!(made.status.success(), "{made:?}");
+    let letsencrypt = |file: &str| format!("/etc/letsencrypt/live/{HOST}/{file}");
+    let site = example(
+        "examples/nginx.conf",
+        &[
+            (&letsencrypt("fullchain.pem"), certificate.to_str().unwrap()),
+            (&letsencrypt("privkey.pem"), key.to_str().unwrap()),
+        ],
+    );
+    let tested = nginx(&folder, &site).arg("-t").run(SOON).await;
+    assert!(tested.status.success(), "{tested:?}");
+    assert!(!tested.stderr.contains("[warn]"), "{tested:?}");
+}
+
+/// nginx with this file in its `http` block, and everything that it writes in the folder.
+fn nginx(folder: &TempDir, site: &str) -> Program {
+    let site = write(folder, "site.conf", site);
+    let own = folder.path().display();
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("{kind}_temp_path {own}/{kind};\n"))
+        .concat();
+    // One process: killing it leaves no workers behind.
+    let main = format!(
+        "daemon off;\nmaster_process off;\npid {own}/pid;\nerror_log stderr;\nevents {{}}\n\
+         http {{\naccess_log off;\n{temporary}include {};\n}}\n",
+        site.display()
+    );
+    let main = write(folder, "nginx.conf", &main);
+    Program::of_system("nginx", "nginx")
+        .arg("-p")
+        .arg(folder.path())
+        .args(["-e", "stderr", "-c"])
+        .arg(main)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn together_they_are_a_chat_behind_a_proxy_with_a_guarded_broker() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut mosquitto, broker) = mosquitto(&folder).await;
+    let mut chat = service("chat-service", broker)
+        .env("HARK_STORE__DIR", folder.path().join("store"))
+        .start()
+        .await;
+    let mut sse = service("broadcast-sse", broker)
+        .env("HARK_HISTORY__URL", chat.url("chat"))
+        .start()
+        .await;
+    let proxy = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let site = example(
+        "examples/nginx.conf",
+        &[
+            (
+                "server 127.0.0.1:8080;",
+                &format!("server {};", chat.socket("chat")),
+            ),
+            (
+                "server 127.0.0.1:8081;",
+                &format!("server {};", sse.socket("sse")),
+            ),
+            ("listen 443 ssl http2;", &format!("listen {proxy};")),
+            ("ssl_certificate ", "# "),
+            ("ssl_certificate_key ", "# "),
+            (
+                "/usr/share/hark/client-demo",
+                deploy("../client-demo").to_str().unwrap(),
+            ),
+        ],
+    );
+    let mut nginx = nginx(&folder, &site).spawn();
+    wait_until_it_listens(&mut nginx, proxy).await;
+
+    // Through the proxy, by its public name, there and back.
+    let channel = new_channel();
+    let stream = format!("http://{proxy}/events?c={channel}");
+    let mut listener = Listener::new(&stream);
+    listener.expect("ready", SOON).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let post = client.post(format!("http://{proxy}/channels/{channel}/messages"));
+    let post = post
+        .header("Host", HOST)
+        .header("Origin", format!("https://{HOST}"))
+        .body("one");
+    let answer = post.send().await.unwrap();
+    let (status, line) = (answer.status(), answer.text().await.unwrap());
+    assert_eq!(status, 201, "{line}");
+    assert_eq!(listener.expect("message", SOON).await.data, line);
+    let page = client.get(format!("http://{proxy}/")).send().await.unwrap();
+    assert!(page.text().await.unwrap().contains("<html"));
+    let heads = client.post(format!("http://{proxy}/heads")).send().await;
+    assert_eq!(heads.unwrap().status(), 404, "not for strangers");
+
+    // The broker: no log-in, no connection; broadcast-sse may not publish, whatever it sends.
+    assert_eq!(connect(broker, None).await.1, 5, "not authorised");
+    let forged = line
+        .replace("\"seq\":1", "\"seq\":2")
+        .replace("one", "forged");
+    let (mut stranger, code) = connect(broker, Some(("broadcast-sse", "of broadcast-sse"))).await;
+    assert_eq!(code, 0, "accepted");
+    publish(&mut stranger, &format!("chat/{channel}"), &forged).await;
+    let sender = Sender::to(chat.url("chat"));
+    let second = sender.post(&channel, "two").await;
+    assert_eq!(listener.expect("message", SOON).await.data, second.line);
+
+    // Without broadcast-sse a browser is told to come back, not sent away for good.
+    sse.kill().await;
+    let away = client.get(&stream).send().await.unwrap();
+    assert_eq!(away.status(), 200);
+    assert_eq!(away.headers()["content-type"], "text/event-stream");
+    assert!(away.text().await.unwrap().starts_with("retry: "));
+
+    nginx.kill().await;
+    chat.kill().await;
+    mosquitto.kill().await;
+}
+
+/// A service as in its example, with this broker and free ports.
+fn service(name: &str, broker: SocketAddr) -> Program {
+    Program::of_workspace(name)
+        .arg("--config")
+        .arg(deploy("examples").join(format!("{name}.toml")))
+        .env("HARK_LISTEN", "127.0.0.1:0")
+        .env("HARK_OPERATIONS__LISTEN", "127.0.0.1:0")
+        .env("HARK_MQTT__URL", format!("mqtt://{broker}"))
+        .env("HARK_MQTT__PASSWORD", format!("of {name}"))
+}
+
+/// mosquitto as in the examples, with both users.
+async fn mosquitto(folder: &TempDir) -> (Process, SocketAddr) {
+    let passwords = folder.path().join("passwords");
+    for user in ["chat-service", "broadcast-sse"] {
+        let mut add = Program::of_system("mosquitto_passwd", "mosquitto").arg("-b");
+        if !passwords.exists() {
+            add = add.arg("-c");
+        }
+        let added = add.arg(&passwords).args([user, &format!("of {user}")]);
+        let added = added.run(SOON).await;
+        assert!(added.status.success(), "{added:?}");
+    }
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let text = example(
+        "examples/mosquitto.conf",
+        &[
+            ("listener 1883", &format!("listener {}", address.port())),
+            (
+                "/etc/mosquitto/hark.acl",
+                deploy("examples/mosquitto.acl").to_str().unwrap(),
+            ),
+            ("log_dest stderr", "log_dest stderr\nuser root"),
+            (
+                "password_file /etc/mosquitto/hark.passwd",
+                &format!("password_file {}", passwords.display()),
+            ),
+        ],
+    );
+    let config = write(folder, "mosquitto.conf", &text);
+    let program = Program::of_system("mosquitto", "mosquitto").arg("-c");
+    let mut process = program.arg(config).spawn();
+    wait_until_it_listens(&mut process, address).await;
+    (process, address)
+}
+
+/// Connects (MQTT 3.1.1 §3.1) and gives the return code of the CONNACK (§3.2.2.3).
+async fn connect(broker: SocketAddr, login: Option<(&str, &str)>) -> (TcpStream, u8) {
+    let flags = if login.is_some() { 0xc2 } else { 0x02 };
+    let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 4, flags, 0, 0];
+    for text in ["stranger"].into_iter().chain(
+        login
+            .into_iter()
+            .flat_map(|(user, password)| [user, password]),
+    ) {
+        body.extend([0, u8::try_from(text.len()).unwrap()]);
+        body.extend(text.as_bytes());
+    }
+    let mut stream = TcpStream::connect(broker).await.unwrap();
+    stream
+        .write_all(&[0x10, u8::try_from(body.len()).unwrap()])
+        .await
+        .unwrap();
+    stream.write_all(&body).await.unwrap();
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer[..2], [0x20, 2], "CONNACK");
+    (stream, answer[3])
+}
+
+/// Publishes with QoS 1 (§3.3); a broker answers also what its rules forbid (§3.3.5).
+async fn publish(stream: &mut TcpStream, topic: &str, payload: &str) {
+    let length = 2 + topic.len() + 2 + payload.len();
+    assert!((128..16_384).contains(&length), "two bytes of length");
+    let low = u8::try_from(length % 128).unwrap() | 0x80;
+    let mut packet = vec![0x32, low, u8::try_from(length / 128).unwrap()];
+    packet.extend([0, u8::try_from(topic.len()).unwrap()]);
+    packet.extend(topic.as_bytes());
+    packet.extend([0, 1]);
+    packet.extend(payload.as_bytes());
+    stream.write_all(&packet).await.unwrap();
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, [0x40, 2, 0, 1], "PUBACK");
+}
