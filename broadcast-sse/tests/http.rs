@@ -1,0 +1,248 @@
+//! broadcast-sse through HTTP only, with the real broker and no chat-service: what it answers by
+//! itself. The whole chain is tested in `crates/system-tests`.
+
+use std::time::Duration;
+
+use broadcast_sse::{Config, Server};
+use broker::{Broker, BrokerConfig};
+use reqwest::{Client, Method, Response};
+use serde_json::Value;
+use service_kit::{lifecycle::Lifecycle, operations::Operations};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+const CHANNEL: &str = "c3743620-4b1b-4c2b-9d80-05b0e5a2c1f0";
+
+struct Running {
+    address: String,
+    life: Lifecycle,
+    operations: Operations,
+}
+
+async fn start(settings: &[(&str, &str)]) -> Running {
+    let life = Lifecycle::new();
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let broker = Broker::bind(BrokerConfig {
+        listen,
+        ..BrokerConfig::default()
+    })
+    .await
+    .unwrap();
+    let mqtt = format!("mqtt://{}", broker.local_addr());
+    let broker_life = life.clone();
+    life.spawn(
+        "broker",
+        async move { broker.run(&broker_life).await.unwrap() },
+    );
+    let own = [
+        ("HARK_LISTEN", "127.0.0.1:0"),
+        ("HARK_MQTT__URL", &mqtt),
+        // Nothing listens on the discard port: history is away.
+        ("HARK_HISTORY__URL", "http://127.0.0.1:9"),
+    ];
+    let environment = own
+        .iter()
+        .chain(settings)
+        .map(|&(k, v)| (k.to_owned(), v.to_owned()));
+    let config = Config::load(None, environment).unwrap();
+    let operations = Operations::new();
+    let server = Server::bind(config, operations.clone()).unwrap();
+    let address = server.local_addr().to_string();
+    life.spawn("broadcast-sse", server.run(life.clone()));
+    Running {
+        address,
+        life,
+        operations,
+    }
+}
+
+impl Running {
+    async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Response {
+        let mut request = Client::new().get(format!("http://{}{path}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.unwrap()
+    }
+
+    async fn stop(self) {
+        self.life.shutdown();
+        self.life.wait(Duration::from_secs(10)).await.unwrap();
+    }
+}
+
+/// The first bytes of a stream, which always is its `retry:`.
+async fn first_chunk(mut stream: Response) -> String {
+    let chunk = stream
+        .chunk()
+        .await
+        .unwrap()
+        .expect("a stream begins with retry:");
+    String::from_utf8(chunk.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn what_will_not_get_better_is_a_4xx_that_says_what_to_change() {
+    let sse = start(&[("HARK_HUB__MAX_CHANNELS", "2")]).await;
+    let other = |n: u8| format!("c=00000000-0000-4000-8000-00000000000{n}");
+    let many = format!("/events?{}&{}&{}", other(1), other(2), other(3));
+    for (path, status, word) in [
+        ("/events", 400, "?c=<uuid>"),
+        ("/?x=1", 400, "?c=<uuid>"),
+        ("/events?c=lobby", 400, "UUID"),
+        (
+            &format!("/events?c={CHANNEL}&since=yesterday"),
+            400,
+            "since",
+        ),
+        (&format!("/events?c={CHANNEL}&last=-1"), 400, "last"),
+        (&many, 400, "at most 2"),
+        ("/chat/receive/lobby", 400, "UUID"),
+        ("/nowhere", 404, "/nowhere"),
+    ] {
+        let origin = "http://localhost:8000";
+        let answer = sse.get(path, &[("origin", origin)]).await;
+        assert_eq!(answer.status(), status, "{path}");
+        // A page may read why, or it could not tell its user.
+        assert_eq!(
+            answer.headers()["access-control-allow-origin"],
+            origin,
+            "{path}"
+        );
+        assert_eq!(
+            answer.headers()["content-type"],
+            "application/problem+json",
+            "{path}"
+        );
+        let problem: Value = answer.json().await.unwrap();
+        assert!(
+            problem["detail"].as_str().unwrap().contains(word),
+            "{path}: {problem}"
+        );
+    }
+    let post = Client::new().request(Method::POST, format!("http://{}/events", sse.address));
+    let refused = post.send().await.unwrap();
+    assert_eq!(refused.status(), 405);
+    assert!(refused.headers()["allow"].to_str().unwrap().contains("GET"));
+    sse.stop().await;
+}
+
+#[tokio::test]
+async fn passing_trouble_is_never_a_status_that_browsers_give_up_on() {
+    let sse = start(&[]).await;
+    let path = format!("/events?c={CHANNEL}");
+    for id in ["", "not-ours", "AQBKmWgAAA"] {
+        let stream = sse.get(&path, &[("last-event-id", id)]).await;
+        assert_eq!(stream.status(), 200);
+        let headers = stream.headers();
+        assert_eq!(headers["content-type"], "text/event-stream");
+        assert_eq!(headers["cache-control"], "no-store, no-transform");
+        assert_eq!(headers["x-accel-buffering"], "no");
+        assert!(first_chunk(stream).await.starts_with("retry: "));
+    }
+    let readiness = sse.operations.readiness().await;
+    let history = readiness
+        .iter()
+        .find(|(name, _)| name == "history")
+        .unwrap();
+    assert!(
+        format!("{:?}", history.1).contains("chat-service"),
+        "{history:?}"
+    );
+    sse.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_node_sends_the_next_one_away_for_a_while() {
+    let sse = start(&[("HARK_HUB__MAX_STREAMS", "1")]).await;
+    let path = format!("/events?c={CHANNEL}");
+    let first = sse.get(&path, &[]).await;
+    let second = sse.get(&path, &[]).await;
+    assert_eq!(second.status(), 200);
+    let body = second.text().await.unwrap();
+    let retry: u64 = body
+        .trim()
+        .strip_prefix("retry: ")
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((10_000..30_000).contains(&retry), "{body}");
+    drop(first);
+    sse.stop().await;
+}
+
+#[tokio::test]
+async fn every_stream_gets_pings_and_a_spread_good_bye() {
+    let sse = start(&[("HARK_HUB__PING", "1s")]).await;
+    let mut stream = sse.get(&format!("/events?c={CHANNEL}"), &[]).await;
+    let mut seen = String::new();
+    while !seen.contains("event: ping\ndata: {}\n\n") {
+        let chunk = stream
+            .chunk()
+            .await
+            .unwrap()
+            .expect("the stream stays open");
+        seen.push_str(std::str::from_utf8(&chunk).unwrap());
+    }
+    sse.life.shutdown();
+    let rest = stream.text().await.unwrap();
+    assert!(
+        rest.trim_end()
+            .rsplit('\n')
+            .next()
+            .unwrap()
+            .starts_with("retry: "),
+        "{rest}"
+    );
+    sse.stop().await;
+}
+
+#[tokio::test]
+async fn an_http_1_0_client_gets_plain_bytes_until_the_end() {
+    let sse = start(&[]).await;
+    let mut socket = TcpStream::connect(&sse.address).await.unwrap();
+    let request = format!(
+        "GET /events?c={CHANNEL} HTTP/1.0\r\nHost: {}\r\n\r\n",
+        sse.address
+    );
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut begin = vec![0; 512];
+    let mut length = 0;
+    while !String::from_utf8_lossy(&begin[..length]).contains("\r\n\r\nretry: ") {
+        let read = socket.read(&mut begin[length..]).await.unwrap();
+        assert_ne!(
+            read,
+            0,
+            "ended early: {}",
+            String::from_utf8_lossy(&begin[..length])
+        );
+        length += read;
+    }
+    let head = String::from_utf8_lossy(&begin[..length]).to_lowercase();
+    assert!(!head.contains("transfer-encoding"), "{head}");
+    sse.life.shutdown();
+    let mut rest = String::new();
+    socket.read_to_string(&mut rest).await.unwrap();
+    assert!(
+        rest.trim_end()
+            .rsplit('\n')
+            .next()
+            .unwrap()
+            .starts_with("retry: "),
+        "{rest}"
+    );
+    sse.stop().await;
+}
+
+#[tokio::test]
+async fn heads_that_are_too_long_are_refused_and_32_kib_are_not() {
+    let sse = start(&[]).await;
+    let long = "a".repeat(30 * 1024);
+    let path = format!("/events?c={CHANNEL}");
+    assert_eq!(sse.get(&path, &[("x-cookie", &long)]).await.status(), 200);
+    let longer = "a".repeat(64 * 1024);
+    assert_eq!(sse.get(&path, &[("x-cookie", &longer)]).await.status(), 431);
+    sse.stop().await;
+}
