@@ -4,14 +4,16 @@ use std::process::Command;
 use crate::run::{self, Outcome};
 
 /// What the tests need besides Rust: a program, and the Debian package that has it.
-const NEEDED: [(&str, &str); 11] = [
+const NEEDED: [(&str, &str); 13] = [
     // SQLite and libFuzzer are compiled from source.
     ("cc", "build-essential"),
     ("c++", "build-essential"),
     ("curl", "curl"),
     ("mosquitto", "mosquitto"),
     ("nginx", "nginx"),
+    ("openssl", "openssl"),
     ("python3", "python3"),
+    ("systemd-analyze", "systemd"),
     ("node", "nodejs"),
     ("npm", "npm"),
     ("chromium", "chromium"),
