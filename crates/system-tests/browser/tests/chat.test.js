@@ -103,6 +103,15 @@ inEveryBrowser((world) => {
     assert.notEqual(second, first);
   });
 
+  test("localhost is as good an address as 127.0.0.1", async () => {
+    const channel = world.channel();
+    const tab = await world.open(`http://localhost:${world.hark.port("demo")}/?c=${channel}`);
+    await tab.say("hello");
+    await tab.hasMessage("hello", "sent");
+    await world.hark.post(channel, "hello there");
+    await tab.shows("hello", "hello there");
+  });
+
   test("an address with something else than a channel says what to do", async () => {
     const tab = await world.enter(world.address("lobby"));
     await tab.state("refused");
