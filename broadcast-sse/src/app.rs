@@ -71,8 +71,8 @@ async fn legacy(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let last_event_id = headers.get("last-event-id").map(HeaderValue::as_bytes);
-    let query = query::parse(&format!("c={channel}"), last_event_id, app.limits)
-        .map_err(|error| bad_query(&error))?;
+    let query =
+        StreamQuery::of_channel(&channel, last_event_id).map_err(|error| bad_query(&error))?;
     app.stream(&query, Form::Legacy)
 }
 

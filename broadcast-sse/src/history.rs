@@ -60,7 +60,7 @@ impl History {
         };
         let request = self.client.post(self.url("heads")).json(&query);
         let body = answer(request).await?;
-        let heads: Heads = serde_json::from_slice(&body).map_err(unreadable)?;
+        let heads: Heads = serde_json::from_slice(&body).map_err(|error| unreadable(&error))?;
         let asked = heads.heads.iter().map(|head| head.channel);
         if !asked.eq(channels.iter().copied()) {
             return Err(HistoryError::Unreadable(
@@ -85,7 +85,8 @@ impl History {
             .append_pair("after", &after.to_string())
             .append_pair("limit", &limit.to_string());
         let body = answer(self.client.get(url)).await?;
-        let page: WirePage<'_> = serde_json::from_slice(&body).map_err(unreadable)?;
+        let page: WirePage<'_> =
+            serde_json::from_slice(&body).map_err(|error| unreadable(&error))?;
         if page.channel != channel {
             return Err(HistoryError::Unreadable(
                 "another channel than asked for".to_owned(),
@@ -120,6 +121,6 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<Bytes, HistoryError>
     Ok(response.bytes().await?)
 }
 
-fn unreadable(error: serde_json::Error) -> HistoryError {
+fn unreadable(error: &serde_json::Error) -> HistoryError {
     HistoryError::Unreadable(error.to_string())
 }

@@ -158,22 +158,22 @@ impl Hub {
         idle
     }
 
-    /// Events of one channel, in the order in which they came.
-    fn hear(&self, id: ChannelId, deliveries: &[Delivery]) {
+    /// Events of one channel, in the order in which they came. Says how many payloads were none.
+    fn hear(&self, id: ChannelId, deliveries: &[Delivery]) -> u64 {
         let Some(channel) = self.lock().get(&id).cloned() else {
             // Nobody listens; with a wildcard subscription the broker sends it all the same.
-            return;
+            return 0;
         };
+        let mut foreign = 0;
         let entries = deliveries.iter().filter_map(|delivery| {
             let entry = Entry::new(id, &delivery.payload);
-            if entry.is_err() {
-                self.metrics.foreign.inc();
-                tracing::debug!(channel = %id, "a payload that is not an event of its channel");
-            }
+            foreign += u64::from(entry.is_err());
             entry.ok()
         });
         channel.hear(entries, |heard| self.metrics.heard(heard));
+        self.metrics.foreign.inc_by(foreign);
         self.keep_within_memory();
+        foreign
     }
 
     /// Has the rings shrink while they hold more than they may.
@@ -197,7 +197,11 @@ impl Hub {
 
 /// Takes what the broker delivers to the channels.
 async fn intake(hub: Arc<Hub>, mut deliveries: mpsc::Receiver<Vec<Delivery>>) {
+    /// How often somebody who publishes nonsense is worth a line in the log.
+    const BETWEEN_LINES: Duration = Duration::from_secs(60);
     let soft = hub.lifecycle.soft();
+    let mut foreign = 0;
+    let mut logged: Option<Instant> = None;
     loop {
         let batch = tokio::select! {
             batch = deliveries.recv() => batch,
@@ -205,7 +209,13 @@ async fn intake(hub: Arc<Hub>, mut deliveries: mpsc::Receiver<Vec<Delivery>>) {
         };
         let Some(batch) = batch else { return };
         for run in batch.chunk_by(|a, b| a.channel == b.channel) {
-            hub.hear(run[0].channel, run);
+            let ignored = hub.hear(run[0].channel, run);
+            foreign += ignored;
+            if ignored > 0 && logged.is_none_or(|at| at.elapsed() > BETWEEN_LINES) {
+                let channel = run[0].channel;
+                tracing::warn!(%channel, foreign, "ignored payloads that are no events of their channel");
+                logged = Some(Instant::now());
+            }
         }
     }
 }

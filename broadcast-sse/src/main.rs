@@ -4,8 +4,7 @@ use std::process::ExitCode;
 
 use broadcast_sse::{Config, Server, StartError};
 use clap::Parser;
-use service_kit::command::{self, Failure, ServiceArguments};
-use service_kit::{http, lifecycle::Lifecycle, operations::Operations, telemetry};
+use service_kit::command::{self, Failure, Process, ServiceArguments};
 
 /// Streams the messages of channels to browsers as server-sent events.
 #[derive(Parser)]
@@ -26,22 +25,17 @@ async fn run(arguments: ServiceArguments) -> Result<(), Failure> {
     if arguments.print_config {
         return command::print_config(&config);
     }
-    telemetry::init(&config.log)?;
-    http::raise_file_limit().map_err(Failure::failed)?;
-    let lifecycle = Lifecycle::new();
-    lifecycle.install_signals().map_err(Failure::failed)?;
-    let ops = http::bind(config.operations.listen).map_err(Failure::failed)?;
-    let ops_address = ops.local_addr().map_err(Failure::failed)?;
-    let operations = Operations::new();
-    let server = Server::bind(config, operations.clone()).map_err(|error| match error {
+    let process = Process::begin(&config.log, config.operations.listen)?;
+    let server = Server::bind(config, process.operations.clone()).map_err(|error| match error {
         StartError::Config(_) => Failure::usage(error),
         _ => Failure::failed(error),
     })?;
-    command::serve_operations(ops, &operations, &lifecycle);
     let addresses = [
         ("sse", format!("http://{}", server.local_addr())),
-        ("ops", format!("http://{ops_address}")),
+        ("ops", process.operations_url.clone()),
     ];
+    let lifecycle = process.lifecycle.clone();
+    process.serve_operations(&lifecycle);
     lifecycle.spawn("broadcast-sse", server.run(lifecycle.clone()));
     command::announce(&addresses)?;
     command::wait(&lifecycle).await

@@ -1,4 +1,14 @@
-use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+use std::fmt;
+
+use chat_mqtt::Subscriber;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        gauge::{ConstGauge, Gauge},
+    },
+};
 use service_kit::operations::Operations;
 
 use crate::hub::Heard;
@@ -118,4 +128,74 @@ impl Metrics {
         }
         .inc();
     }
+}
+
+/// Reads the counters that the subscriber keeps itself, when they are asked for.
+#[derive(Clone)]
+pub(crate) struct BrokerSide(pub(crate) Subscriber);
+
+impl BrokerSide {
+    pub(crate) fn register(self, operations: &Operations) {
+        operations.register(|registry| registry.register_collector(Box::new(self)));
+    }
+}
+
+impl fmt::Debug for BrokerSide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BrokerSide").finish_non_exhaustive()
+    }
+}
+
+impl Collector for BrokerSide {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let counters = self.0.counters();
+        for (name, help, value) in [
+            (
+                "topics_ignored",
+                "Messages on topics that name no channel",
+                counters.foreign_topics,
+            ),
+            (
+                "payloads_oversize",
+                "Messages over the packet limit",
+                counters.oversize,
+            ),
+            (
+                "subscriptions_refused",
+                "Filters that the broker refused",
+                counters.refused_subscriptions,
+            ),
+            (
+                "disconnects",
+                "Broker connections that ended",
+                counters.disconnects,
+            ),
+        ] {
+            encode(&mut encoder, name, help, &ConstCounter::new(value))?;
+        }
+        let up = i64::from(self.0.state().borrow().is_up());
+        encode(
+            &mut encoder,
+            "broker_up",
+            "1 while the broker can be reached",
+            &ConstGauge::new(up),
+        )?;
+        let filters = i64::try_from(counters.filters).unwrap_or(i64::MAX);
+        encode(
+            &mut encoder,
+            "filters",
+            "Filters subscribed to",
+            &ConstGauge::new(filters),
+        )
+    }
+}
+
+fn encode(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    metric: &impl EncodeMetric,
+) -> Result<(), fmt::Error> {
+    let name = format!("hark_sse_{name}");
+    metric.encode(encoder.encode_descriptor(&name, help, None, metric.metric_type())?)
 }

@@ -91,10 +91,7 @@ pub fn parse(
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match name.as_ref() {
             "c" => {
-                let channel = value.parse().map_err(|source| QueryError::NotAChannel {
-                    value: value.chars().take(64).collect(),
-                    source,
-                })?;
+                let channel = channel(&value)?;
                 if seen.insert(channel) {
                     channels.push(channel);
                 }
@@ -117,20 +114,38 @@ pub fn parse(
     if channels.is_empty() {
         return Err(QueryError::NoChannel);
     }
-    let resumed = last_event_id.filter(|id| !id.is_empty()).map(|id| {
-        let cursor = std::str::from_utf8(id)
-            .ok()
-            .and_then(|id| Cursor::parse(id).ok());
-        cursor.map_or(From::Unreadable, From::Cursor)
-    });
-    let from = resumed
+    let from = resumed(last_event_id)
         .or(since.map(From::Cursor))
         .or(last.map(From::Newest))
         .unwrap_or(From::Live);
     Ok(StreamQuery { channels, from })
 }
 
+fn resumed(last_event_id: Option<&[u8]>) -> Option<From> {
+    let id = last_event_id.filter(|id| !id.is_empty())?;
+    let cursor = std::str::from_utf8(id)
+        .ok()
+        .and_then(|id| Cursor::parse(id).ok());
+    Some(cursor.map_or(From::Unreadable, From::Cursor))
+}
+
+fn channel(text: &str) -> Result<ChannelId, QueryError> {
+    text.parse().map_err(|source| QueryError::NotAChannel {
+        value: text.chars().take(64).collect(),
+        source,
+    })
+}
+
 impl StreamQuery {
+    /// A stream of one channel that is named in the path.
+    pub(crate) fn of_channel(name: &str, last_event_id: Option<&[u8]>) -> Result<Self, QueryError> {
+        let from = resumed(last_event_id).unwrap_or(From::Live);
+        Ok(Self {
+            channels: vec![channel(name)?],
+            from,
+        })
+    }
+
     /// Where the stream begins in each of its channels.
     pub(crate) fn starts(&self) -> Vec<(ChannelId, Start)> {
         let start = |channel| match &self.from {

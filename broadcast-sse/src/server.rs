@@ -15,7 +15,7 @@ use crate::{
     config::{Config, SubscribeMode},
     history::History,
     hub::Hub,
-    metrics::Metrics,
+    metrics::{BrokerSide, Metrics},
     query::QueryLimits,
 };
 
@@ -86,6 +86,7 @@ impl Server {
         };
         let (subscriber, deliveries) = Subscriber::start(&config.mqtt, mode, &lifecycle);
         let metrics = Metrics::register(&operations);
+        BrokerSide(subscriber.clone()).register(&operations);
         let broker = subscriber.state();
         let hub = Hub::start(
             &config.hub,

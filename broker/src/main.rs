@@ -4,8 +4,7 @@ use std::process::ExitCode;
 
 use broker::{Broker, Config};
 use clap::Parser;
-use service_kit::command::{self, Failure, ServiceArguments};
-use service_kit::{http, lifecycle::Lifecycle, operations::Operations, telemetry};
+use service_kit::command::{self, Failure, Process, ServiceArguments};
 
 /// Embedded MQTT broker for development: loopback only, nothing kept.
 #[derive(Parser)]
@@ -24,24 +23,20 @@ async fn run(arguments: ServiceArguments) -> Result<(), Failure> {
     if arguments.print_config {
         return command::print_config(&config);
     }
-    telemetry::init(&config.log)?;
-    http::raise_file_limit().map_err(Failure::failed)?;
-    let lifecycle = Lifecycle::new();
-    lifecycle.install_signals().map_err(Failure::failed)?;
-    let ops = http::bind(config.operations.listen).map_err(Failure::failed)?;
-    let ops_address = ops.local_addr().map_err(Failure::failed)?;
+    let process = Process::begin(&config.log, config.operations.listen)?;
     let broker = match Broker::bind(config.broker).await {
         Ok(broker) => broker,
         Err(error) if error.is_config() => return Err(Failure::usage(error)),
         Err(error) => return Err(Failure::failed(error)),
     };
-    let operations = Operations::new();
-    broker.register(&operations);
-    command::serve_operations(ops, &operations, &lifecycle);
-    command::announce(&[
+    broker.register(&process.operations);
+    let addresses = [
         ("mqtt", format!("mqtt://{}", broker.local_addr())),
-        ("ops", format!("http://{ops_address}")),
-    ])?;
+        ("ops", process.operations_url.clone()),
+    ];
+    let lifecycle = process.lifecycle.clone();
+    process.serve_operations(&lifecycle);
+    command::announce(&addresses)?;
     let ran = broker.run(&lifecycle).await;
     lifecycle.shutdown();
     command::wait(&lifecycle).await?;

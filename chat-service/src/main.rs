@@ -5,10 +5,7 @@ use std::process::ExitCode;
 use chat_service::{Config, Server, StartError};
 use clap::Parser;
 use service_kit::clock::SystemClock;
-use service_kit::command::{self, Failure, ServiceArguments};
-use service_kit::lifecycle::Lifecycle;
-use service_kit::operations::Operations;
-use service_kit::{http, telemetry};
+use service_kit::command::{self, Failure, Process, ServiceArguments};
 
 /// Takes messages over REST, stores them, publishes them over MQTT.
 #[derive(Parser)]
@@ -30,30 +27,25 @@ async fn run(arguments: ServiceArguments) -> Result<(), Failure> {
     if arguments.print_config {
         return command::print_config(&config);
     }
-    telemetry::init(&config.log)?;
-    http::raise_file_limit().map_err(Failure::failed)?;
-    let life = Lifecycle::new();
-    life.install_signals().map_err(Failure::failed)?;
-    let operations = Operations::new();
-    let listener = http::bind(config.operations.listen).map_err(Failure::failed)?;
-    let operations_addr = listener.local_addr().map_err(Failure::failed)?;
-    let server = Server::bind(config, SystemClock::shared(), operations.clone()).await;
+    let process = Process::begin(&config.log, config.operations.listen)?;
+    let server = Server::bind(config, SystemClock::shared(), process.operations.clone()).await;
     let server = server.map_err(|error| match error {
         StartError::Config(error) => error.into(),
         error => Failure::failed(error),
     })?;
-    let address = server.local_addr();
+    let addresses = [
+        ("chat", format!("http://{}", server.local_addr())),
+        ("ops", process.operations_url.clone()),
+    ];
+    let life = process.lifecycle.clone();
     // The operators' listener stays to the end, so that a shutdown can be watched.
     let later = life.later_stage();
-    command::serve_operations(listener, &operations, &later);
+    process.serve_operations(&later);
     let running = life.clone();
     life.spawn("chat-service", async move {
         server.run(running).await;
         later.shutdown();
     });
-    command::announce(&[
-        ("chat", format!("http://{address}")),
-        ("ops", format!("http://{operations_addr}")),
-    ])?;
+    command::announce(&addresses)?;
     command::wait(&life).await
 }

@@ -132,12 +132,8 @@ impl Seat {
         let Some(known) = tail.known() else {
             return Step::Waits;
         };
-        let position = match self.position {
-            Some(position) => position,
-            None => match self.place(tail, known) {
-                Some(first) => return Step::Items(first),
-                None => return Step::Waits,
-            },
+        let Some(position) = self.position else {
+            return self.place(tail, known).map_or(Step::Waits, Step::Items);
         };
         if let Some(cut) = Cut::by_epoch(tail.epochs(), position) {
             return self.cut_off(position, cut, tail.mark());

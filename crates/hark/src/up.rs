@@ -11,11 +11,10 @@ use chat_model::ChannelId;
 use service_kit::{
     access::AccessPolicy,
     clock::SystemClock,
-    command::{self, Failure},
+    command::{self, Failure, Process},
     http::{self, HttpOptions},
     lifecycle::Lifecycle,
     operations::{Health, Operations},
-    telemetry,
 };
 use tokio::time::Instant;
 
@@ -33,14 +32,9 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
     if options.print_config {
         return command::print_config(&config);
     }
-    telemetry::init(&config.log)?;
-    http::raise_file_limit().map_err(Failure::failed)?;
-    let lifecycle = Lifecycle::new();
-    lifecycle.install_signals().map_err(Failure::failed)?;
-
-    let operations = Operations::new();
-    let ops = http::bind(config.operations.listen).map_err(Failure::failed)?;
-    let ops_addr = ops.local_addr().map_err(Failure::failed)?;
+    let process = Process::begin(&config.log, config.operations.listen)?;
+    let (lifecycle, operations) = (process.lifecycle.clone(), process.operations.clone());
+    let ops_url = process.operations_url.clone();
     let page = http::bind(config.demo.listen).map_err(Failure::failed)?;
     let page_addr = page.local_addr().map_err(Failure::failed)?;
 
@@ -71,7 +65,7 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
             tracing::error!(%error, "the broker ended");
         }
     });
-    command::serve_operations(ops, &operations, &lifecycle);
+    process.serve_operations(&lifecycle);
     let services = Services {
         config: config.demo,
         chat_port: chat_addr.port(),
@@ -90,16 +84,15 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
     });
 
     if all_answer(&operations, &lifecycle).await? {
-        let addresses = [chat_addr, sse_addr, page_addr, mqtt_addr, ops_addr];
-        say_if_open(&addresses);
-        let [chat, sse, page, mqtt, ops] = addresses;
+        let [chat, sse, page, mqtt] = [chat_addr, sse_addr, page_addr, mqtt_addr];
+        say_if_open(&[chat, sse, page, mqtt]);
         let channel = ChannelId::from(uuid::Uuid::new_v4());
         command::announce(&[
             ("chat", format!("http://{chat}")),
             ("sse", format!("http://{sse}")),
             ("demo", format!("http://{page}")),
             ("mqtt", format!("mqtt://{mqtt}")),
-            ("ops", format!("http://{ops}")),
+            ("ops", ops_url),
             (
                 "open",
                 format!("http://{}/?c={channel}", as_localhost(page)),

@@ -4,18 +4,20 @@
 use std::fmt::Display;
 use std::future::Future;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser};
 use serde::Serialize;
+use tokio::net::TcpListener;
 
 use crate::config::{self, ConfigError};
 use crate::http::{self, HttpOptions};
 use crate::lifecycle::Lifecycle;
 use crate::operations::Operations;
-use crate::telemetry::TelemetryError;
+use crate::telemetry::{self, LogConfig, TelemetryError};
 
 /// How long a soft shutdown may take before it becomes a hard one.
 const SOFT_SHUTDOWN: Duration = Duration::from_secs(10);
@@ -129,16 +131,45 @@ fn print(text: &str) -> Result<(), Failure> {
         .map_err(|error| Failure::failed(format!("cannot write to standard output: {error}")))
 }
 
-/// Serves the operators' listener until the process ends.
-pub fn serve_operations(
-    listener: tokio::net::TcpListener,
-    operations: &Operations,
-    lifecycle: &Lifecycle,
-) {
-    let (router, life) = (operations.router(), lifecycle.clone());
-    lifecycle.spawn("operations", async move {
-        http::serve(listener, router, HttpOptions::default(), &life).await;
-    });
+/// What every process has from the start: logs, signals, and the operators' listener.
+pub struct Process {
+    /// The life of the process; the first signal begins its end.
+    pub lifecycle: Lifecycle,
+    /// Metrics and readiness checks, for the services to add theirs.
+    pub operations: Operations,
+    /// The operators' listener, as a URL.
+    pub operations_url: String,
+    listener: TcpListener,
+}
+
+impl Process {
+    /// Starts logging, raises the file limit, takes over the signals and binds the operators'
+    /// listener.
+    ///
+    /// # Errors
+    /// With a sentence that says what to do.
+    pub fn begin(log: &LogConfig, operations: SocketAddr) -> Result<Self, Failure> {
+        telemetry::init(log)?;
+        http::raise_file_limit().map_err(Failure::failed)?;
+        let lifecycle = Lifecycle::new();
+        lifecycle.install_signals().map_err(Failure::failed)?;
+        let listener = http::bind(operations).map_err(Failure::failed)?;
+        let address = listener.local_addr().map_err(Failure::failed)?;
+        Ok(Self {
+            lifecycle,
+            operations: Operations::new(),
+            operations_url: format!("http://{address}"),
+            listener,
+        })
+    }
+
+    /// Serves the operators' listener as long as `stage` lasts.
+    pub fn serve_operations(self, stage: &Lifecycle) {
+        let (router, life) = (self.operations.router(), stage.clone());
+        stage.spawn("operations", async move {
+            http::serve(self.listener, router, HttpOptions::default(), &life).await;
+        });
+    }
 }
 
 /// Waits for the end of the process's life.
