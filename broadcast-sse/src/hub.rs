@@ -238,6 +238,8 @@ async fn watch_over(hub: Arc<Hub>, ping: Duration, head_check: Duration) {
                 for channel in &channels {
                     channel.check(everybody, before);
                 }
+                // Pages that listeners asked for have made rings longer as well.
+                hub.keep_within_memory();
                 hub.metrics.channels.set(channels.len() as i64);
                 hub.metrics.memory.set(hub.memory() as i64);
                 hub.heads.look();

@@ -3,6 +3,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chat_model::MAX_PAGE_EVENTS;
 use chat_mqtt::{Standing, Subscription};
 
 use super::{
@@ -34,10 +35,15 @@ pub(super) async fn attend(hub: Arc<Hub>, channel: Arc<Channel>, subscription: S
                     None
                 }
                 Errand::Page(ask, after) => {
-                    match hub.pages.read_now(channel.id(), after).await {
+                    match hub
+                        .pages
+                        .read_now(channel.id(), after, MAX_PAGE_EVENTS)
+                        .await
+                    {
                         Some(page) => {
                             let brought = channel.fill(ask, &page, Instant::now());
                             hub.metrics.healed.inc_by(brought);
+                            hub.keep_within_memory();
                         }
                         None => pause().await,
                     }

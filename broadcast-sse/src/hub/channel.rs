@@ -181,6 +181,10 @@ impl Channel {
             let grown = state.tail.fill(&page.entries, &page.head);
             let seq = |known: Option<chat_model::Position>| known.map_or(0, |known| known.seq);
             brought = seq(state.tail.known()).saturating_sub(seq(before));
+            if brought == 0 {
+                // What is missing may still be on its way; else the next page follows at once.
+                state.hole_since = None;
+            }
             changed || grown
         });
         brought
@@ -284,7 +288,6 @@ impl Channel {
                 };
                 let since = *state.hole_since.get_or_insert(now);
                 if now >= since + patience {
-                    state.hole_since = None;
                     return Errand::Page(state.tail.ask(), after.seq);
                 }
                 at(since + patience);

@@ -97,18 +97,19 @@ impl Pages {
     }
 
     /// Reads one page for whoever asks, without the shelf.
-    pub(super) async fn read_now(&self, channel: ChannelId, after: Seq) -> Option<Page> {
+    pub(super) async fn read_now(
+        &self,
+        channel: ChannelId,
+        after: Seq,
+        limit: usize,
+    ) -> Option<Page> {
         let _permit = self
             .permits
             .acquire()
             .await
             .expect("the semaphore is never closed");
         self.metrics.pages_read.inc();
-        match self
-            .history
-            .page(channel, after, PAGE_EVENTS as usize)
-            .await
-        {
+        match self.history.page(channel, after, limit).await {
             Ok(page) => Some(page),
             Err(error) => {
                 self.metrics.history_errors.inc();
@@ -122,7 +123,7 @@ impl Pages {
         let ask = channel.ask();
         let soft = self.lifecycle.soft();
         let page = tokio::select! {
-            page = self.read_now(channel.id(), key.2) => page,
+            page = self.read_now(channel.id(), key.2, PAGE_EVENTS as usize) => page,
             () = soft.cancelled() => None,
         };
         match page {
