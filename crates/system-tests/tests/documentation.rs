@@ -1,0 +1,112 @@
+//! The documentation keeps its word: its examples run, and nothing that can be watched is left out.
+
+use std::path::Path;
+use std::time::Duration;
+
+use system_tests::{Hark, new_channel};
+use test_kit::{Listener, Program};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn docs(file: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    let path = root.expect("the workspace's root").join("docs").join(file);
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// The code blocks of one language.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let begin = format!("```{language}\n");
+    let blocks = text.split(&begin).skip(1);
+    let blocks = blocks.map(|rest| rest.split("\n```").next().unwrap_or_default().to_owned());
+    blocks.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_shell_line_of_the_protocol_is_answered_with_success() {
+    let folder = tempfile::tempdir().unwrap();
+    let hark = Hark::up(folder.path()).await;
+    let curl = Program::of_system("curl", "curl");
+    let mut ran = 0;
+    for block in blocks(&docs("protocol.md"), "sh") {
+        let block = block
+            .replace("http://localhost:8080", &hark.url("chat"))
+            .replace("http://localhost:8081", &hark.url("sse"))
+            .replace("\\\n", " ");
+        for line in block.lines().filter(|line| !line.trim().is_empty()) {
+            // A stream has no end: its head is what counts, and 28 is curl's word for a time-out.
+            let stream = line.contains(" -N ");
+            let line = line.replacen("curl ", "\"$0\" --fail-with-body --silent --max-time 1 ", 1);
+            let shell = Program::of_system("sh", "dash").args(["-c", &line]);
+            let finished = shell.arg(curl.path()).run(SOON).await;
+            let expected = if stream { 28 } else { 0 };
+            assert_eq!(
+                finished.status.code(),
+                Some(expected),
+                "{line}: {finished:?}"
+            );
+            let shown = finished
+                .stdout
+                .contains(if stream { "event: ready" } else { "c3743620-" });
+            assert!(shown, "{line}: {finished:?}");
+            ran += 1;
+        }
+    }
+    assert!(ran >= 7, "only {ran} lines found");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_protocols_post_in_javascript_posts() {
+    let folder = tempfile::tempdir().unwrap();
+    let hark = Hark::up(folder.path()).await;
+    let channel = new_channel();
+    let mut listener = Listener::new(hark.stream(&[&channel]));
+    listener.expect("ready", SOON).await;
+    let blocks = blocks(&docs("protocol.md"), "js");
+    let post = blocks.iter().find(|block| block.contains("function post("));
+    let script = folder.path().join("post.mjs");
+    let call = format!("await post('{}', '{channel}', 'posted');", hark.url("chat"));
+    std::fs::write(&script, format!("{}\n{call}\n", post.unwrap())).unwrap();
+    let ran = Program::of_system("node", "nodejs").arg(&script);
+    let ran = ran.run(SOON).await;
+    assert!(ran.status.success(), "{ran:?}");
+    assert_eq!(
+        listener.expect("message", SOON).await.json()["text"],
+        "posted"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_metric_and_every_check_is_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let hark = Hark::up(folder.path()).await;
+    let (operations, sender) = (docs("operations.md"), hark.sender());
+    let metrics = sender.check(&format!("{}/metrics", hark.url("ops"))).await;
+    let (_, metrics) = metrics.unwrap();
+    let types = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "));
+    let mut seen = 0;
+    for line in types {
+        let (name, kind) = line.split_once(' ').unwrap();
+        let name = match kind {
+            "counter" => format!("{name}_total"),
+            _ => name.to_owned(),
+        };
+        let explained = [format!("`{name}`"), format!("`{name}{{")];
+        assert!(
+            explained.iter().any(|form| operations.contains(form)),
+            "docs/operations.md does not explain {name}"
+        );
+        seen += 1;
+    }
+    assert!(seen > 30, "only {seen} metrics in {metrics}");
+    let readiness = sender.check(&format!("{}/readyz", hark.url("ops"))).await;
+    let readiness: serde_json::Value = serde_json::from_str(&readiness.unwrap().1).unwrap();
+    for check in readiness["checks"].as_object().unwrap().keys() {
+        assert!(
+            operations.contains(&format!("| `{check}`")),
+            "no word on {check}"
+        );
+    }
+}
