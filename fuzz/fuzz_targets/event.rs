@@ -10,6 +10,8 @@ use uuid::Uuid;
 
 fuzz_target!(|input: &[u8]| {
     if let Ok(head) = EventHead::parse(input) {
+        let text = std::str::from_utf8(input).expect("JSON is UTF-8 (RFC 8259 §8.1)");
+        assert!(text.trim_start().starts_with('{'), "an event is an object");
         let line_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
         assert!(
             !input.iter().any(line_end),

@@ -90,6 +90,8 @@ async fn mqtt_payloads_that_are_not_ours_are_not_delivered() {
         // What would break the framing.
         changed(&|_| ()).replace(',', ",\r\n\r\n"),
         changed(&|event| event["type"] = json!("gap")),
+        // The right fields, but no object.
+        json!([channel, posted.event["epoch"], 2, "message"]).to_string(),
         // Far ahead of the log, in an epoch to come, and again what was delivered.
         changed(&|event| event["seq"] = json!(1_000)),
         changed(&|event| event["epoch"] = json!("vvvvvvvvv0")),
@@ -105,7 +107,11 @@ async fn mqtt_payloads_that_are_not_ours_are_not_delivered() {
         posted.line.as_bytes(),
     )
     .await;
-    mqtt_publish(chain.broker.address(), &topic, &[0xff, 0xfe, 0x00]).await;
+    // Not even text.
+    let mut bytes = changed(&|event| event["text"] = json!("?")).into_bytes();
+    let place = bytes.iter().position(|byte| *byte == b'?').unwrap();
+    bytes[place] = 0xff;
+    mqtt_publish(chain.broker.address(), &topic, &bytes).await;
 
     let lines: Vec<String> = [posted.line.clone()]
         .into_iter()
