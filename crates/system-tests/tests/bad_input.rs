@@ -73,6 +73,7 @@ async fn mqtt_payloads_that_are_not_ours_are_not_delivered() {
     let (sender, channel, other) = (chain.sender(), new_channel(), new_channel());
     let recording = Recording::ready(chain.stream(&[&channel, &other])).await;
     let posted = sender.post(&channel, "ours").await;
+    recording.wait_for(SOON, "message", 1).await;
     let topic = format!("chat/{channel}");
     let changed = |change: &dyn Fn(&mut Value)| {
         let mut event = posted.event.clone();
