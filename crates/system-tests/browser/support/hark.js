@@ -30,8 +30,14 @@ export class Hark {
     const hark = new Hark();
     hark.#environment = environment;
     hark.#host = host;
+    program();
     hark.data = await mkdtemp(path.join(tmpdir(), "hark-browser-"));
-    await hark.start();
+    try {
+      await hark.start();
+    } catch (error) {
+      await hark.remove();
+      throw error;
+    }
     return hark;
   }
 
@@ -48,6 +54,11 @@ export class Hark {
       stdio: ["ignore", "pipe", "pipe"],
     });
     this.#process.stderr.on("data", (text) => (this.#output += text));
+    // A test that is cut off must not leave it running.
+    const child = this.#process;
+    const kill = () => child.kill("SIGKILL");
+    process.once("exit", kill);
+    child.once("exit", () => process.off("exit", kill));
     await this.#ready();
   }
 
