@@ -96,8 +96,14 @@ impl History {
         for message in &page.messages {
             let entry = Entry::new(channel, message.get().as_bytes())
                 .map_err(|error| HistoryError::Unreadable(error.to_string()))?;
-            if entry.seq() <= entries.last().map_or(after, |last| last.seq()) {
-                return Err(HistoryError::Unreadable("events out of order".to_owned()));
+            // The oldest may have expired; between two events of a page nothing can be missing.
+            let good = match entries.last() {
+                Some(last) => entry.seq() == last.seq() + 1,
+                None => entry.seq() > after,
+            };
+            if !good {
+                let why = format!("event {} is not the next one", entry.seq());
+                return Err(HistoryError::Unreadable(why));
             }
             entries.push(Arc::new(entry));
         }

@@ -20,7 +20,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -33,6 +33,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use channel::{Channel, Patience};
 use heads::Heads;
 use pages::Pages;
+use tail::Tail;
 
 pub(crate) use entry::Entry;
 pub(crate) use listener::{Batch, Listener, Sent};
@@ -49,6 +50,9 @@ pub(crate) struct Hub {
     pages: Arc<Pages>,
     limits: TailLimits,
     patience: Patience,
+    /// Numbers the lives of channels, so that pages of an earlier one are never taken for those of
+    /// a later one.
+    lives: AtomicU64,
     /// Bytes of all rings, and how many there may be.
     memory: Arc<AtomicUsize>,
     max_memory: usize,
@@ -89,6 +93,7 @@ impl Hub {
                 subscription: Duration::from_secs(2),
                 linger: config.linger,
             },
+            lives: AtomicU64::new(0),
             memory: Arc::default(),
             max_memory: config.memory,
             pings: watch::Sender::new(0),
@@ -136,7 +141,10 @@ impl Hub {
     ) -> (Arc<Channel>, usize, seat::Seat) {
         let mut channels = self.lock();
         let channel = channels.entry(id).or_insert_with(|| {
-            let channel = Channel::new(id, self.limits, self.memory.clone(), Instant::now());
+            // A life has room for four billion generations.
+            let generation = self.lives.fetch_add(1 << 32, Ordering::Relaxed);
+            let tail = Tail::new(self.limits, generation);
+            let channel = Channel::new(id, tail, self.memory.clone(), Instant::now());
             let channel = Arc::new(channel);
             let subscription = self.subscriber.watch(id);
             let attendant = attendant::attend(self.clone(), channel.clone(), subscription);
@@ -226,7 +234,8 @@ async fn watch_over(hub: Arc<Hub>, ping: Duration, head_check: Duration) {
     /// How often heads are polled while the broker is away: the delay of messages meanwhile.
     const POLL: Duration = Duration::from_secs(2);
     let soft = hub.lifecycle.soft();
-    let service = hub.heads.service();
+    let mut service = hub.heads.service();
+    let mut behind = false;
     let mut polls = tokio::time::interval(POLL);
     let mut pings = tokio::time::interval(ping);
     loop {
@@ -243,6 +252,14 @@ async fn watch_over(hub: Arc<Hub>, ping: Duration, head_check: Duration) {
                 hub.metrics.channels.set(channels.len() as i64);
                 hub.metrics.memory.set(hub.memory() as i64);
                 hub.heads.look();
+            }
+            Ok(()) = service.changed() => {
+                let was = std::mem::replace(&mut behind, service.borrow_and_update().behind);
+                if behind && !was {
+                    // Not only at the next poll: that would be two seconds later.
+                    let channels: Vec<_> = hub.lock().values().cloned().collect();
+                    channels.iter().for_each(|channel| channel.want_head());
+                }
             }
             _ = pings.tick() => hub.pings.send_modify(|count| *count += 1),
             () = soft.cancelled() => return,

@@ -3,12 +3,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chat_model::MAX_PAGE_EVENTS;
+use chat_model::{MAX_PAGE_EVENTS, Seq};
 use chat_mqtt::{Standing, Subscription};
 
 use super::{
     Hub,
     channel::{Channel, Errand, Hearing},
+    tail::Ask,
 };
 
 /// Looks after one channel as long as somebody listens, and a while longer: keeps its subscription,
@@ -16,73 +17,81 @@ use super::{
 pub(super) async fn attend(hub: Arc<Hub>, channel: Arc<Channel>, subscription: Subscription) {
     let soft = hub.lifecycle.soft();
     let mut standing = subscription.state();
+    // So that the first standing counts as news.
+    standing.mark_changed();
     loop {
-        if let Some(hearing) = hearing(&standing.borrow_and_update()) {
-            channel.hearing(hearing);
+        if standing.has_changed().unwrap_or(false) {
+            channel.hearing(hearing(*standing.borrow_and_update()));
         }
-        loop {
-            let errand = channel.errand(hub.patience, Instant::now());
-            let until = match errand {
-                Errand::Head(ask) => {
-                    match hub.heads.head(channel.id()).await {
-                        Some(head) => channel.answered(ask, &head, Instant::now()),
-                        None => {
-                            pause().await;
-                            // Somebody may wait for just this answer.
-                            channel.want_head();
-                        }
-                    }
-                    None
+        let until = match channel.errand(hub.patience, Instant::now()) {
+            Errand::Leave if hub.forget(&channel) => return,
+            Errand::Leave => continue,
+            Errand::Nothing(until) => until,
+            Errand::Head(ask) => {
+                match soft
+                    .run_until_cancelled(ask_head(&hub, &channel, ask))
+                    .await
+                {
+                    Some(()) => continue,
+                    None => return,
                 }
-                Errand::Page(ask, after) => {
-                    match hub
-                        .pages
-                        .read_now(channel.id(), after, MAX_PAGE_EVENTS)
-                        .await
-                    {
-                        Some(page) => {
-                            let brought = channel.fill(ask, &page, Instant::now());
-                            hub.metrics.healed.inc_by(brought);
-                            hub.keep_within_memory();
-                        }
-                        None => pause().await,
-                    }
-                    None
-                }
-                Errand::Leave if hub.forget(&channel) => return,
-                Errand::Leave => None,
-                Errand::Nothing(until) => Some(until),
-            };
-            let Some(until) = until else {
-                if soft.is_cancelled() {
-                    return;
-                }
-                if standing.has_changed().unwrap_or(false) {
-                    break;
-                }
-                continue;
-            };
-            tokio::select! {
-                () = soft.cancelled() => return,
-                changed = standing.changed() => match changed {
-                    Ok(()) => break,
-                    // The subscriber is gone: so is the process, soon.
-                    Err(_) => return,
-                },
-                () = channel.errand_changed() => {}
-                () = sleep_until(until) => {}
             }
+            Errand::Page(ask, after) => {
+                match soft
+                    .run_until_cancelled(fill_hole(&hub, &channel, ask, after))
+                    .await
+                {
+                    Some(()) => continue,
+                    None => return,
+                }
+            }
+        };
+        tokio::select! {
+            () = soft.cancelled() => return,
+            // An error means that the subscriber is gone: so is the process, soon.
+            changed = standing.changed() => match changed {
+                Ok(()) => standing.mark_changed(),
+                Err(_) => return,
+            },
+            () = channel.errand_changed() => {}
+            () = sleep_until(until) => {}
         }
     }
 }
 
-fn hearing(standing: &Standing) -> Option<Hearing> {
+async fn ask_head(hub: &Hub, channel: &Channel, ask: Ask) {
+    match hub.heads.head(channel.id()).await {
+        Some(head) => channel.answered(ask, &head, Instant::now()),
+        None => {
+            pause().await;
+            // Somebody may wait for just this answer.
+            channel.want_head();
+        }
+    }
+}
+
+async fn fill_hole(hub: &Hub, channel: &Channel, ask: Ask, after: Seq) {
+    match hub
+        .pages
+        .read_now(channel.id(), after, MAX_PAGE_EVENTS)
+        .await
+    {
+        Some(page) => {
+            let brought = channel.fill(ask, &page, Instant::now());
+            hub.metrics.healed.inc_by(brought);
+            hub.keep_within_memory();
+        }
+        None => pause().await,
+    }
+}
+
+fn hearing(standing: Standing) -> Hearing {
     match standing {
-        Standing::Pending => Some(Hearing::NotYet {
+        Standing::Pending => Hearing::NotYet {
             since: Instant::now(),
-        }),
-        Standing::Live { .. } => Some(Hearing::Live),
-        Standing::BrokerAway { .. } => Some(Hearing::Polling),
+        },
+        Standing::Live { .. } => Hearing::Live,
+        Standing::BrokerAway { .. } => Hearing::Polling,
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::{
     entry::Entry,
     seat::{Page, Seat, Start, Step},
-    tail::{Ask, Heard, Tail, TailLimits},
+    tail::{Ask, Heard, Tail},
 };
 
 /// A channel that somebody listens to: its tail, and the bells of its listeners.
@@ -79,14 +79,9 @@ pub(super) struct Patience {
 }
 
 impl Channel {
-    pub(super) fn new(
-        id: ChannelId,
-        limits: TailLimits,
-        memory: Arc<AtomicUsize>,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn new(id: ChannelId, tail: Tail, memory: Arc<AtomicUsize>, now: Instant) -> Self {
         let state = State {
-            tail: Tail::new(limits),
+            tail,
             bells: Slab::new(),
             idle_since: Some(now),
             hearing: Hearing::NotYet { since: now },
@@ -271,27 +266,25 @@ impl Channel {
         if let Hearing::NotYet { since } = state.hearing {
             at(since + patience.subscription);
         }
-        let unverified =
-            !matches!(state.hearing, Hearing::NotYet { .. }) && !state.tail.is_verified();
-        if unverified || state.head_wanted || state.tail.needs_head() {
-            state.head_wanted = false;
-            return Errand::Head(state.tail.ask());
-        }
+        // First what is missing for certain: its page says where the log stands as well.
         match state.tail.hole() {
             None => state.hole_since = None,
             Some(after) => {
                 // While polling, the answer about the head is the news itself.
-                let patience = if state.hearing == Hearing::Live {
-                    patience.hole
-                } else {
-                    Duration::ZERO
-                };
+                let live = state.hearing == Hearing::Live;
+                let patience = if live { patience.hole } else { Duration::ZERO };
                 let since = *state.hole_since.get_or_insert(now);
                 if now >= since + patience {
                     return Errand::Page(state.tail.ask(), after.seq);
                 }
                 at(since + patience);
             }
+        }
+        let heard = !matches!(state.hearing, Hearing::NotYet { .. });
+        let unverified = heard && !state.tail.is_verified();
+        if unverified || state.head_wanted || state.tail.needs_head() {
+            state.head_wanted = false;
+            return Errand::Head(state.tail.ask());
         }
         Errand::Nothing(next)
     }

@@ -190,7 +190,8 @@ impl Place {
                     let items = page.map(|page| self.seat.take_page(&page, room, mark));
                     return (items.unwrap_or_default(), false);
                 }
-                (Step::NeedsHead | Step::Waits, ready) => return (Vec::new(), ready),
+                (Step::NeedsHead, _) => return (Vec::new(), false),
+                (Step::Waits, ready) => return (Vec::new(), ready),
             }
         }
     }

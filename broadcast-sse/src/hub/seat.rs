@@ -89,7 +89,9 @@ impl Page {
 
     /// Bytes in memory, about.
     pub(crate) fn cost(&self) -> usize {
-        self.entries.iter().map(|entry| entry.cost()).sum()
+        /// The page itself, so that many empty ones count as well.
+        const OVERHEAD: usize = 256;
+        OVERHEAD + self.entries.iter().map(|entry| entry.cost()).sum::<usize>()
     }
 }
 
@@ -124,7 +126,7 @@ impl Seat {
             tail.known().is_some_and(|known| known.seq == position.seq)
                 && Cut::by_epoch(tail.epochs(), position).is_none()
         };
-        tail.is_verified() && self.position.is_some_and(reached)
+        tail.is_caught_up() && self.position.is_some_and(reached)
     }
 
     /// Takes what comes next, about `room` bytes of it at most.
@@ -195,7 +197,7 @@ impl Seat {
 
     /// Finds the position of a start that depends on the head.
     fn place(&mut self, tail: &Tail, known: Position) -> Option<Vec<Item>> {
-        if !tail.is_verified() {
+        if !tail.is_caught_up() {
             return None;
         }
         let back = match self.start {

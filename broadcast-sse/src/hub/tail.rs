@@ -39,6 +39,8 @@ pub(crate) struct Tail {
     fresh_after: Ask,
     /// Whether an event of an unknown epoch waits for the store's word.
     epoch_in_doubt: bool,
+    /// The number of the last question when an event was forgotten for want of room.
+    forgotten: Option<Ask>,
     generation: u64,
 }
 
@@ -82,8 +84,8 @@ pub(crate) enum Heard {
 }
 
 impl Tail {
-    /// A tail that knows nothing yet.
-    pub(crate) fn new(limits: TailLimits) -> Self {
+    /// A tail that knows nothing yet. Its generations begin with `generation`.
+    pub(crate) fn new(limits: TailLimits, generation: u64) -> Self {
         Self {
             limits,
             known: None,
@@ -98,7 +100,8 @@ impl Tail {
             answer: None,
             fresh_after: Ask::default(),
             epoch_in_doubt: false,
-            generation: 0,
+            forgotten: None,
+            generation,
         }
     }
 
@@ -153,9 +156,17 @@ impl Tail {
                 .is_some_and(|answer| answer.ask > self.fresh_after)
     }
 
-    /// Whether the store's word is needed for something that waits.
+    /// Whether, beyond being verified, everything is here that existed when the store answered:
+    /// what comes from now on is new.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        let head = self.answer.map_or(0, |answer| answer.position.seq);
+        self.is_verified() && self.known.is_some_and(|known| known.seq >= head)
+    }
+
+    /// Whether the store's word is needed: something waits for it, or was forgotten for want of
+    /// room and may be the last of the log.
     pub(crate) fn needs_head(&self) -> bool {
-        self.epoch_in_doubt
+        self.epoch_in_doubt || self.forgotten.is_some()
     }
 
     /// The position after which events are missing here that exist, as far as one can tell.
@@ -201,6 +212,9 @@ impl Tail {
             position: head.position(),
             first: head.first,
         });
+        if self.forgotten.is_some_and(|forgotten| ask > forgotten) {
+            self.forgotten = None;
+        }
         let newer =
             head.epochs.last().map(|last| last.epoch) > self.epochs.last().map(|last| last.epoch);
         if newer || ask > self.epochs_mark {
@@ -301,6 +315,7 @@ impl Tail {
             && let Some((_, early)) = self.early.pop_last()
         {
             self.early_cost -= early.entry.cost();
+            self.forgotten = Some(self.asked);
         }
     }
 
@@ -320,7 +335,7 @@ impl Tail {
     }
 
     fn wait(&mut self, entry: Arc<Entry>) -> Heard {
-        // What does not fit is in history as well: the hole brings it.
+        // What does not fit is in history as well.
         if self.early_cost + entry.cost() <= self.limits.ring_bytes {
             let key = (entry.seq(), entry.position.epoch);
             self.early_cost += entry.cost();
@@ -333,6 +348,8 @@ impl Tail {
             ) {
                 self.early_cost -= twin.entry.cost();
             }
+        } else {
+            self.forgotten = Some(self.asked);
         }
         Heard::Waits
     }

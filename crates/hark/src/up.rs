@@ -40,7 +40,7 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
 
     let broker = Broker::bind(config.broker).await.map_err(Failure::failed)?;
     let mqtt_addr = broker.local_addr();
-    broker.register(&operations);
+    broker.register(&operations.of_service("broker"));
     let mqtt_url = format!("mqtt://{}", reachable(mqtt_addr));
     config.chat_service.mqtt.url = mqtt_url.parse().map_err(Failure::failed)?;
     config.broadcast_sse.mqtt.url = config.chat_service.mqtt.url.clone();
@@ -48,13 +48,14 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
     let chat_service = chat_service::Server::bind(
         config.chat_service,
         SystemClock::shared(),
-        operations.clone(),
+        operations.of_service("chat-service"),
     );
     let chat_service = chat_service.await.map_err(Failure::failed)?;
     let chat_addr = chat_service.local_addr();
     config.broadcast_sse.history.url = format!("http://{}", reachable(chat_addr));
-    let broadcast_sse = broadcast_sse::Server::bind(config.broadcast_sse, operations.clone())
-        .map_err(Failure::failed)?;
+    let broadcast_sse =
+        broadcast_sse::Server::bind(config.broadcast_sse, operations.of_service("broadcast-sse"))
+            .map_err(Failure::failed)?;
     let sse_addr = broadcast_sse.local_addr();
 
     // The broker stays until the last PUBACK: it belongs to a later stage of the process's life.

@@ -39,6 +39,8 @@ type Check = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Health> + Send>> + Send
 #[derive(Clone, Default)]
 pub struct Operations {
     shared: Arc<Shared>,
+    /// What the names of checks that are added here begin with.
+    service: Option<&'static str>,
 }
 
 #[derive(Default)]
@@ -58,6 +60,17 @@ impl Operations {
         Self::default()
     }
 
+    /// The same, for one of several services in a process: its checks are named
+    /// `<service>.<check>`, so that two of them may have a check of the same name.
+    #[must_use]
+    pub fn of_service(&self, service: &'static str) -> Self {
+        let shared = Arc::clone(&self.shared);
+        Self {
+            shared,
+            service: Some(service),
+        }
+    }
+
     /// Registers metrics. Names begin with the service's own prefix, such as `hark_chat_`, so that
     /// services can share a registry; prometheus-client adds `_total` to counters itself.
     pub fn register<R>(&self, register: impl FnOnce(&mut Registry) -> R) -> R {
@@ -72,7 +85,11 @@ impl Operations {
         T: Future<Output = Health> + Send + 'static,
     {
         let check: Check = Arc::new(move || Box::pin(check()));
-        lock(&self.shared.checks).push((name.into(), check));
+        let name = name.into();
+        let name = self
+            .service
+            .map_or(name.clone(), |service| format!("{service}.{name}"));
+        lock(&self.shared.checks).push((name, check));
     }
 
     /// All checks, asked at the same time, in the order they were added.

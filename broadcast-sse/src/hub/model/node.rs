@@ -46,7 +46,7 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn new() -> Self {
-        let mut tail = Tail::new(LIMITS);
+        let mut tail = Tail::new(LIMITS, 0);
         tail.starts_afresh();
         Self {
             tail,
@@ -58,28 +58,23 @@ impl Node {
     }
 
     pub(super) fn attend(&mut self) {
-        if !self.tail.is_verified() || self.tail.needs_head() || self.head_wanted {
+        let question = if let Some(known) = self.tail.hole() {
+            let after = known.seq;
+            Question::Page { after, fill: true }
+        } else if !self.tail.is_verified() || self.tail.needs_head() || self.head_wanted {
             self.head_wanted = false;
-            let ask = self.tail.ask();
-            self.asked.push(Asked {
-                ask,
-                question: Question::Head,
-                read: None,
-                generation: self.tail.generation(),
-            });
-        } else if let Some(known) = self.tail.hole() {
-            let ask = self.tail.ask();
-            let question = Question::Page {
-                after: known.seq,
-                fill: true,
-            };
-            self.asked.push(Asked {
-                ask,
-                question,
-                read: None,
-                generation: self.tail.generation(),
-            });
-        }
+            Question::Head
+        } else {
+            return;
+        };
+        let ask = self.tail.ask();
+        let generation = self.tail.generation();
+        self.asked.push(Asked {
+            ask,
+            question,
+            read: None,
+            generation,
+        });
     }
 
     pub(super) fn read(&mut self, which: usize, log: &Log) {
