@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::config::LimitsConfig;
 use crate::ingest::Ingest;
 use crate::metrics::PostMetrics;
+use crate::outbox::Gauges;
 use crate::rate_limit::RateLimiter;
 use crate::{heads, history, post, problems};
 
@@ -29,6 +30,7 @@ pub(crate) struct AppState {
     pub(crate) limits: Arc<LimitsConfig>,
     pub(crate) rate: Arc<RateLimiter>,
     pub(crate) posts: PostMetrics,
+    pub(crate) outbox: Arc<Gauges>,
 }
 
 /// The service's paths, and around them, from the inside: problems and request ids, access, metrics.

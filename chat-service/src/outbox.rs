@@ -7,15 +7,15 @@
 //! by its number at the listeners. The watermark is the position up to which everything has its
 //! PUBACK.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chat_mqtt::{NotConfirmed, Publisher, Token};
 use chat_store::{PageLimit, Position, Store, StoreError, Unpublished};
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -49,6 +49,31 @@ pub(crate) struct Gauges {
     pub(crate) confirmed: AtomicU64,
     /// Whether commits come straight from the writer.
     pub(crate) following: AtomicBool,
+    /// When an event was last given up for publishing.
+    set_aside: Mutex<Option<Instant>>,
+}
+
+impl Gauges {
+    /// Whether an event was given up so lately that listeners may not yet have found it: only the
+    /// heads tell them of it.
+    pub(crate) fn lately_set_aside(&self) -> bool {
+        /// Longer than two of broadcast-sse's looks.
+        const LATELY: Duration = Duration::from_secs(5);
+        // Nothing panics while it is held.
+        let set_aside = self
+            .set_aside
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        set_aside.is_some_and(|at| at.elapsed() < LATELY)
+    }
+
+    fn note_set_aside(&self) {
+        let mut set_aside = self
+            .set_aside
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *set_aside = Some(Instant::now());
+    }
 }
 
 /// The one task that publishes.
@@ -193,6 +218,9 @@ impl Outbox {
 
     /// Takes note of the oldest event's confirmation.
     fn settle(&mut self, confirmed: Result<(), NotConfirmed>) -> Result<(), Interrupted> {
+        if matches!(confirmed, Err(NotConfirmed::SetAside)) {
+            self.gauges.note_set_aside();
+        }
         match confirmed {
             // Set aside: counted by the publisher; listeners find it in history by their heads.
             Ok(()) | Err(NotConfirmed::SetAside) => {

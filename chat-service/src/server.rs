@@ -130,7 +130,7 @@ impl Server {
             bytes: config.outbox.in_flight_bytes,
         };
         let shared = Arc::clone(&store) as Arc<dyn Store>;
-        let outbox = Outbox::new(shared, publisher.clone(), bounds, gauges);
+        let outbox = Outbox::new(shared, publisher.clone(), bounds, Arc::clone(&gauges));
         let (ended, outbox_end) = oneshot::channel::<()>();
         let soft = later.soft();
         later.spawn("outbox", async move {
@@ -145,7 +145,13 @@ impl Server {
             limits: Arc::new(config.limits.clone()),
             rate: Arc::new(RateLimiter::new(config.rate())),
             posts: PostMetrics::register(&operations),
+            outbox: gauges,
         };
+        // A store without its threads takes nothing for ever: the process ends and starts anew.
+        let (panicked, soft) = (store.panicked(), later.soft());
+        later.spawn("store", async move {
+            soft.run_until_cancelled(panicked).await;
+        });
         let requests = RequestMetrics::register(&operations, "hark_chat");
         let access = AccessPolicy::new(&config.access, local_addr);
         let router = app::router(state, &requests, access);

@@ -42,7 +42,7 @@ use self::{
     expiry_clock::{ExpiryClock, SavedExpiry},
     folder::Folder,
     reader::Readers,
-    shared::{Shared, spawn},
+    shared::{Alarm, Shared, spawn},
     writer::{Job, Post, Writer},
 };
 use crate::{
@@ -65,6 +65,7 @@ pub struct SqliteStore {
     shared: Arc<Shared>,
     /// Ends when every thread has.
     ended: Mutex<mpsc::Receiver<()>>,
+    alarm: Alarm,
 }
 
 impl SqliteStore {
@@ -85,9 +86,10 @@ impl SqliteStore {
         sync_folder(folder.dir());
         let shared = Arc::new(Shared::new(path.clone(), kept.published_to));
         let expiry = ExpiryClock::resume(options.clock.clone(), kept.expiry, kept.newest);
+        let alarm = Alarm::default();
         let (alive, ended) = mpsc::channel(1);
-        let readers = Readers::start(options.readers, &folder, &alive)?;
-        let checkpointer = Checkpointer::start(path.clone(), shared.clone())?;
+        let readers = Readers::start(options.readers, &folder, &alive, &alarm)?;
+        let checkpointer = Checkpointer::start(path.clone(), shared.clone(), &alarm)?;
         let database = Database::new(
             path,
             connection,
@@ -96,7 +98,7 @@ impl SqliteStore {
         );
         let writer = Writer::new(options, database, shared.clone(), checkpointer, expiry);
         let (jobs, received) = channel();
-        spawn("store-write", move || {
+        spawn("store-write", &alarm, move || {
             writer.run(&received);
             // The folder first: whoever waits for the end may open it again.
             drop(folder);
@@ -108,7 +110,20 @@ impl SqliteStore {
             readers,
             shared,
             ended: Mutex::new(ended),
+            alarm,
         })
+    }
+
+    /// Waits until one of the store's threads panics. The store is of no use then: whoever runs it
+    /// had best end the process, and start anew with what was committed.
+    pub fn panicked(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut alarm = self.alarm.watch();
+        async move {
+            if alarm.wait_for(|panicked| *panicked).await.is_err() {
+                // The store was closed in good order.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// The counters at this moment. Cheap: two look-ups of a file's size.

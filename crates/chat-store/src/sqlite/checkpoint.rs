@@ -15,7 +15,7 @@ use rusqlite::Connection;
 
 use super::{
     schema::{BUSY_TIMEOUT, Role, connect},
-    shared::{Shared, spawn},
+    shared::{Alarm, Shared, spawn},
 };
 use crate::StoreError;
 
@@ -44,9 +44,15 @@ pub(super) struct Checkpointer {
 }
 
 impl Checkpointer {
-    pub(super) fn start(path: PathBuf, shared: Arc<Shared>) -> Result<Self, StoreError> {
+    pub(super) fn start(
+        path: PathBuf,
+        shared: Arc<Shared>,
+        alarm: &Alarm,
+    ) -> Result<Self, StoreError> {
         let (wishes, received) = sync_channel(1);
-        let thread = spawn("store-checkpoint", move || run(&path, &shared, &received))?;
+        let thread = spawn("store-checkpoint", alarm, move || {
+            run(&path, &shared, &received);
+        })?;
         Ok(Self { wishes, thread })
     }
 

@@ -15,7 +15,7 @@ use super::{
     folder::Folder,
     queries::at_one_moment,
     schema::{Role, connect},
-    shared::spawn,
+    shared::{Alarm, spawn},
 };
 use crate::StoreError;
 
@@ -38,12 +38,13 @@ impl Readers {
         threads: usize,
         folder: &Arc<Folder>,
         alive: &mpsc::Sender<()>,
+        alarm: &Alarm,
     ) -> Result<Self, StoreError> {
         let (questions, received) = channel();
         let received = Arc::new(Mutex::new(received));
         for number in 0..threads {
             let (received, folder, alive) = (received.clone(), folder.clone(), alive.clone());
-            spawn(&format!("store-read-{number}"), move || {
+            spawn(&format!("store-read-{number}"), alarm, move || {
                 run(&received, folder.database());
                 drop(folder);
                 drop(alive);

@@ -3,14 +3,14 @@
 use std::{
     path::PathBuf,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread::JoinHandle,
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::{StoreError, StoreStats, Unpublished};
 
@@ -155,13 +155,37 @@ impl Shared {
     }
 }
 
-/// Starts one of the store's threads.
+/// Rings when one of the store's threads panics.
+#[derive(Clone, Default)]
+pub(super) struct Alarm(Arc<watch::Sender<bool>>);
+
+impl Alarm {
+    pub(super) fn watch(&self) -> watch::Receiver<bool> {
+        self.0.subscribe()
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.send_replace(true);
+        }
+    }
+}
+
+/// Starts one of the store's threads, which rings `alarm` if it panics.
 pub(super) fn spawn(
     name: &str,
+    alarm: &Alarm,
     work: impl FnOnce() + Send + 'static,
 ) -> Result<JoinHandle<()>, StoreError> {
+    let alarm = alarm.clone();
     std::thread::Builder::new()
         .name(name.to_owned())
-        .spawn(work)
+        .spawn(move || {
+            // Dropped with the thread, also when it panics.
+            let _alarm = alarm;
+            work();
+        })
         .map_err(|error| StoreError::unavailable(format!("cannot start a thread: {error}")))
 }
