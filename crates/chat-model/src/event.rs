@@ -100,10 +100,12 @@ impl EventHead {
     /// it is (WHATWG HTML §9.2.6), with a number from 1 to 2^53 - 1 and a type that a sender may
     /// use or Hark will.
     pub fn parse(line: &[u8]) -> Result<Self, NotAnEvent> {
-        if line.iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
+        // serde would pass over bytes that are not UTF-8, and read a struct from an array as well.
+        let line = std::str::from_utf8(line).map_err(|_| NotAnEvent)?;
+        if !line.starts_with('{') || line.contains(['\r', '\n']) {
             return Err(NotAnEvent);
         }
-        let fields: HeadFields<'_> = serde_json::from_slice(line).map_err(|_| NotAnEvent)?;
+        let fields: HeadFields<'_> = serde_json::from_str(line).map_err(|_| NotAnEvent)?;
         if !(1..1 << 53).contains(&fields.seq) || fields.epoch == Epoch::ZERO {
             return Err(NotAnEvent);
         }
@@ -211,10 +213,14 @@ mod tests {
             text.replace("\"message\"", "\"hark.\\n\""),
             text.replace(',', ",\n"),
             text[..text.len() - 1].to_owned(),
+            format!(r#"["{}","000000002d",42,"message"]"#, uuid::Uuid::nil()),
             String::new(),
         ] {
             assert_eq!(EventHead::parse(bad.as_bytes()), Err(NotAnEvent), "{bad}");
         }
+        let at = text.find("\"a\"").unwrap() + 1;
+        let not_utf8 = [&line[..at], b"\xff", &line[at..]].concat();
+        assert_eq!(EventHead::parse(&not_utf8), Err(NotAnEvent));
     }
 
     proptest! {
