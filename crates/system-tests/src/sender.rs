@@ -125,6 +125,20 @@ impl Sender {
         })
     }
 
+    /// Waits until the chat-service has its broker again, as its answers to posts
+    /// in a channel of their own say.
+    ///
+    /// # Panics
+    /// When that takes longer than 30 seconds.
+    pub async fn wait_for_broker(&self) {
+        let channel = crate::new_channel();
+        eventually!(Duration::from_secs(30), {
+            let status = self.post(&channel, "is the broker there?").await.status;
+            ensure!(status == 201, "{status}");
+            Ok(())
+        });
+    }
+
     /// A page of history: the messages after this number.
     ///
     /// # Panics

@@ -74,13 +74,7 @@ async fn away_for_everyone() {
     late.wait_for(LATE, "message", 1).await;
 
     chain.broker.start().await;
-    sender
-        .wait_for_check(
-            &format!("{}/readyz", chain.chat.operations_url()),
-            200,
-            Duration::from_secs(30),
-        )
-        .await;
+    sender.wait_for_broker().await;
     // What the outbox held is published now, and none of it is delivered again.
     sender.post_many(&channel, 50).await;
     settle(&sender, &channel, &recording).await;
@@ -119,13 +113,7 @@ async fn away_for_chat_service_alone() {
     );
 
     proxy.resume();
-    sender
-        .wait_for_check(
-            &format!("{}/readyz", chat.operations_url()),
-            200,
-            Duration::from_secs(30),
-        )
-        .await;
+    sender.wait_for_broker().await;
     sender.post_many(&channel, 50).await;
     settle(&sender, &channel, &recording).await;
     assert_eq!(recording.connects(), 1, "the stream stayed open");
