@@ -12,12 +12,13 @@ use axum::{
 };
 use chat_model::ChannelId;
 use service_kit::{lifecycle::Lifecycle, operations::RequestMetrics, problem, problem::Problem};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::{
     access::{Caller, may_listen},
-    hub::{Batch, Hub, Sent},
+    hub::Hub,
     metrics::Metrics,
+    permit::StreamPermit,
     query::{self, QueryError, QueryLimits, StreamQuery},
     stream::{self, Form},
 };
@@ -31,12 +32,6 @@ pub(crate) struct App {
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) metrics: Metrics,
     pub(crate) lifecycle: Lifecycle,
-}
-
-/// Held by a stream as long as it is open.
-pub(crate) struct StreamPermit {
-    _permit: OwnedSemaphorePermit,
-    metrics: Metrics,
 }
 
 /// The routes, with what every answer has, but without the access policy.
@@ -95,36 +90,6 @@ impl App {
         let listener = self.hub.listen(&query.starts());
         let frames = stream::frames(listener, form, &self.hub, &self.lifecycle, permit);
         Ok(event_stream(Body::from_stream(frames)))
-    }
-}
-
-impl StreamPermit {
-    fn new(permit: OwnedSemaphorePermit, metrics: Metrics) -> Self {
-        metrics.streams.inc();
-        Self {
-            _permit: permit,
-            metrics,
-        }
-    }
-
-    /// Counts what the stream is about to send.
-    pub(crate) fn count(&self, batch: &Batch) {
-        let events = batch
-            .iter()
-            .filter(|sent| matches!(sent, Sent::Event(..)))
-            .count();
-        self.metrics.events_out.inc_by(events as u64);
-        let gaps = batch
-            .iter()
-            .filter(|sent| matches!(sent, Sent::Gap(..)))
-            .count();
-        self.metrics.gaps.inc_by(gaps as u64);
-    }
-}
-
-impl Drop for StreamPermit {
-    fn drop(&mut self) {
-        self.metrics.streams.dec();
     }
 }
 

@@ -1,14 +1,13 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use chat_mqtt::MqttConfig;
+use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use service_kit::{
     access::AccessConfig,
     config::{self, ConfigError, duration, size},
     telemetry::LogConfig,
 };
-
-use crate::history::History;
 
 /// All settings of broadcast-sse; `config.default.toml` says what each is for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,6 +45,23 @@ pub struct OperationsConfig {
 pub struct HistoryConfig {
     /// The URL of chat-service.
     pub url: String,
+}
+
+impl HistoryConfig {
+    /// The URL that paths are appended to.
+    ///
+    /// # Errors
+    /// If it is not one of a service.
+    pub(crate) fn base(&self) -> Result<Url, ConfigError> {
+        let invalid = |why: &str| ConfigError::invalid("history.url", why);
+        // Without the slash, the last part of a path would be replaced instead of continued.
+        let base = Url::parse(&format!("{}/", self.url.trim_end_matches('/')))
+            .map_err(|error| invalid(&format!("is not a URL: {error}")))?;
+        if base.scheme() != "http" || base.host().is_none() {
+            return Err(invalid("must begin with http:// and name a host"));
+        }
+        Ok(base)
+    }
 }
 
 /// How channels are subscribed to.
@@ -138,7 +154,7 @@ impl Config {
     /// With a sentence that names the setting and what to change.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.mqtt.validate("mqtt")?;
-        History::new(&self.history.url).map_err(|why| ConfigError::invalid("history.url", why))?;
+        self.history.base()?;
         let counts = [
             ("subscribe.connections", self.subscribe.connections),
             ("hub.max_streams", self.hub.max_streams),

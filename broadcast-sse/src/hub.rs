@@ -8,6 +8,7 @@ mod attendant;
 mod channel;
 mod entry;
 mod heads;
+mod history;
 mod listener;
 mod pages;
 mod seat;
@@ -33,14 +34,14 @@ use tokio::sync::{Notify, mpsc, watch};
 use channel::{Channel, Patience};
 use heads::Heads;
 use pages::Pages;
-use tail::Tail;
+use tail::{Heard, Tail, TailLimits};
 
 pub(crate) use entry::Entry;
+pub(crate) use history::History;
 pub(crate) use listener::{Batch, Listener, Sent};
-pub(crate) use seat::{Page, Start};
-pub(crate) use tail::{Heard, TailLimits};
+pub(crate) use seat::Start;
 
-use crate::{config::HubConfig, history::History, metrics::Metrics};
+use crate::{config::HubConfig, metrics::Metrics};
 
 /// All channels of this node.
 pub(crate) struct Hub {
@@ -178,7 +179,14 @@ impl Hub {
             foreign += u64::from(entry.is_err());
             entry.ok()
         });
-        channel.hear(entries, |heard| self.metrics.heard(heard));
+        channel.hear(entries, |heard| {
+            let counter = match heard {
+                Heard::Appended => &self.metrics.appended,
+                Heard::Dropped => &self.metrics.dropped,
+                Heard::Waits => &self.metrics.early,
+            };
+            counter.inc();
+        });
         self.metrics.foreign.inc_by(foreign);
         self.keep_within_memory();
         foreign

@@ -11,8 +11,6 @@ use prometheus_client::{
 };
 use service_kit::operations::Operations;
 
-use crate::hub::Heard;
-
 /// What operators are told about streams. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Metrics {
@@ -118,15 +116,6 @@ impl Metrics {
             }
         });
         metrics
-    }
-
-    pub(crate) fn heard(&self, heard: Heard) {
-        match heard {
-            Heard::Appended => &self.appended,
-            Heard::Dropped => &self.dropped,
-            Heard::Waits => &self.early,
-        }
-        .inc();
     }
 }
 

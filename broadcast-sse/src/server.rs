@@ -4,6 +4,7 @@ use axum::Router;
 use chat_mqtt::{Subscriber, SubscriptionMode};
 use service_kit::{
     access::AccessPolicy,
+    config::ConfigError,
     http::{self, BindError, HttpOptions},
     lifecycle::Lifecycle,
     operations::{Health, Operations, RequestMetrics},
@@ -13,8 +14,7 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use crate::{
     app::{self, App},
     config::{Config, SubscribeMode},
-    history::History,
-    hub::Hub,
+    hub::{History, Hub},
     metrics::{BrokerSide, Metrics},
     query::QueryLimits,
 };
@@ -41,8 +41,11 @@ pub enum StartError {
     #[error("cannot read the address that was bound: {0}")]
     Address(#[from] std::io::Error),
     /// A setting cannot work.
-    #[error("{0}")]
-    Config(String),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// There is no HTTP client for history.
+    #[error("cannot make an HTTP client: {0}")]
+    Client(#[from] reqwest::Error),
 }
 
 impl Server {
@@ -51,7 +54,7 @@ impl Server {
     /// # Errors
     /// With a sentence that says what to do.
     pub fn bind(config: Config, operations: Operations) -> Result<Self, StartError> {
-        let history = History::new(&config.history.url).map_err(StartError::Config)?;
+        let history = History::new(config.history.base()?)?;
         let listener = http::bind(config.listen)?;
         let local_addr = listener.local_addr()?;
         Ok(Self {

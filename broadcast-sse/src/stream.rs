@@ -12,9 +12,9 @@ use service_kit::lifecycle::Lifecycle;
 use tokio_stream::Stream;
 
 use crate::{
-    app::StreamPermit,
     frame,
     hub::{Entry, Hub, Listener, Sent},
+    permit::StreamPermit,
 };
 
 /// Bytes that a stream takes from its listener at a time. What is taken is what one unfinished

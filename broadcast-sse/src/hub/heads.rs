@@ -4,7 +4,7 @@ use chat_model::{ChannelId, Head, MAX_HEADS};
 use service_kit::lifecycle::Lifecycle;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::history::History;
+use super::history::History;
 
 /// Asks chat-service for heads, many in one request.
 ///

@@ -8,8 +8,9 @@ use chat_model::{ChannelId, Seq};
 use service_kit::lifecycle::Lifecycle;
 use tokio::sync::Semaphore;
 
+use super::history::History;
 use super::{channel::Channel, seat::Page};
-use crate::{history::History, metrics::Metrics};
+use crate::metrics::Metrics;
 
 /// Pages of history, read once for everybody who needs them.
 ///

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chat_model::{ChannelId, Heads, HeadsQuery, Page as WirePage, Seq};
 use reqwest::{Client, Url};
 
-use crate::hub::{Entry, Page};
+use super::{entry::Entry, seat::Page};
 
 /// chat-service, as this node sees it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -30,23 +30,16 @@ pub(crate) enum HistoryError {
 }
 
 impl History {
-    /// Talks to the chat-service at `base`, for example `http://127.0.0.1:8080`.
+    /// Talks to the chat-service at `base`, whose path ends with a slash.
     ///
     /// # Errors
-    /// If the URL cannot be one of a service, with a sentence for whoever wrote it.
-    pub(crate) fn new(base: &str) -> Result<Self, String> {
-        // Without the slash, the last part of a path would be replaced instead of continued.
-        let base = Url::parse(&format!("{}/", base.trim_end_matches('/')))
-            .map_err(|error| format!("{base:?} is not a URL: {error}"))?;
-        if base.scheme() != "http" || base.host().is_none() {
-            return Err(format!("{base} must begin with http:// and name a host"));
-        }
+    /// If the system does not let it have an HTTP client.
+    pub(crate) fn new(base: Url) -> Result<Self, reqwest::Error> {
         let client = Client::builder()
             .connect_timeout(Duration::from_secs(2))
             .timeout(Duration::from_secs(10))
             .no_proxy()
-            .build()
-            .map_err(|error| format!("cannot make an HTTP client: {error}"))?;
+            .build()?;
         Ok(Self { client, base })
     }
 

@@ -1,0 +1,42 @@
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::{
+    hub::{Batch, Sent},
+    metrics::Metrics,
+};
+
+/// Held by a stream as long as it is open.
+pub(crate) struct StreamPermit {
+    _permit: OwnedSemaphorePermit,
+    metrics: Metrics,
+}
+
+impl StreamPermit {
+    pub(crate) fn new(permit: OwnedSemaphorePermit, metrics: Metrics) -> Self {
+        metrics.streams.inc();
+        Self {
+            _permit: permit,
+            metrics,
+        }
+    }
+
+    /// Counts what the stream is about to send.
+    pub(crate) fn count(&self, batch: &Batch) {
+        let events = batch
+            .iter()
+            .filter(|sent| matches!(sent, Sent::Event(..)))
+            .count();
+        self.metrics.events_out.inc_by(events as u64);
+        let gaps = batch
+            .iter()
+            .filter(|sent| matches!(sent, Sent::Gap(..)))
+            .count();
+        self.metrics.gaps.inc_by(gaps as u64);
+    }
+}
+
+impl Drop for StreamPermit {
+    fn drop(&mut self) {
+        self.metrics.streams.dec();
+    }
+}
