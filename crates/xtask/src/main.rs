@@ -4,6 +4,7 @@
 //! `cargo xtask test` runs everything that must pass before a change lands:
 //! the steps are listed in [`steps`].
 
+mod bench;
 mod fuzz;
 mod run;
 mod tally;
@@ -17,6 +18,7 @@ use run::Outcome;
 
 const USAGE: &str = "\
 usage: cargo xtask test [--only STEP]...
+       cargo xtask bench [--quick] [OPTION]...
 
 Runs all checks and tests, or only the steps named:
   tools     install what is missing (as root on Debian), or name it
@@ -25,7 +27,9 @@ Runs all checks and tests, or only the steps named:
   build     all binaries and tests
   test      unit, contract, integration, system and documentation tests
   browser   the page in Chromium and Firefox
-  fuzz      each fuzz target for a few seconds";
+  fuzz      each fuzz target for a few seconds
+
+`bench` puts the same load on Hark and on other servers; --help tells its options.";
 
 /// Where everything lies.
 struct Workspace {
@@ -80,6 +84,12 @@ fn steps() -> [Step; 7] {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("bench", rest)) = arguments
+        .split_first()
+        .map(|(first, rest)| (first.as_str(), rest))
+    {
+        return bench::bench(&Workspace::find().root, rest);
+    }
     let Some(chosen) = chosen_steps(&arguments) else {
         eprintln!("{USAGE}");
         return ExitCode::from(64);

@@ -1,0 +1,178 @@
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::compare::Comparison;
+use crate::dialect::Start;
+use crate::load::{Pace, Target};
+use crate::peers::{Programs, Running, hark_dialect};
+use crate::report::{self, Row};
+use crate::scenario::Scenario;
+use crate::{baseline, floor};
+
+/// `--quick` ends within three minutes.
+const QUICK: Duration = Duration::from_secs(170);
+
+/// Measure Hark and other servers under the same load.
+#[derive(Parser)]
+#[command(name = "bench", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start every server that is installed, in turn, put the same load on each, and print tables.
+    Compare(Compare),
+    /// Put a load on a Hark that runs already.
+    Load(LoadOptions),
+    /// Serve as the floor: what the machine allows.
+    Floor,
+    /// Serve as the baseline: axum's `Sse` over tokio's `broadcast`.
+    Axum,
+}
+
+#[derive(Args)]
+struct Compare {
+    /// Shorter windows and fewer loads: under three minutes.
+    #[arg(long)]
+    quick: bool,
+    /// How often every server has its turn [default: 5, with --quick 3]
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Where a server's program is, e.g. centrifugo=/opt/centrifugo
+    #[arg(long = "peer", value_name = "NAME=PATH", value_parser = given)]
+    peers: Vec<(String, PathBuf)>,
+    /// Only these servers: floor, hark, axum, nchan, centrifugo, mercure, mercure-bolt, ntfy, ntfy-sqlite
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Only loads with this in their name.
+    #[arg(long, value_name = "PART")]
+    scenario: Vec<String>,
+    /// The processor that servers are pinned to.
+    #[arg(long, default_value_t = 0)]
+    server_processor: usize,
+    /// The processor that the load generator is pinned to.
+    #[arg(long, default_value_t = 1)]
+    load_processor: usize,
+    /// Write the report to this file as well.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct LoadOptions {
+    /// Where chat-service listens.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    chat: SocketAddr,
+    /// Where broadcast-sse listens.
+    #[arg(long, default_value = "127.0.0.1:8081")]
+    sse: SocketAddr,
+    #[arg(long, default_value_t = 100)]
+    streams: usize,
+    #[arg(long, default_value_t = 1)]
+    channels: usize,
+    #[arg(long, default_value_t = 4)]
+    publishers: usize,
+    /// Posts a second, all publishers together; without it, as many as are answered.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Bytes of a message.
+    #[arg(long, default_value_t = 100)]
+    payload: usize,
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Let the streams begin with the newest so many messages of their channel, which are
+    /// published before: the load of a crowd that comes back.
+    #[arg(long, value_name = "COUNT")]
+    newest: Option<u32>,
+    /// Distinguishes the channels of several runs.
+    #[arg(long, default_value_t = std::process::id() & 0xff_ffff)]
+    run: u32,
+}
+
+/// Runs the command that the process's arguments ask for.
+///
+/// # Errors
+/// When a server cannot be started or the load cannot be put on it; the text says why.
+pub fn run() -> io::Result<()> {
+    let arguments = Arguments::parse();
+    service_kit::http::raise_file_limit()?;
+    match arguments.command {
+        Command::Compare(options) => compare(options),
+        Command::Load(options) => load(&options),
+        Command::Floor => floor::serve(),
+        Command::Axum => baseline::serve(),
+    }
+}
+
+fn given(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, path) = text.split_once('=').ok_or("NAME=PATH is expected")?;
+    Ok((name.to_owned(), PathBuf::from(path)))
+}
+
+fn compare(options: Compare) -> io::Result<()> {
+    let own = std::env::current_exe()?;
+    let own = own.parent().map(PathBuf::from).unwrap_or_default();
+    let comparison = Comparison {
+        programs: Programs {
+            given: options.peers.into_iter().collect(),
+            own,
+        },
+        quick: options.quick,
+        rounds: options.rounds.unwrap_or(if options.quick { 3 } else { 5 }),
+        limit: options.quick.then_some(QUICK),
+        only: options.only,
+        scenarios: options.scenario,
+        server_processor: options.server_processor,
+        load_processor: options.load_processor,
+    };
+    let report = comparison.run()?;
+    println!("{report}");
+    options
+        .output
+        .map_or(Ok(()), |file| std::fs::write(file, report))
+}
+
+fn load(options: &LoadOptions) -> io::Result<()> {
+    let pace = options.rate.map_or(Pace::ClosedLoop, Pace::PerSecond);
+    let scenario = Scenario {
+        name: format!(
+            "{} streams of {} channels, {} publishers",
+            options.streams, options.channels, options.publishers
+        ),
+        streams: options.streams,
+        channels: options.channels,
+        publishers: options.publishers,
+        pace: Some(pace),
+        payload: options.payload,
+        window: Duration::from_secs(options.seconds),
+        start: options.newest.map_or(Start::Live, Start::Newest),
+    };
+    let running = Running {
+        servers: Vec::new(),
+        target: Target {
+            listen: options.sse,
+            publish: options.chat,
+            dialect: hark_dialect(),
+        },
+    };
+    let reading = scenario.run(&running, options.run)?;
+    let load = reading.load;
+    let row = Row {
+        peer: "hark",
+        readings: vec![reading],
+        failures: Vec::new(),
+    };
+    println!("{}", report::table(&scenario, &[row]));
+    println!(
+        "The load generator worked {:.0} % of the time and waited {:.0} % for its processor.",
+        load.working * 100.0,
+        load.waiting * 100.0
+    );
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! Measures Hark and other servers under the same load.
+//!
+//! The load generator ([`load`]) is one thread with one epoll. It checks every event that it
+//! receives and says when it was the bottleneck itself. [`compare`] starts each server on one
+//! processor ([`peers`]), puts the loads of [`scenario`] on it from another, reads its processor time and memory
+//! from /proc ([`process`]), and prints tables of medians.
+//!
+//! It never builds or downloads a peer: one that is not there is listed as not installed.
+//!
+//! ```sh
+//! cargo xtask bench --quick
+//! ```
+#![warn(missing_docs)]
+
+mod baseline;
+mod checks;
+mod command;
+mod compare;
+mod dialect;
+mod floor;
+mod histogram;
+mod load;
+mod peers;
+mod process;
+mod report;
+mod response;
+mod scenario;
+mod server;
+mod sse;
+mod stamp;
+
+pub use command::run;

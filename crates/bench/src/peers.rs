@@ -1,0 +1,136 @@
+//! The servers that the same load is put on.
+
+mod baseline;
+mod centrifugo;
+mod floor;
+mod hark;
+mod mercure;
+mod nchan;
+mod ntfy;
+mod simple;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::load::Target;
+use crate::server::{Launch, Server};
+
+/// A server that can be measured.
+pub(crate) trait Peer {
+    fn name(&self) -> &'static str;
+
+    /// The programs that it needs, beside those that are built with the bench.
+    fn program(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// How its program tells its version.
+    fn version_argument(&self) -> &'static str {
+        "--version"
+    }
+
+    /// How it is set up, for the reader of the table.
+    fn setup(&self) -> &'static str;
+
+    /// Starts it, fresh and with nothing stored.
+    fn start(&self, place: &Place<'_>) -> io::Result<Running>;
+}
+
+/// All of them: ours, the physical limit, what a user would write, and what a user would install.
+pub(crate) fn all() -> Vec<Box<dyn Peer>> {
+    vec![
+        Box::new(floor::Floor),
+        Box::new(hark::Hark),
+        Box::new(baseline::Baseline),
+        Box::new(nchan::Nchan),
+        Box::new(centrifugo::Centrifugo),
+        Box::new(mercure::Mercure { durable: false }),
+        Box::new(mercure::Mercure { durable: true }),
+        Box::new(ntfy::Ntfy { durable: false }),
+        Box::new(ntfy::Ntfy { durable: true }),
+    ]
+}
+
+/// Where programs are, and where a server is to run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Programs {
+    /// Given by name on the command line.
+    pub(crate) given: BTreeMap<String, PathBuf>,
+    /// The folder of Hark's own binaries.
+    pub(crate) own: PathBuf,
+}
+
+/// Where a server is to run.
+pub(crate) struct Place<'a> {
+    pub(crate) programs: &'a Programs,
+    /// The processor that it is pinned to.
+    pub(crate) processor: Option<usize>,
+    /// An empty folder of its own.
+    pub(crate) folder: &'a Path,
+}
+
+/// A server that runs.
+pub(crate) struct Running {
+    pub(crate) servers: Vec<Server>,
+    pub(crate) target: Target,
+}
+
+impl Running {
+    /// The server that streams: the last that was started.
+    pub(crate) fn streaming(&self) -> Option<&Server> {
+        self.servers.last().filter(|_| self.servers.len() > 1)
+    }
+}
+
+impl Programs {
+    /// A program that was given, or that is in `PATH` or where Debian has services.
+    pub(crate) fn find(&self, name: &str) -> Option<PathBuf> {
+        if let Some(given) = self.given.get(name) {
+            return Some(given.clone());
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path)
+            .chain([PathBuf::from("/usr/sbin")])
+            .map(|folder| folder.join(name))
+            .find(|program| program.is_file())
+    }
+
+    /// The first line that a peer's program says about its version.
+    pub(crate) fn version(&self, peer: &dyn Peer) -> Option<String> {
+        let program = self.find(peer.program()?)?;
+        let output = Command::new(program).arg(peer.version_argument()).output();
+        let output = output.ok()?;
+        // nginx tells it on standard error.
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        said.lines().next().map(str::to_owned)
+    }
+}
+
+impl Place<'_> {
+    fn launch(&self, name: &str) -> io::Result<Launch> {
+        let program = self.programs.find(name);
+        let program =
+            program.ok_or_else(|| io::Error::other(format!("{name} is not installed")))?;
+        Ok(Launch::new(&program, self.processor))
+    }
+
+    /// One of the binaries that are built with the bench.
+    fn launch_own(&self, name: &str) -> Launch {
+        Launch::new(&self.programs.own.join(name), self.processor)
+    }
+
+    /// Writes a file into its folder.
+    fn write(&self, name: &str, text: &str) -> io::Result<PathBuf> {
+        let path = self.folder.join(name);
+        std::fs::write(&path, text)?;
+        Ok(path)
+    }
+}
+
+/// How Hark is spoken to.
+pub(crate) fn hark_dialect() -> Box<dyn crate::dialect::Dialect> {
+    Box::new(hark::Rest)
+}

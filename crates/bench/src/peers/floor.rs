@@ -1,0 +1,41 @@
+use std::io;
+
+use super::simple::Simple;
+use super::{Peer, Place, Running};
+use crate::load::Target;
+
+/// Our own minimal server: what the machine allows.
+pub(super) struct Floor;
+
+impl Peer for Floor {
+    fn name(&self) -> &'static str {
+        "floor"
+    }
+
+    fn setup(&self) -> &'static str {
+        "`bench floor`: one thread, one epoll, nothing stored, one `send` for each listener"
+    }
+
+    fn start(&self, place: &Place<'_>) -> io::Result<Running> {
+        own_server(place, "floor")
+    }
+}
+
+/// A server that is a command of the bench itself.
+pub(super) fn own_server(place: &Place<'_>, command: &str) -> io::Result<Running> {
+    let launch = place.launch_own("bench").arg(command);
+    let server = launch.until_ready(place.folder)?;
+    let address = server.address("http")?;
+    let dialect = Box::new(Simple {
+        listen: "/sub",
+        publish: "/pub",
+    });
+    Ok(Running {
+        servers: vec![server],
+        target: Target {
+            listen: address,
+            publish: address,
+            dialect,
+        },
+    })
+}
