@@ -87,23 +87,20 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
     if all_answer(&operations, &lifecycle).await? {
         let [chat, sse, page, mqtt] = [chat_addr, sse_addr, page_addr, mqtt_addr];
         say_if_open(&[chat, sse, page, mqtt]);
-        let channel = ChannelId::from(uuid::Uuid::new_v4());
         command::announce(&[
             ("chat", format!("http://{chat}")),
             ("sse", format!("http://{sse}")),
             ("demo", format!("http://{page}")),
             ("mqtt", format!("mqtt://{mqtt}")),
             ("ops", ops_url),
-            (
-                "open",
-                format!("http://{}/?c={channel}", as_localhost(page)),
-            ),
+        ])?;
+        let channel = ChannelId::from(uuid::Uuid::new_v4());
+        let (page, chat) = (as_localhost(page), as_localhost(chat));
+        command::suggest(&[
+            ("open", format!("http://{page}/?c={channel}")),
             (
                 "try",
-                format!(
-                    "curl -d hello http://{}/channels/{channel}/messages",
-                    as_localhost(chat)
-                ),
+                format!("curl -d hello http://{chat}/channels/{channel}/messages"),
             ),
         ])?;
     }

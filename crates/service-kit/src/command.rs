@@ -117,11 +117,20 @@ pub fn print_config(config: &impl Serialize) -> Result<(), Failure> {
 /// # Errors
 /// When standard output is closed.
 pub fn announce(addresses: &[(&str, String)]) -> Result<(), Failure> {
-    let lines: String = addresses
-        .iter()
-        .map(|(name, address)| format!("{name} {address}\n"))
-        .collect();
-    print(&format!("{lines}ready\n"))
+    print(&format!("{}ready\n", lines(addresses)))
+}
+
+/// Prints what a person may want to do next, after what scripts read.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn suggest(steps: &[(&str, String)]) -> Result<(), Failure> {
+    print(&lines(steps))
+}
+
+fn lines(pairs: &[(&str, String)]) -> String {
+    let line = |(name, value): &(&str, String)| format!("{name} {value}\n");
+    pairs.iter().map(line).collect()
 }
 
 fn print(text: &str) -> Result<(), Failure> {

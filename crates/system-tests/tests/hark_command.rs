@@ -45,18 +45,21 @@ async fn a_fresh_folder_becomes_a_working_chat_that_is_tried_with_the_printed_li
     assert!(status == 200 && page.contains("<html"), "{status}: {page}");
 
     // The line that it prints, as a user would paste it.
-    let line = output
-        .lines()
-        .find_map(|line| line.find("curl ").map(|start| &line[start..]));
-    let line = line.unwrap_or_else(|| panic!("no curl line in {output}"));
-    let channel = uuid_in(line).unwrap_or_else(|| panic!("no channel in {line}"));
+    let line: String = eventually!(SOON, {
+        let output = running.process().stdout();
+        let line = output.lines().find_map(|line| line.strip_prefix("try "));
+        Ok(line
+            .ok_or(format!("no line to try in {output}"))?
+            .to_owned())
+    });
+    let channel = uuid_in(&line).unwrap_or_else(|| panic!("no channel in {line}"));
     let mut listener = Listener::new(running.stream(&[&channel]));
     listener.expect("ready", SOON).await;
     let curl = Program::of_system("curl", "curl");
     let path = format!("{}:/usr/bin:/bin", curl.path().parent().unwrap().display());
     let pasted = Program::of_system("sh", "dash")
         .arg("-c")
-        .arg(line)
+        .arg(&line)
         .env("PATH", path);
     let pasted = pasted.run(SOON).await;
     assert!(pasted.status.success(), "{pasted:?}");
@@ -313,11 +316,12 @@ async fn opened_to_others_it_says_so_and_serves_them() {
         .args(open)
         .args(closed);
     let running = program.start().await;
-    assert!(
-        running.stderr().contains("open to others"),
-        "{}",
-        running.stderr()
-    );
+    // Another pipe than that of `ready`.
+    eventually!(SOON, {
+        let stderr = running.stderr();
+        ensure!(stderr.contains("open to others"), "{stderr}");
+        Ok(())
+    });
 
     // As a phone does it that has the page from this machine's address in the network.
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
