@@ -1,5 +1,3 @@
-use std::path::PathBuf;
-
 use tempfile::TempDir;
 
 use crate::{Node, Sender};
@@ -12,7 +10,7 @@ pub struct Chain {
     pub chat: Node,
     /// The broadcast-sse.
     pub sse: Node,
-    folder: TempDir,
+    _folder: TempDir,
 }
 
 impl Chain {
@@ -35,14 +33,8 @@ impl Chain {
             broker,
             chat,
             sse,
-            folder,
+            _folder: folder,
         }
-    }
-
-    /// The store's folder.
-    #[must_use]
-    pub fn store(&self) -> PathBuf {
-        self.folder.path().join("store")
     }
 
     /// Someone who posts to the chat-service.

@@ -45,3 +45,20 @@ async fn older_clients_and_new_ones_hear_each_other() {
     assert_eq!(second["message"], "from a new one");
     assert_ne!(first["id"], second["id"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn older_clients_get_their_200_without_a_broker_too() {
+    let mut chain = Chain::start().await;
+    let (channel, user) = (new_channel(), new_channel());
+    let mut older = Listener::new(format!("{}/chat/receive/{channel}", chain.sse.url()));
+    assert!(older.connect().await.unwrap());
+    chain.broker.kill().await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("{}/chat/publish/{channel}/{user}", chain.chat.url());
+    for number in 0..20 {
+        let post = client.post(&url).body(format!("{number}"));
+        assert_eq!(post.send().await.unwrap().status(), 200);
+        let event = older.expect("message", SOON).await.json();
+        assert_eq!(event["message"], format!("{number}"));
+    }
+}

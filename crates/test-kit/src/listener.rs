@@ -121,11 +121,11 @@ impl Listener {
         self.url = url.into();
     }
 
-    /// Ends the connection; the next call connects again with the cursor.
+    /// Ends the connection; what was read of it already is still handed out, then
+    /// the next call connects again with the cursor.
     pub fn disconnect(&mut self) {
         self.body = None;
         self.parser.reset();
-        self.pending.clear();
     }
 
     /// Connects now. `Ok(false)` is a network error, after which a browser tries again.
