@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::peers::{self, Peer, Place, Programs};
 use crate::report::{self, Row, aligned};
-use crate::scenario::{self, Scenario};
+use crate::scenario::{self, Reading, Scenario};
 
 /// What to compare, and where.
 pub(crate) struct Comparison {
@@ -77,7 +77,7 @@ impl Comparison {
         &self,
         peer: &dyn Peer,
         scenarios: &[Scenario],
-        mut outcome: impl FnMut(usize, io::Result<scenario::Reading>),
+        mut outcome: impl FnMut(usize, io::Result<Reading>),
     ) {
         let started = tempfile::tempdir().and_then(|folder| {
             let place = Place {
@@ -96,9 +96,13 @@ impl Comparison {
             }
         };
         for (index, scenario) in scenarios.iter().enumerate() {
-            eprintln!("  {}", scenario.name);
             let run = u32::try_from(index).unwrap_or_default();
-            outcome(index, scenario.run(&running, run));
+            let result = scenario.run(&running, run);
+            let said = result
+                .as_ref()
+                .map_or_else(ToString::to_string, Reading::summary);
+            eprintln!("  {}: {said}", scenario.name);
+            outcome(index, result);
         }
     }
 

@@ -237,8 +237,12 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    pub(crate) fn ended(&self) -> u64 {
-        self.now.faults.ended
+    /// What has gone wrong since the streams were opened.
+    pub(crate) fn faults(&self) -> Faults {
+        Faults {
+            lost: self.missing(),
+            ..self.now.faults
+        }
     }
 
     fn drain(&mut self) -> io::Result<()> {

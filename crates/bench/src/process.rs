@@ -11,27 +11,18 @@ const TICK: Duration = Duration::from_millis(10);
 /// Processor time and memory of a process at one moment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sample {
-    user: Duration,
-    system: Duration,
+    /// User and system, known to 10 ms.
+    ticks: Duration,
     /// Each thread's time, to the nanosecond.
     threads: BTreeMap<u32, Duration>,
     /// Bytes.
     pub(crate) resident: u64,
 }
 
-/// Processor time between two samples.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Spent {
-    /// All of it, user and system.
-    pub(crate) total: Duration,
-    /// The part in the kernel, known to 10 ms.
-    pub(crate) system: Duration,
-}
-
 impl Sample {
     pub(crate) fn of(pid: u32) -> io::Result<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let (user, system) = ticks(&stat).ok_or_else(|| unreadable("stat"))?;
+        let ticks = ticks(&stat).ok_or_else(|| unreadable("stat"))?;
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let resident = resident(&status).ok_or_else(|| unreadable("status"))?;
         let mut threads = BTreeMap::new();
@@ -48,16 +39,15 @@ impl Sample {
             }
         }
         Ok(Self {
-            user,
-            system,
+            ticks,
             threads,
             resident,
         })
     }
 
-    pub(crate) fn since(&self, before: &Self) -> Spent {
-        let system = self.system.saturating_sub(before.system);
-        let ticks = self.user.saturating_sub(before.user) + system;
+    /// The processor time since an earlier sample.
+    pub(crate) fn since(&self, before: &Self) -> Duration {
+        let ticks = self.ticks.saturating_sub(before.ticks);
         let exact: Duration = self
             .threads
             .iter()
@@ -67,12 +57,11 @@ impl Sample {
             })
             .sum();
         // Threads that ended between the samples are only in the ticks.
-        let total = if ticks > exact + 2 * TICK {
+        if ticks > exact + 2 * TICK {
             ticks
         } else {
             exact
-        };
-        Spent { total, system }
+        }
     }
 }
 
@@ -141,9 +130,9 @@ fn fields(stat: &str) -> impl Iterator<Item = &str> {
 }
 
 /// User and system time (proc_pid_stat(5): fields 14 and 15).
-fn ticks(stat: &str) -> Option<(Duration, Duration)> {
+fn ticks(stat: &str) -> Option<Duration> {
     let mut fields = fields(stat).skip(11).map(|field| field.parse::<u32>().ok());
-    Some((TICK * fields.next()??, TICK * fields.next()??))
+    Some(TICK * (fields.next()?? + fields.next()??))
 }
 
 /// Time on a processor, and waiting for one.
@@ -169,7 +158,7 @@ mod tests {
     #[test]
     fn a_name_with_brackets_does_not_shift_the_fields() {
         let stat = "7 (a) b) c) S 5 7 7 0 -1 4194304 88 0 1 0 23 4 0 0 20 0 1 0 612406";
-        assert_eq!(ticks(stat), Some((23 * TICK, 4 * TICK)));
+        assert_eq!(ticks(stat), Some(27 * TICK));
         assert_eq!(fields(stat).nth(1), Some("5"));
         assert_eq!(ticks("7 (a"), None);
     }
@@ -185,7 +174,7 @@ mod tests {
     #[test]
     fn time_of_threads_that_ended_is_not_forgotten() {
         let at = |ticks: u32, threads: &[(u32, u64)]| Sample {
-            user: TICK * ticks,
+            ticks: TICK * ticks,
             threads: threads
                 .iter()
                 .map(|(thread, time)| (*thread, Duration::from_millis(*time)))
@@ -194,8 +183,8 @@ mod tests {
         };
         let before = at(1, &[(1, 7), (2, 5)]);
         let exact = at(3, &[(1, 17), (2, 6), (3, 4)]).since(&before);
-        assert_eq!(exact.total, Duration::from_millis(15));
+        assert_eq!(exact, Duration::from_millis(15));
         let ended = at(11, &[(1, 17)]).since(&before);
-        assert_eq!(ended.total, 10 * TICK);
+        assert_eq!(ended, 10 * TICK);
     }
 }

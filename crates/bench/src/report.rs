@@ -74,6 +74,7 @@ const MEMORY: &[Column] = &[
         reading.resident.map(|resident| resident[0])
     }),
     ("opened in ms", |reading| Some(reading.opening)),
+    ("CPU µs to open one", |reading| Some(reading.opening_cost)),
 ];
 const FLOW: &[Column] = &[
     ("CPU µs an event", |reading| Some(reading.cost)),
@@ -137,7 +138,7 @@ fn cells(row: &Row, rows: &[Row], columns: &[Column]) -> Vec<String> {
     cells.push(format!("{good}/{all}"));
     let mut faults: Vec<String> = Vec::new();
     if saturated {
-        faults.push("load generator saturated".to_owned());
+        faults.push(format!("load generator saturated ({})", shown_load(row)));
     }
     faults.extend(row.readings.iter().fold(None, more).map(show_faults));
     cells.push(if faults.is_empty() {
@@ -146,6 +147,16 @@ fn cells(row: &Row, rows: &[Row], columns: &[Column]) -> Vec<String> {
         faults.join("; ")
     });
     cells
+}
+
+/// How busy the load generator was at most, with and without waiting for its processor.
+fn shown_load(row: &Row) -> String {
+    let most = |part: fn(&Reading) -> f64| row.readings.iter().map(part).fold(0.0, f64::max);
+    format!(
+        "worked {:.0} % of the time, waited for its processor {:.0} %",
+        most(|reading| reading.load.working) * 100.0,
+        most(|reading| reading.load.waiting) * 100.0
+    )
 }
 
 /// The readings in which the load generator was not the bottleneck.

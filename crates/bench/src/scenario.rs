@@ -7,7 +7,8 @@ use crate::checks::Faults;
 use crate::dialect::Start;
 use crate::load::{Load, Measured, Pace};
 use crate::peers::Running;
-use crate::process::Share;
+use crate::process::{Sample, Share};
+use crate::server::Server;
 
 /// Above this part of the time at work or waiting for the processor, the load
 /// generator was (or may have been) the bottleneck.
@@ -40,6 +41,8 @@ pub(crate) struct Reading {
     pub(crate) cost: f64,
     /// The same of the server that streams, where that is a process of its own.
     pub(crate) streaming_cost: Option<f64>,
+    /// The same of each server, in the order of their start.
+    pub(crate) costs: Vec<f64>,
     /// From publishing to delivery: p50, p99, p99.9. Milliseconds.
     pub(crate) latency: Option<[f64; 3]>,
     /// From a post to its answer: p50, p99. Milliseconds.
@@ -48,6 +51,8 @@ pub(crate) struct Reading {
     pub(crate) resident: Option<[f64; 2]>,
     /// Until all streams had opened. Milliseconds.
     pub(crate) opening: f64,
+    /// Processor time of all servers for each stream that was opened. Microseconds.
+    pub(crate) opening_cost: f64,
     pub(crate) faults: Faults,
     pub(crate) refused: u64,
     pub(crate) load: Share,
@@ -65,20 +70,19 @@ impl Scenario {
         let channels = (0..self.channels)
             .map(|channel| format!("be4c0000-0000-4000-8000-{run:06x}{channel:06x}"))
             .collect();
-        let before = resident(running)?;
         let mut load = Load::new(&running.target, channels, self.payload)?;
         if let Start::Newest(count) = self.start {
             load.add_publishers(1)?;
             load.publish_before(count)?;
         }
+        let before = samples(running)?;
         let opening = load.open_streams(self.streams, self.start)?;
+        let after = samples(running)?;
+        let opening_cost = spent(&before, &after).iter().sum::<f64>();
         let mut reading = match self.pace {
             None => Reading {
-                resident: Some(self.watch_memory(running, &mut load, before)?),
-                faults: Faults {
-                    ended: load.ended(),
-                    ..Faults::default()
-                },
+                resident: Some(self.watch_memory(running, &mut load, &before)?),
+                faults: load.faults(),
                 ..Reading::default()
             },
             Some(pace) => {
@@ -88,6 +92,7 @@ impl Scenario {
             }
         };
         reading.opening = opening.as_secs_f64() * 1e3;
+        reading.opening_cost = opening_cost * 1e6 / self.streams.max(1) as f64;
         Ok(reading)
     }
 
@@ -95,12 +100,13 @@ impl Scenario {
         &self,
         running: &Running,
         load: &mut Load<'_>,
-        before: u64,
+        before: &[Vec<Sample>],
     ) -> io::Result<[f64; 2]> {
+        let before = resident(before);
         let each = |now: u64| now.saturating_sub(before) as f64 / 1024.0 / self.streams as f64;
-        let at_once = each(resident(running)?);
+        let at_once = each(resident(&samples(running)?));
         load.idle(SETTLE)?;
-        Ok([at_once, each(resident(running)?)])
+        Ok([at_once, each(resident(&samples(running)?))])
     }
 
     fn watch_flow(
@@ -118,19 +124,12 @@ impl Scenario {
             measured.delivered
         };
         let each = |seconds: f64| seconds * 1e6 / count.max(1) as f64;
-        let spent: Vec<f64> = before
-            .iter()
-            .zip(&after)
-            .map(|(before, after)| {
-                let processes = before.iter().zip(after);
-                let spent = processes.map(|(before, after)| after.since(before).total);
-                spent.sum::<Duration>().as_secs_f64()
-            })
-            .collect();
-        let streaming = running.streaming().and(spent.last().copied());
+        let costs: Vec<f64> = spent(&before, &after).into_iter().map(each).collect();
+        let streaming = running.streaming().and(costs.last().copied());
         let mut reading = Reading::of(&measured);
-        reading.cost = each(spent.iter().sum());
-        reading.streaming_cost = streaming.map(each).filter(|_| !self.counts_posts());
+        reading.cost = costs.iter().sum();
+        reading.streaming_cost = streaming.filter(|_| !self.counts_posts());
+        reading.costs = costs;
         Ok(reading)
     }
 }
@@ -160,6 +159,20 @@ impl Reading {
         }
     }
 
+    /// In one line, for whoever waits for the table.
+    pub(crate) fn summary(&self) -> String {
+        let costs: Vec<String> = self.costs.iter().map(|cost| format!("{cost:.1}")).collect();
+        format!(
+            "{:.0} posts/s, {:.0} events/s, {:.1} µs ({}); load worked {:.0} %, waited {:.0} %",
+            self.posts_per_second,
+            self.events_per_second,
+            self.cost,
+            costs.join(" + "),
+            self.load.working * 100.0,
+            self.load.waiting * 100.0,
+        )
+    }
+
     /// Whether the load generator may have been the bottleneck: then its figures
     /// say nothing about the server.
     pub(crate) fn is_of_the_load(&self) -> bool {
@@ -167,14 +180,23 @@ impl Reading {
     }
 }
 
-fn samples(running: &Running) -> io::Result<Vec<Vec<crate::process::Sample>>> {
-    let servers = running.servers.iter();
-    servers.map(crate::server::Server::samples).collect()
+/// For each server, one sample of each of its processes.
+fn samples(running: &Running) -> io::Result<Vec<Vec<Sample>>> {
+    running.servers.iter().map(Server::samples).collect()
 }
 
-fn resident(running: &Running) -> io::Result<u64> {
-    let samples = samples(running)?;
-    Ok(samples.iter().flatten().map(|sample| sample.resident).sum())
+fn resident(samples: &[Vec<Sample>]) -> u64 {
+    samples.iter().flatten().map(|sample| sample.resident).sum()
+}
+
+/// Seconds of processor time of each server.
+fn spent(before: &[Vec<Sample>], after: &[Vec<Sample>]) -> Vec<f64> {
+    let servers = before.iter().zip(after);
+    let spent = servers.map(|(before, after)| {
+        let processes = before.iter().zip(after);
+        processes.map(|(before, after)| after.since(before)).sum()
+    });
+    spent.map(|spent: Duration| spent.as_secs_f64()).collect()
 }
 
 /// The loads of the side-by-side run.
@@ -225,6 +247,16 @@ pub(crate) fn all(quick: bool) -> Vec<Scenario> {
         ),
     ];
     if !quick {
+        all.push(Scenario {
+            start: Start::Newest(100),
+            ..scenario(
+                "10,000 streams of 10 channels that resume 100 events behind",
+                10_000,
+                10,
+                0,
+                None,
+            )
+        });
         all.extend([
             scenario(
                 "1 channel × 10,000 streams, 2 posts/s",
