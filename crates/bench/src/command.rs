@@ -16,6 +16,21 @@ use crate::{baseline, floor};
 /// `--quick` ends within three minutes.
 const QUICK: Duration = Duration::from_secs(170);
 
+/// Opens the report that is kept; COMMAND stands for the command that repeats it.
+const PREFACE: &str = "\
+# Benchmarks
+
+Written by `COMMAND`; do not edit.
+
+Every server runs alone, pinned to one processor; the load generator has another. Each stream checks every event it
+receives: lost, doubled and out of order stand in the last column. *CPU* is the user and system time of all processes of
+a server, from /proc, divided by what was delivered (or posted); *streaming* is the part of the process that serves
+streams. *÷ floor* divides the first column by that of the floor, a minimal program that does one `send` for each
+listener: absolute figures differ between machines, these ratios much less. Latency is from publishing to delivery, on
+the same clock. *Saturated*: publishers post as soon as they are answered. Runs in which the load generator worked or
+waited for its processor for more than 90 % of the time are not counted: they would measure the load generator.
+";
+
 /// Measure Hark and other servers under the same load.
 #[derive(Parser)]
 #[command(name = "bench", version)]
@@ -133,9 +148,18 @@ fn compare(options: Compare) -> io::Result<()> {
     };
     let report = comparison.run()?;
     println!("{report}");
-    options
-        .output
-        .map_or(Ok(()), |file| std::fs::write(file, report))
+    let Some(file) = options.output else {
+        return Ok(());
+    };
+    let arguments: Vec<String> = std::env::args().skip(2).collect();
+    // Without arguments `cargo xtask bench` writes this file.
+    let command = if arguments == ["--output", "docs/benchmarks.md"] {
+        "cargo xtask bench".to_owned()
+    } else {
+        format!("cargo xtask bench {}", arguments.join(" "))
+    };
+    let preface = PREFACE.replace("COMMAND", &command);
+    std::fs::write(file, format!("{preface}\n{report}"))
 }
 
 fn load(options: &LoadOptions) -> io::Result<()> {

@@ -91,9 +91,10 @@ impl Floor {
                 _ => client.socket = None,
             }
         }
-        if let Some((channel, body, length)) = request(&client.request) {
-            let channel = channel.to_vec();
-            let Some(body) = body else {
+        if let Some(request) = Request::read(&client.request) {
+            let channel = request.channel.to_vec();
+            let length = request.length;
+            let Some(body) = request.body else {
                 client.request = Vec::new();
                 client.send(OPENED);
                 self.listeners.entry(channel).or_default().push(index);
@@ -130,22 +131,39 @@ impl Client {
     }
 }
 
-/// Of a complete request its channel, the body of a POST, and its length.
-fn request(bytes: &[u8]) -> Option<(&[u8], Option<&[u8]>, usize)> {
-    let head = memmem::find(bytes, b"\r\n\r\n")? + 4;
-    let channel = memmem::find(bytes, b"?c=")? + 3;
-    let channel = &bytes[channel..];
-    let channel = &channel[..memchr::memchr(b' ', channel)?];
-    if bytes.starts_with(b"GET ") {
-        return Some((channel, None, head));
+/// A complete request.
+#[derive(Debug, PartialEq, Eq)]
+struct Request<'a> {
+    channel: &'a [u8],
+    /// Of a POST.
+    body: Option<&'a [u8]>,
+    /// Of the request as a whole.
+    length: usize,
+}
+
+impl<'a> Request<'a> {
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        let head = memmem::find(bytes, b"\r\n\r\n")? + 4;
+        let channel = &bytes[memmem::find(bytes, b"?c=")? + 3..];
+        let channel = &channel[..memchr::memchr(b' ', channel)?];
+        if bytes.starts_with(b"GET ") {
+            return Some(Self {
+                channel,
+                body: None,
+                length: head,
+            });
+        }
+        let length = memmem::find(&bytes[..head], b"Content-Length: ")? + 16;
+        let digits = bytes[length..]
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit());
+        let length = digits.fold(0, |value, digit| value * 10 + usize::from(digit - b'0'));
+        Some(Self {
+            channel,
+            body: Some(bytes.get(head..head + length)?),
+            length: head + length,
+        })
     }
-    let length = memmem::find(&bytes[..head], b"Content-Length: ")? + 16;
-    let digits = bytes[length..]
-        .iter()
-        .take_while(|byte| byte.is_ascii_digit());
-    let length = digits.fold(0, |value, digit| value * 10 + usize::from(digit - b'0'));
-    let body = bytes.get(head..head + length)?;
-    Some((channel, Some(body), head + length))
 }
 
 #[cfg(test)]
@@ -155,11 +173,17 @@ mod tests {
     #[test]
     fn requests_are_read_when_complete() {
         let get = b"GET /sub?c=a-b HTTP/1.1\r\nHost: x\r\n\r\n";
-        assert_eq!(request(get), Some((&b"a-b"[..], None, get.len())));
+        let request = Request::read(get).unwrap();
+        assert_eq!((request.channel, request.body), (&b"a-b"[..], None));
+        assert_eq!(request.length, get.len());
         let post = b"POST /pub?c=c HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi";
-        let expected = Some((&b"c"[..], Some(&b"hi"[..]), post.len()));
-        assert_eq!(request(post), expected);
-        assert_eq!(request(&post[..post.len() - 1]), None);
-        assert_eq!(request(&get[..get.len() - 1]), None);
+        let request = Request::read(post).unwrap();
+        assert_eq!(
+            (request.channel, request.body),
+            (&b"c"[..], Some(&b"hi"[..]))
+        );
+        assert_eq!(request.length, post.len());
+        assert_eq!(Request::read(&post[..post.len() - 1]), None);
+        assert_eq!(Request::read(&get[..get.len() - 1]), None);
     }
 }
