@@ -138,7 +138,7 @@ fn cells(row: &Row, rows: &[Row], columns: &[Column]) -> Vec<String> {
     cells.push(format!("{good}/{all}"));
     let mut faults: Vec<String> = Vec::new();
     if saturated {
-        faults.push(format!("load generator saturated ({})", shown_load(row)));
+        faults.push(format!("load generator not free ({})", shown_load(row)));
     }
     faults.extend(row.readings.iter().fold(None, more).map(show_faults));
     cells.push(if faults.is_empty() {

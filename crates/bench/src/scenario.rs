@@ -161,6 +161,12 @@ impl Reading {
 
     /// In one line, for whoever waits for the table.
     pub(crate) fn summary(&self) -> String {
+        if let Some([at_once, settled]) = self.resident {
+            return format!(
+                "{at_once:.1} KiB a stream, {settled:.1} settled; opened in {:.0} ms, {:.0} µs each",
+                self.opening, self.opening_cost
+            );
+        }
         let costs: Vec<String> = self.costs.iter().map(|cost| format!("{cost:.1}")).collect();
         format!(
             "{:.0} posts/s, {:.0} events/s, {:.1} µs ({}); load worked {:.0} %, waited {:.0} %",
