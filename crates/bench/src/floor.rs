@@ -24,16 +24,23 @@ struct Client {
 
 /// Serves until the process is ended.
 pub(crate) fn serve() -> io::Result<()> {
+    let listener = listen()?;
+    println!("http http://{}\nready", listener.local_addr()?);
+    run(listener)
+}
+
+/// On any free port, with the backlog of the services: the same start for all.
+pub(crate) fn listen() -> io::Result<TcpListener> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;
-    // The backlog of the services, for the same start.
-    let listener = {
-        let _inside = runtime.enter();
-        service_kit::http::bind(([127, 0, 0, 1], 0).into()).map_err(io::Error::other)?
-    };
-    let mut listener = TcpListener::from_std(listener.into_std()?);
-    println!("http http://{}\nready", listener.local_addr()?);
+    let _inside = runtime.enter();
+    let listener = service_kit::http::bind(([127, 0, 0, 1], 0).into()).map_err(io::Error::other)?;
+    Ok(TcpListener::from_std(listener.into_std()?))
+}
+
+/// Serves for ever.
+pub(crate) fn run(mut listener: TcpListener) -> io::Result<()> {
     let mut poll = Poll::new()?;
     poll.registry()
         .register(&mut listener, ACCEPT, Interest::READABLE)?;

@@ -318,7 +318,10 @@ impl<'a> Load<'a> {
 
     fn turn_publisher(&mut self, index: usize) -> io::Result<()> {
         let publisher = &mut self.publishers[index];
-        match publisher.advance(&mut self.buffer)? {
+        let advanced = publisher.advance(&mut self.buffer).map_err(|error| {
+            io::Error::other(format!("a publisher to {}: {error}", self.target.publish))
+        });
+        match advanced? {
             None => {}
             Some(Answer {
                 channel,
@@ -391,5 +394,63 @@ impl Faults {
     /// Whether every stream got everything once and in order.
     pub(crate) fn is_none(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::Simple;
+
+    fn floor() -> Target {
+        let listener = crate::floor::listen().unwrap();
+        let address = listener.local_addr().unwrap();
+        // Ends with the process of the test.
+        std::thread::spawn(|| crate::floor::run(listener));
+        Target {
+            listen: address,
+            publish: address,
+            dialect: Box::new(Simple {
+                listen: "/sub",
+                publish: "/pub",
+            }),
+        }
+    }
+
+    #[test]
+    fn everything_that_is_published_is_checked_on_every_stream() {
+        let target = floor();
+        let channels = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let mut load = Load::new(&target, channels, 100).unwrap();
+        load.open_streams(7, Start::Live).unwrap();
+        load.add_publishers(4).unwrap();
+        load.warm_up().unwrap();
+        let window = Duration::from_millis(20);
+        for pace in [Pace::ClosedLoop, Pace::PerSecond(500.0)] {
+            let measured = load.measure(pace, window).unwrap();
+            assert!(measured.faults.is_none(), "{:?}", measured.faults);
+            assert!(measured.posted > 0);
+            assert_eq!(measured.delivered, measured.expected);
+            assert!(measured.latency.quantile(1.0).is_some());
+        }
+    }
+
+    #[test]
+    fn what_no_stream_got_is_lost() {
+        let target = floor();
+        let mut load = Load::new(&target, vec!["a".to_owned()], 100).unwrap();
+        load.open_streams(2, Start::Live).unwrap();
+        load.add_publishers(1).unwrap();
+        load.warm_up().unwrap();
+        // As if three posts had been accepted that the server then forgot.
+        load.sent[0][0] += 3;
+        assert_eq!(load.faults().lost, 6);
+    }
+
+    #[test]
+    fn a_server_that_cannot_begin_there_is_an_error() {
+        let target = floor();
+        let mut load = Load::new(&target, vec!["a".to_owned()], 100).unwrap();
+        assert!(load.open_streams(1, Start::Newest(1)).is_err());
     }
 }

@@ -16,6 +16,8 @@ use std::process::Command;
 
 use crate::load::Target;
 use crate::server::{Launch, Server};
+#[cfg(test)]
+pub(crate) use simple::Simple;
 
 /// A server that can be measured.
 pub(crate) trait Peer {

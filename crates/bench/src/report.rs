@@ -77,7 +77,7 @@ const MEMORY: &[Column] = &[
     ("CPU µs to open one", |reading| Some(reading.opening_cost)),
 ];
 const FLOW: &[Column] = &[
-    ("CPU µs an event", |reading| Some(reading.cost)),
+    ("CPU µs an event", |reading| reading.cost),
     ("of it streaming", |reading| reading.streaming_cost),
     ("events/s", |reading| Some(reading.events_per_second)),
     ("p50 ms", |reading| {
@@ -92,7 +92,7 @@ const FLOW: &[Column] = &[
     ("posts/s", |reading| Some(reading.posts_per_second)),
 ];
 const POSTS: &[Column] = &[
-    ("CPU µs a post", |reading| Some(reading.cost)),
+    ("CPU µs a post", |reading| reading.cost),
     ("posts/s", |reading| Some(reading.posts_per_second)),
     ("p50 ms", |reading| reading.post.map(|post| post[0])),
     ("p99 ms", |reading| reading.post.map(|post| post[1])),
@@ -260,7 +260,7 @@ mod tests {
 
     fn row(peer: &'static str, costs: &[f64]) -> Row {
         let readings = costs.iter().map(|cost| Reading {
-            cost: *cost,
+            cost: Some(*cost),
             ..Reading::default()
         });
         Row {

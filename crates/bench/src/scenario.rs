@@ -37,8 +37,8 @@ pub(crate) struct Reading {
     pub(crate) posts_per_second: f64,
     pub(crate) events_per_second: f64,
     /// Processor time of all servers, for each delivered event, or for each post
-    /// if that is what counts. Microseconds.
-    pub(crate) cost: f64,
+    /// if that is what counts. Microseconds. `None` when the servers are not ours to watch.
+    pub(crate) cost: Option<f64>,
     /// The same of the server that streams, where that is a process of its own.
     pub(crate) streaming_cost: Option<f64>,
     /// The same of each server, in the order of their start.
@@ -127,7 +127,7 @@ impl Scenario {
         let costs: Vec<f64> = spent(&before, &after).into_iter().map(each).collect();
         let streaming = running.streaming().and(costs.last().copied());
         let mut reading = Reading::of(&measured);
-        reading.cost = costs.iter().sum();
+        reading.cost = (!costs.is_empty()).then(|| costs.iter().sum());
         reading.streaming_cost = streaming.filter(|_| !self.counts_posts());
         reading.costs = costs;
         Ok(reading)
@@ -172,7 +172,7 @@ impl Reading {
             "{:.0} posts/s, {:.0} events/s, {:.1} µs ({}); load worked {:.0} %, waited {:.0} %",
             self.posts_per_second,
             self.events_per_second,
-            self.cost,
+            self.cost.unwrap_or_default(),
             costs.join(" + "),
             self.load.working * 100.0,
             self.load.waiting * 100.0,

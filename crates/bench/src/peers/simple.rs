@@ -1,9 +1,9 @@
 use crate::dialect::{Dialect, Start, get, post};
 
 /// `GET <path>?c=ID` listens, `POST <path>?c=ID` publishes the body.
-pub(super) struct Simple {
-    pub(super) listen: &'static str,
-    pub(super) publish: &'static str,
+pub(crate) struct Simple {
+    pub(crate) listen: &'static str,
+    pub(crate) publish: &'static str,
 }
 
 impl Dialect for Simple {
