@@ -25,9 +25,9 @@ const OPENING: Duration = Duration::from_secs(60);
 /// How long a first message may take to reach every stream.
 const FIRST: Duration = Duration::from_secs(20);
 /// Without a delivery for so long, what is outstanding is lost …
-const SILENCE: Duration = Duration::from_secs(2);
-/// … and after so long in any case.
-const DRAIN: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_secs(3);
+/// … and a server that still delivers after so long has no figures.
+const DRAIN: Duration = Duration::from_secs(180);
 
 /// Where the load goes.
 pub(crate) struct Target {
@@ -249,8 +249,15 @@ impl<'a> Load<'a> {
         let begin = Instant::now();
         while self.posting() || self.now.outstanding() > 0 {
             let last = self.now.last.unwrap_or(begin).max(begin);
-            if last.elapsed() > SILENCE || begin.elapsed() > DRAIN {
+            if last.elapsed() > SILENCE {
                 break;
+            }
+            if begin.elapsed() > DRAIN {
+                return Err(io::Error::other(format!(
+                    "{DRAIN:?} after the last post {} of {} events are still under way",
+                    self.now.outstanding(),
+                    self.now.expected,
+                )));
             }
             self.turn(Duration::from_millis(20))?;
         }
