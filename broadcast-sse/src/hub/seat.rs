@@ -266,3 +266,97 @@ impl Seat {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chat_model::{Epoch, EpochStart, Event, NewMessage};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::hub::tail::{Heard, TailLimits};
+
+    fn channel() -> ChannelId {
+        Uuid::nil().into()
+    }
+
+    fn epoch() -> Epoch {
+        Epoch::from_value(100).unwrap()
+    }
+
+    fn head(seq: Seq) -> Head {
+        Head {
+            channel: channel(),
+            epoch: epoch(),
+            head: seq,
+            first: 1,
+            epochs: vec![EpochStart {
+                epoch: epoch(),
+                from: 1,
+            }],
+        }
+    }
+
+    fn entry(seq: Seq) -> Arc<Entry> {
+        let event = Event {
+            channel: channel(),
+            epoch: epoch(),
+            seq,
+            id: Uuid::from_u128(u128::from(seq)),
+            at: 0,
+            message: &NewMessage::text("a"),
+        };
+        Arc::new(Entry::new(channel(), &event.encode()).unwrap())
+    }
+
+    /// A tail that stands at `seq`, with room for about two events that wait.
+    fn tail_at(seq: Seq) -> Tail {
+        let limits = TailLimits {
+            ring_events: 10,
+            ring_bytes: 2 * entry(1).cost(),
+        };
+        let mut tail = Tail::new(limits, 0);
+        let ask = tail.ask();
+        tail.answer(ask, &head(seq));
+        tail
+    }
+
+    #[test]
+    fn nobody_is_ready_before_the_tail_has_what_the_store_had() {
+        let mut tail = tail_at(3);
+        let mut resumed = Seat::new(channel(), Start::After(head(3).position()), tail.mark());
+        let mut live = Seat::new(channel(), Start::Live, tail.mark());
+        let ask = tail.ask();
+        tail.answer(ask, &head(5));
+        assert!(tail.is_verified());
+        for seat in [&mut resumed, &mut live] {
+            assert!(matches!(seat.step(&tail, 1_000), Step::Waits));
+            assert!(!seat.is_ready(&tail));
+        }
+        tail.fill(&[entry(4), entry(5)], &head(5));
+        // The one who came back is owed the two; the one who came live begins behind them.
+        let Step::Items(items) = resumed.step(&tail, 10_000) else {
+            panic!("two events are there")
+        };
+        assert_eq!(items.len(), 2);
+        assert!(matches!(live.step(&tail, 1_000), Step::Items(items) if items.is_empty()));
+        assert_eq!(live.position(), Some(head(5).position()));
+        assert!(resumed.is_ready(&tail) && live.is_ready(&tail));
+    }
+
+    #[test]
+    fn what_was_forgotten_for_want_of_room_is_asked_for() {
+        let mut tail = tail_at(0);
+        let before = tail.ask();
+        for seq in 2..=9 {
+            assert_eq!(tail.hear(entry(seq)), Heard::Waits);
+        }
+        assert!(tail.needs_head());
+        // An answer to an earlier question may not know of it yet.
+        tail.answer(before, &head(1));
+        assert!(tail.needs_head());
+        let after = tail.ask();
+        tail.answer(after, &head(9));
+        assert!(!tail.needs_head());
+        assert_eq!(tail.hole().map(|known| known.seq), Some(0));
+    }
+}
