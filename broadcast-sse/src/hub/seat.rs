@@ -359,4 +359,54 @@ mod tests {
         assert!(!tail.needs_head());
         assert_eq!(tail.hole().map(|known| known.seq), Some(0));
     }
+
+    #[test]
+    fn only_a_question_asked_later_proves_a_cut_within_an_epoch() {
+        let mut tail = tail_at(3);
+        let asked_before = tail.ask();
+        assert_eq!(tail.hear(entry(4)), Heard::Appended);
+        let mut seat = Seat::new(channel(), Start::After(head(3).position()), tail.mark());
+        assert!(matches!(seat.step(&tail, 1_000), Step::Items(items) if items.len() == 1));
+
+        // The question was older than event 4: its answer is merely old.
+        tail.answer(asked_before, &head(3));
+        assert_eq!(tail.known(), Some(head(4).position()));
+        assert!(matches!(seat.step(&tail, 1_000), Step::Waits));
+
+        // This one was asked when 4 was known: the store never had it, or has it no more.
+        let asked_after = tail.ask();
+        tail.answer(asked_after, &head(3));
+        assert_eq!(tail.known(), Some(head(3).position()));
+        let Step::Items(items) = seat.step(&tail, 1_000) else {
+            panic!("a gap is due")
+        };
+        let [Item::Gap(gap, position)] = &items[..] else {
+            panic!("one gap: {items:?}")
+        };
+        assert_eq!(
+            (gap.from, gap.to, gap.reason),
+            (Some(4), 4, GapReason::Epoch)
+        );
+        assert_eq!(*position, head(3).position());
+
+        // The next event with that number is the one that counts.
+        assert_eq!(tail.hear(entry(4)), Heard::Appended);
+        assert!(matches!(seat.step(&tail, 1_000), Step::Items(items) if items.len() == 1));
+    }
+
+    #[test]
+    fn a_node_that_lags_sends_nothing_below_the_floor() {
+        let mut tail = tail_at(3);
+        let mut seat = Seat::new(channel(), Start::After(head(5).position()), tail.mark());
+        // What was answered before the cursor was known proves nothing.
+        assert!(matches!(seat.step(&tail, 1_000), Step::NeedsHead));
+        let ask = tail.ask();
+        tail.answer(ask, &head(6));
+        assert!(matches!(seat.step(&tail, 1_000), Step::Waits));
+        tail.fill(&[entry(4), entry(5), entry(6)], &head(6));
+        let Step::Items(items) = seat.step(&tail, 10_000) else {
+            panic!("6 is there")
+        };
+        assert!(matches!(&items[..], [Item::Event(entry)] if entry.seq() == 6));
+    }
 }
