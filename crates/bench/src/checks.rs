@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use crate::stamp::Stamp;
 
 /// So many holes are remembered for one stream; a server that loses more has
@@ -7,7 +9,8 @@ use crate::stamp::Stamp;
 const REMEMBERED: usize = 65_536;
 
 /// What every stream received, against what it had to.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Faults {
     /// Acknowledged to the publisher, and never delivered.
     pub(crate) lost: u64,

@@ -165,6 +165,7 @@ fn compare(options: Compare) -> io::Result<()> {
 fn load(options: &LoadOptions) -> io::Result<()> {
     let pace = options.rate.map_or(Pace::ClosedLoop, Pace::PerSecond);
     let scenario = Scenario {
+        id: "load",
         name: format!(
             "{} streams of {} channels, {} publishers",
             options.streams, options.channels, options.publishers

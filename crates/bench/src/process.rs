@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 /// `USER_HZ`, the unit of /proc/PID/stat: 100 on every architecture that Hark is built for.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -84,7 +86,8 @@ pub(crate) fn children(parent: u32) -> io::Result<Vec<u32>> {
 }
 
 /// What part of a time this thread worked, and what part it waited for a processor.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Share {
     pub(crate) working: f64,
     pub(crate) waiting: f64,

@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::checks::Faults;
 use crate::dialect::Start;
 use crate::load::{Load, Measured, Pace};
@@ -19,6 +21,10 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// One load.
 #[derive(Debug, Clone)]
 pub(crate) struct Scenario {
+    /// What the targets of the report (report/targets.rs) know it by: `idle`, `fan-out-1000`,
+    /// `fan-out-10000`, `fan-out-channels`, `saturated-1000`, `saturated-10000`, `connect`, `resume`,
+    /// `post-100`, `post-10000`, `delay`, `growth-10`, `growth-10000`, `channels`, `churn`, `cores-1`, `cores-2`.
+    pub(crate) id: &'static str,
     pub(crate) name: String,
     pub(crate) streams: usize,
     pub(crate) channels: usize,
@@ -32,7 +38,8 @@ pub(crate) struct Scenario {
 }
 
 /// What one run of a scenario on one server showed.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Reading {
     pub(crate) posts_per_second: f64,
     pub(crate) events_per_second: f64,
@@ -208,7 +215,8 @@ fn spent(before: &[Vec<Sample>], after: &[Vec<Sample>]) -> Vec<f64> {
 /// The loads of the side-by-side run.
 pub(crate) fn all(quick: bool) -> Vec<Scenario> {
     let window = Duration::from_millis(if quick { 1_500 } else { 10_000 });
-    let scenario = |name: &str, streams, channels, publishers, pace| Scenario {
+    let scenario = |id, name: &str, streams, channels, publishers, pace| Scenario {
+        id,
         name: name.to_owned(),
         streams,
         channels,
@@ -222,8 +230,9 @@ pub(crate) fn all(quick: bool) -> Vec<Scenario> {
     let closed = Some(Pace::ClosedLoop);
     let idle = if quick { 5_000 } else { 15_000 };
     let mut all = vec![
-        scenario(&format!("{idle} idle streams"), idle, 100, 0, None),
+        scenario("idle", &format!("{idle} idle streams"), idle, 100, 0, None),
         scenario(
+            "fan-out-1000",
             "1 channel × 1,000 streams, 20 posts/s",
             1_000,
             1,
@@ -231,6 +240,7 @@ pub(crate) fn all(quick: bool) -> Vec<Scenario> {
             paced(20.0),
         ),
         scenario(
+            "fan-out-channels",
             "1,000 channels × 10 streams, 1,000 posts/s",
             10_000,
             1_000,
@@ -238,6 +248,7 @@ pub(crate) fn all(quick: bool) -> Vec<Scenario> {
             paced(1_000.0),
         ),
         scenario(
+            "saturated-1000",
             "1 channel × 1,000 streams, saturated by 16 publishers",
             1_000,
             1,
@@ -245,6 +256,7 @@ pub(crate) fn all(quick: bool) -> Vec<Scenario> {
             closed,
         ),
         scenario(
+            "post-100",
             "posts by 64 connections to 100 channels, 1 stream",
             1,
             100,
@@ -256,6 +268,7 @@ pub(crate) fn all(quick: bool) -> Vec<Scenario> {
         all.push(Scenario {
             start: Start::Newest(100),
             ..scenario(
+                "resume",
                 "10,000 streams of 10 channels that resume 100 events behind",
                 10_000,
                 10,
@@ -265,6 +278,7 @@ pub(crate) fn all(quick: bool) -> Vec<Scenario> {
         });
         all.extend([
             scenario(
+                "fan-out-10000",
                 "1 channel × 10,000 streams, 2 posts/s",
                 10_000,
                 1,
@@ -272,6 +286,7 @@ pub(crate) fn all(quick: bool) -> Vec<Scenario> {
                 paced(2.0),
             ),
             scenario(
+                "saturated-10000",
                 "1 channel × 10,000 streams, saturated by 16 publishers",
                 10_000,
                 1,
@@ -279,6 +294,7 @@ pub(crate) fn all(quick: bool) -> Vec<Scenario> {
                 closed,
             ),
             scenario(
+                "post-10000",
                 "posts by 64 connections to 10,000 channels, 1 stream",
                 1,
                 10_000,
@@ -286,6 +302,7 @@ pub(crate) fn all(quick: bool) -> Vec<Scenario> {
                 closed,
             ),
             scenario(
+                "delay",
                 "1 channel × 100 streams, 500 posts/s",
                 100,
                 1,
