@@ -9,27 +9,13 @@ use crate::compare::Comparison;
 use crate::dialect::Start;
 use crate::load::{Pace, Target};
 use crate::peers::{Programs, Running, hark_dialect};
-use crate::report::{self, Row};
+use crate::record::{LoadRecord, Row};
+use crate::report;
 use crate::scenario::Scenario;
 use crate::{baseline, floor};
 
 /// `--quick` ends within three minutes.
 const QUICK: Duration = Duration::from_secs(170);
-
-/// Opens the report that is kept; COMMAND stands for the command that repeats it.
-const PREFACE: &str = "\
-# Benchmarks
-
-Written by `COMMAND`; do not edit.
-
-Every server runs alone, pinned to one processor; the load generator has another. Each stream checks every event it
-receives: lost, doubled and out of order stand in the last column. *CPU* is the user and system time of all processes of
-a server, from /proc, divided by what was delivered (or posted); *streaming* is the part of the process that serves
-streams. *÷ floor* divides the first column by that of the floor, a minimal program that does one `send` for each
-listener: absolute figures differ between machines, these ratios much less. Latency is from publishing to delivery, on
-the same clock. *Saturated*: publishers post as soon as they are answered. Runs in which the load generator worked or
-waited for its processor for more than 90 % of the time are not counted: they would measure the load generator.
-";
 
 /// Measure Hark and other servers under the same load.
 #[derive(Parser)]
@@ -74,9 +60,9 @@ struct Compare {
     /// The processor that the load generator is pinned to.
     #[arg(long, default_value_t = 1)]
     load_processor: usize,
-    /// Write the report to this file as well.
-    #[arg(long, value_name = "FILE")]
-    output: Option<PathBuf>,
+    /// Where all readings are saved after each round, for --render.
+    #[arg(long, value_name = "FILE", default_value = "target/bench/last.json")]
+    save: PathBuf,
 }
 
 #[derive(Args)]
@@ -146,20 +132,14 @@ fn compare(options: Compare) -> io::Result<()> {
         server_processor: options.server_processor,
         load_processor: options.load_processor,
     };
-    let report = comparison.run()?;
-    println!("{report}");
-    let Some(file) = options.output else {
-        return Ok(());
-    };
     let arguments: Vec<String> = std::env::args().skip(2).collect();
-    // Without arguments `cargo xtask bench` writes this file.
-    let command = if arguments == ["--output", "docs/benchmarks.md"] {
-        "cargo xtask bench".to_owned()
-    } else {
-        format!("cargo xtask bench {}", arguments.join(" "))
-    };
-    let preface = PREFACE.replace("COMMAND", &command);
-    std::fs::write(file, format!("{preface}\n{report}"))
+    let command = format!("cargo xtask bench {}", arguments.join(" "));
+    let record = comparison.run(command.trim_end().to_owned(), |record| {
+        record.write(&options.save)
+    })?;
+    println!("{}", report::text(&record));
+    eprintln!("saved in {}", options.save.display());
+    Ok(())
 }
 
 fn load(options: &LoadOptions) -> io::Result<()> {
@@ -189,11 +169,14 @@ fn load(options: &LoadOptions) -> io::Result<()> {
     let reading = scenario.run(&running, options.run)?;
     let load = reading.load;
     let row = Row {
-        peer: "hark",
         readings: vec![reading],
-        failures: Vec::new(),
+        ..Row::of("hark")
     };
-    println!("{}", report::table(&scenario, &[row]));
+    let record = LoadRecord {
+        rows: vec![row],
+        ..LoadRecord::of(&scenario)
+    };
+    println!("{}", report::table(&record));
     println!(
         "The load generator worked {:.0} % of the time and waited {:.0} % for its processor.",
         load.working * 100.0,

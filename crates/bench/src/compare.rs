@@ -1,12 +1,16 @@
 //! The side-by-side run: every peer in turn, round after round.
 
+use std::cell::RefCell;
 use std::io;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::peers::{self, Peer, Place, Programs};
-use crate::report::{self, Row, aligned};
+use chat_model::format_timestamp;
+use service_kit::clock::SystemClock;
+
+use crate::machine::Machine;
+use crate::peers::{self, Peer, Place, Programs, Running};
+use crate::record::{LoadRecord, Record, Row, ServerRecord};
 use crate::scenario::{self, Reading, Scenario};
 
 /// What to compare, and where.
@@ -25,9 +29,13 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
-    /// Runs everything, tells on standard error how far it is, and returns the
-    /// report in Markdown.
-    pub(crate) fn run(&self) -> io::Result<String> {
+    /// Runs everything and tells on standard error how far it is. `save` is given what there is
+    /// after each round.
+    pub(crate) fn run(
+        &self,
+        command: String,
+        save: impl Fn(&Record) -> io::Result<()>,
+    ) -> io::Result<Record> {
         let processors = pin_to(self.load_processor)?;
         let (installed, missing): (Vec<_>, Vec<_>) = peers::all()
             .into_iter()
@@ -40,10 +48,7 @@ impl Comparison {
                 self.scenarios.is_empty() || parts.any(|part| scenario.name.contains(part))
             })
             .collect();
-        let mut results: Vec<Vec<Row>> = scenarios
-            .iter()
-            .map(|_| installed.iter().map(|peer| empty(peer.as_ref())).collect())
-            .collect();
+        let mut record = self.empty(processors, command, &scenarios, &installed, &missing)?;
         let begin = Instant::now();
         let mut done = 0;
         for round in 1..=self.rounds {
@@ -54,45 +59,48 @@ impl Comparison {
             }
             for (index, peer) in installed.iter().enumerate() {
                 eprintln!("round {round} of {}: {}", self.rounds, peer.name());
-                self.measure(peer.as_ref(), &scenarios, |scenario, outcome| {
-                    let row = &mut results[scenario][index];
+                let loads = &mut record.loads;
+                let configuration = self.measure(peer.as_ref(), &scenarios, |scenario, outcome| {
+                    let row = &mut loads[scenario].rows[index];
                     match outcome {
                         Ok(reading) => row.readings.push(reading),
                         Err(error) => row.failures.push(error.to_string()),
                     }
                 });
+                if !configuration.is_empty() {
+                    record.servers[index].configuration = configuration;
+                }
             }
             done += 1;
+            save(&record)?;
         }
-        let mut text = self.head(processors, done, &installed, &missing);
-        for (scenario, rows) in scenarios.iter().zip(&results) {
-            text.push('\n');
-            text.push_str(&report::table(scenario, rows));
-        }
-        Ok(text)
+        Ok(record)
     }
 
-    /// All scenarios on one fresh server.
+    /// All scenarios on one fresh server. Returns how it was configured.
     fn measure(
         &self,
         peer: &dyn Peer,
         scenarios: &[Scenario],
         mut outcome: impl FnMut(usize, io::Result<Reading>),
-    ) {
+    ) -> Vec<(String, String)> {
         let started = tempfile::tempdir().and_then(|folder| {
             let place = Place {
                 programs: &self.programs,
                 processor: Some(self.server_processor),
                 folder: folder.path(),
+                written: RefCell::default(),
             };
-            Ok((peer.start(&place)?, folder))
+            let running = peer.start(&place)?;
+            let configuration = configuration(&running, &place);
+            Ok((running, folder, configuration))
         });
-        let (running, _folder) = match started {
+        let (running, _folder, configuration) = match started {
             Ok(started) => started,
             Err(error) => {
                 let failed = |_| Err(io::Error::other(error.to_string()));
                 (0..scenarios.len()).for_each(|index| outcome(index, failed(())));
-                return;
+                return Vec::new();
             }
         };
         for (index, scenario) in scenarios.iter().enumerate() {
@@ -104,6 +112,7 @@ impl Comparison {
             eprintln!("  {}: {said}", scenario.name);
             outcome(index, result);
         }
+        configuration
     }
 
     fn is_chosen(&self, peer: &dyn Peer) -> bool {
@@ -119,46 +128,73 @@ impl Comparison {
         })
     }
 
-    fn head(
+    /// What is known before the first round.
+    fn empty(
         &self,
         processors: usize,
-        rounds: usize,
+        command: String,
+        scenarios: &[Scenario],
         installed: &[Box<dyn Peer>],
         missing: &[Box<dyn Peer>],
-    ) -> String {
-        let mut lines = vec![["server", "version", "setup"].map(str::to_owned).to_vec()];
-        for peer in installed {
-            let ours = || format!("{} of this project", env!("CARGO_PKG_VERSION"));
-            let version = self.programs.version(peer.as_ref()).unwrap_or_else(ours);
-            lines.push(vec![
-                peer.name().to_owned(),
-                version,
-                peer.setup().to_owned(),
-            ]);
-        }
-        for peer in missing {
-            let name = peer.name().to_owned();
-            lines.push(vec![name, "not installed".to_owned(), String::new()]);
-        }
-        let mut text = format!(
-            "{} with {processors} processors, {}, file limit {}. Servers on processor {}, load on processor {}.\n\
-             {rounds} rounds, the servers in turn in each; medians (minimum–maximum). Payloads of 100 bytes.\n\n",
-            model(),
-            kernel(),
-            file_limit(),
-            self.server_processor,
-            self.load_processor,
-        );
-        aligned(&lines, &mut text);
-        text
+    ) -> io::Result<Record> {
+        let now = SystemClock::shared().now().as_millis();
+        let commit = commit();
+        let ours = format!("{} of commit {commit}", env!("CARGO_PKG_VERSION"));
+        let server = |peer: &dyn Peer, version| ServerRecord {
+            name: peer.name().to_owned(),
+            version,
+            setup: peer.setup().to_owned(),
+            configuration: Vec::new(),
+        };
+        let servers = installed.iter().map(|peer| {
+            let version = self.programs.version(peer.as_ref());
+            server(peer.as_ref(), version.or_else(|| Some(ours.clone())))
+        });
+        let missing = missing.iter().map(|peer| server(peer.as_ref(), None));
+        let loads = scenarios.iter().map(|scenario| LoadRecord {
+            rows: installed.iter().map(|peer| Row::of(peer.name())).collect(),
+            ..LoadRecord::of(scenario)
+        });
+        Ok(Record {
+            date: format_timestamp(u64::try_from(now).unwrap_or(0)),
+            commit: commit.clone(),
+            machine: Machine::read(processors)?,
+            pinned: [self.server_processor, self.load_processor],
+            commands: vec![command],
+            servers: servers.chain(missing).collect(),
+            loads: loads.collect(),
+        })
     }
 }
 
-fn empty(peer: &dyn Peer) -> Row {
-    Row {
-        peer: peer.name(),
-        readings: Vec::new(),
-        failures: Vec::new(),
+/// Each server's command line, and the files that were written for it.
+fn configuration(running: &Running, place: &Place<'_>) -> Vec<(String, String)> {
+    let folder = place.folder.display().to_string();
+    let lines: Vec<&str> = running
+        .servers
+        .iter()
+        .map(|server| server.command_line.as_str())
+        .collect();
+    let files = place.written.borrow();
+    std::iter::once(("started with".to_owned(), lines.join("\n")))
+        .chain(files.iter().cloned())
+        .map(|(title, text)| (title, text.replace(&folder, "/tmp/FOLDER")))
+        .collect()
+}
+
+/// What is checked out where this runs, and whether it was changed since.
+fn commit() -> String {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).output().ok()?;
+        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        output.status.success().then_some(said)
+    };
+    let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else {
+        return "unknown".to_owned();
+    };
+    match git(&["status", "--porcelain", "--untracked-files=no"]) {
+        Some(changes) if changes.is_empty() => commit,
+        _ => format!("{commit}, changed"),
     }
 }
 
@@ -176,24 +212,4 @@ fn pin_to(processor: usize) -> io::Result<usize> {
         )));
     }
     Ok(processors)
-}
-
-fn file_limit() -> String {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string())
-}
-
-fn model() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("model name"));
-    let model = line.and_then(|line| line.split_once(": "));
-    model
-        .map_or("unknown processor", |(_, model)| model)
-        .to_owned()
-}
-
-fn kernel() -> String {
-    let read = |name| std::fs::read_to_string(Path::new("/proc/sys/kernel").join(name));
-    let release = read("osrelease").unwrap_or_default();
-    format!("Linux {}", release.trim())
 }

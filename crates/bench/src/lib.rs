@@ -20,12 +20,15 @@ mod dialect;
 mod floor;
 mod histogram;
 mod load;
+mod machine;
 mod peers;
 mod process;
+mod record;
 mod report;
 mod response;
 mod scenario;
 mod server;
+mod spread;
 mod sse;
 mod stamp;
 

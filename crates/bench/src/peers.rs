@@ -9,6 +9,7 @@ mod nchan;
 mod ntfy;
 mod simple;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -71,6 +72,8 @@ pub(crate) struct Place<'a> {
     pub(crate) processor: Option<usize>,
     /// An empty folder of its own.
     pub(crate) folder: &'a Path,
+    /// Name and text of the files that were written for it.
+    pub(crate) written: RefCell<Vec<(String, String)>>,
 }
 
 /// A server that runs.
@@ -128,6 +131,8 @@ impl Place<'_> {
     fn write(&self, name: &str, text: &str) -> io::Result<PathBuf> {
         let path = self.folder.join(name);
         std::fs::write(&path, text)?;
+        let file = (name.to_owned(), text.to_owned());
+        self.written.borrow_mut().push(file);
         Ok(path)
     }
 }

@@ -1,307 +1,69 @@
-//! Tables of medians, with minimum and maximum, and ratios to the floor.
+//! The report: tables of medians, with minimum and maximum, and ratios to the floor.
+
+mod markdown;
+mod table;
 
 use std::fmt::Write as _;
 
-use crate::checks::Faults;
-use crate::scenario::{Reading, Scenario};
+use crate::record::Record;
+use markdown::aligned;
+pub(crate) use table::table;
 
 /// The peer that the others are compared with.
 const FLOOR: &str = "floor";
 
-/// What one peer showed in all rounds of a scenario.
-pub(crate) struct Row {
-    pub(crate) peer: &'static str,
-    pub(crate) readings: Vec<Reading>,
-    /// Why runs of it failed.
-    pub(crate) failures: Vec<String>,
-}
-
-/// Median, minimum and maximum.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Spread {
-    median: f64,
-    least: f64,
-    most: f64,
-}
-
-impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        let (least, most) = (*values.first()?, *values.last()?);
-        let middle = values.len() / 2;
-        let median = if values.len() % 2 == 1 {
-            values[middle]
-        } else {
-            f64::midpoint(values[middle - 1], values[middle])
-        };
-        Some(Self {
-            median,
-            least,
-            most,
-        })
-    }
-
-    fn show(self) -> String {
-        let Self {
-            median,
-            least,
-            most,
-        } = self;
-        format!("{} ({}–{})", number(median), number(least), number(most))
-    }
-}
-
-/// Three significant digits.
-fn number(value: f64) -> String {
-    match value {
-        value if value >= 1e6 => format!("{:.2} M", value / 1e6),
-        value if value >= 1e4 => format!("{:.1} k", value / 1e3),
-        value if value >= 100.0 => format!("{value:.0}"),
-        value if value >= 10.0 => format!("{value:.1}"),
-        value => format!("{value:.2}"),
-    }
-}
-
-/// A column: its head, and the figure that a reading has in it.
-type Column = (&'static str, fn(&Reading) -> Option<f64>);
-
-const MEMORY: &[Column] = &[
-    ("KiB a stream, settled", |reading| {
-        reading.resident.map(|resident| resident[1])
-    }),
-    ("at once", |reading| {
-        reading.resident.map(|resident| resident[0])
-    }),
-    ("opened in ms", |reading| Some(reading.opening)),
-    ("CPU µs to open one", |reading| Some(reading.opening_cost)),
-];
-const FLOW: &[Column] = &[
-    ("CPU µs an event", |reading| reading.cost),
-    ("of it streaming", |reading| reading.streaming_cost),
-    ("events/s", |reading| Some(reading.events_per_second)),
-    ("p50 ms", |reading| {
-        reading.latency.map(|latency| latency[0])
-    }),
-    ("p99 ms", |reading| {
-        reading.latency.map(|latency| latency[1])
-    }),
-    ("p99.9 ms", |reading| {
-        reading.latency.map(|latency| latency[2])
-    }),
-    ("posts/s", |reading| Some(reading.posts_per_second)),
-];
-const POSTS: &[Column] = &[
-    ("CPU µs a post", |reading| reading.cost),
-    ("posts/s", |reading| Some(reading.posts_per_second)),
-    ("p50 ms", |reading| reading.post.map(|post| post[0])),
-    ("p99 ms", |reading| reading.post.map(|post| post[1])),
-];
-
-/// The table of one scenario, in Markdown.
-pub(crate) fn table(scenario: &Scenario, rows: &[Row]) -> String {
-    let columns = match scenario.pace {
-        None => MEMORY,
-        Some(_) if scenario.counts_posts() => POSTS,
-        Some(_) => FLOW,
-    };
-    let mut lines = vec![
-        ["server", "÷ floor"]
-            .into_iter()
-            .chain(columns.iter().map(|(head, _)| *head))
-            .chain(["runs", "faults"])
-            .map(str::to_owned)
-            .collect(),
-    ];
-    lines.extend(rows.iter().map(|row| cells(row, rows, columns)));
-    let mut text = format!("### {}\n\n", capitalised(&scenario.name));
-    aligned(&lines, &mut text);
-    for row in rows {
-        for failure in &row.failures {
-            writeln!(text, "\n{}: {failure}", row.peer).expect("a String takes all");
-        }
+/// What was measured and on what, and a table for each load.
+pub(crate) fn text(record: &Record) -> String {
+    let mut text = machine(record);
+    text.push('\n');
+    aligned(&servers(record), &mut text);
+    for load in &record.loads {
+        text.push('\n');
+        text.push_str(&table(load));
     }
     text
 }
 
-fn cells(row: &Row, rows: &[Row], columns: &[Column]) -> Vec<String> {
-    let mut cells = vec![row.peer.to_owned(), ratio(row, rows, columns)];
-    let saturated = counted(row).next().is_none() && !row.readings.is_empty();
-    cells.extend(columns.iter().map(|(_, figure)| {
-        let spread = Spread::of(counted(row).filter_map(figure));
-        spread.map_or_else(|| "–".to_owned(), Spread::show)
-    }));
-    let (good, all) = (
-        counted(row).count(),
-        row.readings.len() + row.failures.len(),
-    );
-    cells.push(format!("{good}/{all}"));
-    let mut faults: Vec<String> = Vec::new();
-    if saturated {
-        faults.push(format!("load generator not free ({})", shown_load(row)));
-    }
-    faults.extend(row.readings.iter().fold(None, more).map(show_faults));
-    cells.push(if faults.is_empty() {
-        "none".to_owned()
-    } else {
-        faults.join("; ")
-    });
-    cells
-}
-
-/// How busy the load generator was at most, with and without waiting for its processor.
-fn shown_load(row: &Row) -> String {
-    let most = |part: fn(&Reading) -> f64| row.readings.iter().map(part).fold(0.0, f64::max);
-    format!(
-        "worked {:.0} % of the time, waited for its processor {:.0} %",
-        most(|reading| reading.load.working) * 100.0,
-        most(|reading| reading.load.waiting) * 100.0
+fn machine(record: &Record) -> String {
+    let machine = &record.machine;
+    let [servers, load] = record.pinned;
+    let loads = record.loads.iter();
+    let runs = |load: &crate::record::LoadRecord| {
+        let rows = load.rows.iter();
+        rows.map(|row| row.readings.len() + row.failures.len())
+            .max()
+    };
+    let mut rounds: Vec<usize> = loads.filter_map(runs).collect();
+    rounds.sort_unstable();
+    rounds.dedup();
+    let rounds: Vec<String> = rounds.iter().map(ToString::to_string).collect();
+    let mut text = String::new();
+    writeln!(
+        text,
+        "{} with {} processors, {:.1} GiB of memory, {}; {} open files for each process; a write of 4 KiB with fsync \
+         takes {:.2} ms. Servers on processor {servers}, load generator on processor {load}.\n\
+         {} rounds, the servers in turn in each; medians (minimum–maximum). Messages of 100 bytes.",
+        machine.processor,
+        machine.processors,
+        machine.memory as f64 / f64::from(1 << 30),
+        machine.kernel,
+        machine.files.map_or_else(|| "any number of".to_owned(), |files| files.to_string()),
+        machine.fsync,
+        rounds.join(" or "),
     )
+    .expect("a String takes all");
+    text
 }
 
-/// The readings in which the load generator was not the bottleneck.
-fn counted(row: &Row) -> impl Iterator<Item = &Reading> {
-    row.readings
-        .iter()
-        .filter(|reading| !reading.is_of_the_load())
-}
-
-/// The ratio of the first column's medians. What streams alone is compared where it can be.
-fn ratio(row: &Row, rows: &[Row], columns: &[Column]) -> String {
-    let Some((_, figure)) = columns.first() else {
-        return String::new();
-    };
-    let median = |row: &Row, figure: fn(&Reading) -> Option<f64>| {
-        Spread::of(counted(row).filter_map(figure)).map(|spread| spread.median)
-    };
-    let floor = rows.iter().find(|row| row.peer == FLOOR);
-    let Some(floor) = floor
-        .and_then(|row| median(row, *figure))
-        .filter(|floor| *floor > 0.0)
-    else {
-        return "–".to_owned();
-    };
-    let shown = |figure| median(row, figure).map(|value| format!("{:.2}", value / floor));
-    let all = shown(*figure);
-    let streaming = shown(|reading| reading.streaming_cost);
-    match (all, streaming) {
-        (Some(all), Some(streaming)) => format!("{all}; streaming {streaming}"),
-        (Some(all), None) => all,
-        (None, _) => "–".to_owned(),
-    }
-}
-
-fn more(sum: Option<(Faults, u64)>, reading: &Reading) -> Option<(Faults, u64)> {
-    if reading.faults.is_none() && reading.refused == 0 {
-        return sum;
-    }
-    let (sum, refused) = sum.unwrap_or_default();
-    let faults = reading.faults;
-    Some((
-        Faults {
-            lost: sum.lost + faults.lost,
-            doubled: sum.doubled + faults.doubled,
-            disordered: sum.disordered + faults.disordered,
-            misdirected: sum.misdirected + faults.misdirected,
-            ended: sum.ended + faults.ended,
-        },
-        refused + reading.refused,
-    ))
-}
-
-fn show_faults((faults, refused): (Faults, u64)) -> String {
-    let shown: Vec<String> = [
-        (faults.lost, "lost"),
-        (faults.doubled, "doubled"),
-        (faults.disordered, "out of order"),
-        (faults.misdirected, "of another channel"),
-        (faults.ended, "streams ended"),
-        (refused, "posts refused"),
-    ]
-    .into_iter()
-    .filter(|(count, _)| *count > 0)
-    .map(|(count, what)| format!("{count} {what}"))
-    .collect();
-    shown.join(", ")
-}
-
-/// Writes a Markdown table whose columns are as wide as their widest cell.
-pub(crate) fn aligned(lines: &[Vec<String>], text: &mut String) {
-    let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| {
-            let cells = lines.iter().filter_map(|line| line.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-        })
-        .collect();
-    for (index, line) in lines.iter().enumerate() {
-        let cells = line.iter().zip(&widths);
-        let cells: Vec<String> = cells
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        writeln!(text, "| {} |", cells.join(" | ")).expect("a String takes all");
-        if index == 0 {
-            let rules: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();
-            writeln!(text, "| {} |", rules.join(" | ")).expect("a String takes all");
-        }
-    }
-}
-
-fn capitalised(text: &str) -> String {
-    let mut characters = text.chars();
-    let first = characters.next().into_iter().flat_map(char::to_uppercase);
-    first.chain(characters).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::process::Share;
-
-    fn row(peer: &'static str, costs: &[f64]) -> Row {
-        let readings = costs.iter().map(|cost| Reading {
-            cost: Some(*cost),
-            ..Reading::default()
-        });
-        Row {
-            peer,
-            readings: readings.collect(),
-            failures: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn medians_stand_between_minimum_and_maximum() {
-        let spread = Spread::of([3.0, 1.0, 20_000.0].into_iter()).unwrap();
-        assert_eq!(spread.show(), "3.00 (1.00–20.0 k)");
-        let even = Spread::of([1.0, 2.0].into_iter()).unwrap();
-        assert_eq!(even.median.to_bits(), 1.5_f64.to_bits());
-        assert_eq!(Spread::of(std::iter::empty()), None);
-    }
-
-    #[test]
-    fn ratios_are_of_medians_and_leave_out_a_saturated_load() {
-        let floor = row("floor", &[1.0, 2.0, 9.0]);
-        let mut other = row("other", &[5.0, 3.0, 100.0]);
-        other.readings[2].load = Share {
-            working: 0.5,
-            waiting: 0.45,
-        };
-        let rows = [floor, other];
-        assert_eq!(ratio(&rows[1], &rows, FLOW), "2.00");
-        assert_eq!(ratio(&rows[1], &rows[1..], FLOW), "–");
-        let cells = cells(&rows[1], &rows, FLOW);
-        assert_eq!(cells[2], "4.00 (3.00–5.00)");
-        assert_eq!(cells[9..], ["2/3", "none"]);
-    }
-
-    #[test]
-    fn losses_stand_in_the_table() {
-        let mut lossy = row("lossy", &[1.0, 1.0]);
-        lossy.readings[0].faults.lost = 3;
-        lossy.readings[1].faults.lost = 4;
-        lossy.readings[1].refused = 1;
-        let table = table(&crate::scenario::all(true)[1], &[lossy]);
-        assert!(table.contains("7 lost, 1 posts refused"), "{table}");
-    }
+fn servers(record: &Record) -> Vec<Vec<String>> {
+    let head = ["server", "version", "setup"].map(str::to_owned).to_vec();
+    let servers = record.servers.iter().map(|server| {
+        let version = server.version.clone();
+        vec![
+            server.name.clone(),
+            version.unwrap_or_else(|| "not installed".to_owned()),
+            server.setup.clone(),
+        ]
+    });
+    std::iter::once(head).chain(servers).collect()
 }

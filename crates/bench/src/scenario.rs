@@ -38,7 +38,7 @@ pub(crate) struct Scenario {
 }
 
 /// What one run of a scenario on one server showed.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Reading {
     pub(crate) posts_per_second: f64,

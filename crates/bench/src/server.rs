@@ -25,6 +25,8 @@ pub(crate) struct Launch {
 /// A running program; dropped, it is stopped.
 pub(crate) struct Server {
     name: String,
+    /// How it was started, with its environment.
+    pub(crate) command_line: String,
     child: Child,
     /// Its own pid, and those of the processes that it started.
     pids: Vec<u32>,
@@ -101,6 +103,7 @@ impl Launch {
         let name = self.program.file_name().unwrap_or_default();
         let name = name.to_string_lossy().into_owned();
         let log = File::create(log_of(folder, &name))?;
+        let command_line = command_line(&self.command);
         self.command.stdin(Stdio::null()).stdout(output).stderr(log);
         let child = self.command.spawn().map_err(|error| {
             let program = self.command.get_program().display();
@@ -108,11 +111,32 @@ impl Launch {
         })?;
         Ok(Server {
             name,
+            command_line,
             pids: vec![child.id()],
             child,
             said: Vec::new(),
         })
     }
+}
+
+/// As one would type it; programs without their folder.
+fn command_line(command: &Command) -> String {
+    let variables = command.get_envs().filter_map(|(name, value)| {
+        let (name, value) = (name.to_string_lossy(), value?.to_string_lossy());
+        Some(format!("{name}={value}"))
+    });
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words = words.map(|word| {
+        let word = Path::new(word);
+        let name = word.file_name().filter(|_| word.is_file());
+        let word = name.unwrap_or(word.as_os_str()).to_string_lossy();
+        if word.contains(char::is_whitespace) {
+            format!("'{word}'")
+        } else {
+            word.into_owned()
+        }
+    });
+    variables.chain(words).collect::<Vec<_>>().join(" ")
 }
 
 fn log_of(folder: &Path, name: &str) -> PathBuf {

@@ -4,7 +4,7 @@ use std::process::{Command, ExitCode};
 use crate::run::{self, cargo};
 
 /// Builds what is measured as it is shipped, and measures it: `bench compare`
-/// with these arguments (`--help` lists them). Without any, the report is kept.
+/// with these arguments (`--help` lists them).
 pub(crate) fn bench(root: &Path, arguments: &[String]) -> ExitCode {
     let mut build = cargo();
     build.args(["build", "--release", "--bins"]);
@@ -18,9 +18,6 @@ pub(crate) fn bench(root: &Path, arguments: &[String]) -> ExitCode {
     let program = root.join(folder).join("release/bench");
     let mut compare = Command::new(&program);
     compare.arg("compare").args(arguments).current_dir(root);
-    if arguments.is_empty() {
-        compare.args(["--output", "docs/benchmarks.md"]);
-    }
     match compare.status() {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,

@@ -1,0 +1,113 @@
+//! What the readings were taken on.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, getrlimit};
+use serde::{Deserialize, Serialize};
+
+/// So many small writes are timed.
+const WRITES: usize = 51;
+
+/// The machine, as the reader of a table wants to know it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    pub(crate) processor: String,
+    /// Those that this process may run on.
+    pub(crate) processors: usize,
+    /// Bytes.
+    pub(crate) memory: u64,
+    pub(crate) kernel: String,
+    /// Open files that a process may have.
+    pub(crate) files: Option<u64>,
+    /// The median time of a small write with fsync where the servers store. Milliseconds.
+    pub(crate) fsync: f64,
+}
+
+impl Machine {
+    pub(crate) fn read(processors: usize) -> io::Result<Self> {
+        let information = fs::read_to_string("/proc/cpuinfo")?;
+        let memory = fs::read_to_string("/proc/meminfo")?;
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        Ok(Self {
+            processor: processor(&information)
+                .unwrap_or("unknown processor")
+                .to_owned(),
+            processors,
+            memory: memory_of(&memory).unwrap_or(0),
+            kernel: format!("Linux {}", release.trim()),
+            files: getrlimit(Resource::Nofile).current,
+            fsync: fsync(tempfile::tempdir()?.path())?.as_secs_f64() * 1e3,
+        })
+    }
+
+    /// Whether readings of the other can stand beside those of this one: its disk is never
+    /// twice equally fast.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let fsync = self.fsync;
+        *self
+            == Self {
+                fsync,
+                ..other.clone()
+            }
+    }
+}
+
+fn processor(cpuinfo: &str) -> Option<&str> {
+    let mut lines = cpuinfo.lines();
+    let line = lines.find(|line| line.starts_with("model name"))?;
+    line.split_once(": ").map(|(_, model)| model)
+}
+
+fn memory_of(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+fn fsync(folder: &Path) -> io::Result<Duration> {
+    let mut file = File::create(folder.join("fsync"))?;
+    let mut times = Vec::with_capacity(WRITES);
+    for _ in 0..WRITES {
+        let begin = Instant::now();
+        file.write_all(&[0; 4096])?;
+        file.sync_data()?;
+        times.push(begin.elapsed());
+    }
+    times.sort();
+    Ok(times[WRITES / 2])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_machine_can_be_told() {
+        let machine = Machine::read(2).unwrap();
+        assert!(machine.memory > 0);
+        assert!(machine.fsync > 0.0);
+        let faster = Machine {
+            fsync: 0.0,
+            ..machine.clone()
+        };
+        assert!(machine.is_like(&faster));
+        let smaller = Machine {
+            memory: 1,
+            ..machine.clone()
+        };
+        assert!(!machine.is_like(&smaller));
+    }
+
+    #[test]
+    fn what_proc_tells_is_understood() {
+        let cpuinfo = "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nmodel name\t: other\n";
+        assert_eq!(processor(cpuinfo), Some("Some CPU @ 2 GHz"));
+        assert_eq!(memory_of("MemTotal:        2048 kB\n"), Some(2 << 20));
+        assert_eq!(memory_of("MemFree: 1 kB"), None);
+    }
+}
