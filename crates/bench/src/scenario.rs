@@ -60,9 +60,55 @@ pub(crate) struct Reading {
     pub(crate) opening: f64,
     /// Processor time of all servers for each stream that was opened. Microseconds.
     pub(crate) opening_cost: f64,
+    /// The load generator while streams opened. Where it was the bottleneck, the time to open
+    /// them is its own; the servers' processor time is not.
+    pub(crate) opening_load: Share,
+    /// From connecting to the stream's beginning: p50, p99. Milliseconds.
+    pub(crate) beginning: Option<[f64; 2]>,
+    /// What went wrong while streams connected.
+    pub(crate) connecting: Option<Connecting>,
+    /// Reads of history while streams resumed, for each channel; where the server counts them.
+    pub(crate) history_reads: Option<f64>,
+    /// `resident` of the server that streams alone.
+    pub(crate) streaming_resident: Option<[f64; 2]>,
+    pub(crate) churn: Option<Churn>,
+    /// From the end of the window to the last delivery. Milliseconds. Of a load in a closed loop the
+    /// latency is that of what was delivered before.
+    pub(crate) drain: f64,
+    /// Processors that the server that streams used in the window, e.g. 0.5 is half of one.
+    pub(crate) streaming_share: Option<f64>,
     pub(crate) faults: Faults,
     pub(crate) refused: u64,
     pub(crate) load: Share,
+}
+
+/// What went wrong while streams connected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Connecting {
+    /// Streams that were opened a second.
+    pub(crate) per_second: f64,
+    /// Connections that were refused or reset before the stream began.
+    pub(crate) refused: u64,
+    /// Connections that took over 900 ms: the kernel sends a lost SYN again after a second.
+    pub(crate) slow: u64,
+    /// SYNs sent again, on the whole machine.
+    pub(crate) syn_retransmits: u64,
+    /// Connections that found a full accept queue, on the whole machine.
+    pub(crate) overflows: u64,
+}
+
+/// Memory before and after many connects and leaves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Churn {
+    /// Streams that opened and were left.
+    pub(crate) connects: u64,
+    /// Resident, of all processes. KiB.
+    pub(crate) before: f64,
+    pub(crate) after: f64,
+    /// Streams that opened and were left in a second.
+    pub(crate) per_second: f64,
 }
 
 impl Scenario {
