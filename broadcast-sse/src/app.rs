@@ -5,14 +5,16 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Body,
-    extract::{Path, RawQuery, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::{Path, RawQuery, Request, State},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 use chat_model::ChannelId;
-use service_kit::{lifecycle::Lifecycle, operations::RequestMetrics, problem, problem::Problem};
-use tokio::sync::Semaphore;
+use service_kit::{
+    http::Offer, lifecycle::Lifecycle, operations::RequestMetrics, problem, problem::Problem,
+};
+use tokio::sync::{Notify, Semaphore};
 
 use crate::{
     access::{Caller, may_listen},
@@ -20,17 +22,20 @@ use crate::{
     metrics::Metrics,
     permit::StreamPermit,
     query::{self, QueryError, QueryLimits, StreamQuery},
-    stream::{self, Form},
+    stream::{self, EventStream, Form},
+    writers::Writers,
 };
 
 /// What the handlers need.
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) hub: Arc<Hub>,
+    /// What streams are written by, where their sockets can be had.
+    pub(crate) writers: Arc<Writers<EventStream>>,
     pub(crate) limits: QueryLimits,
     /// One permit for each stream that may be open.
     pub(crate) streams: Arc<Semaphore>,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) lifecycle: Lifecycle,
 }
 
@@ -47,32 +52,40 @@ pub(crate) fn router(app: App, requests: &RequestMetrics) -> Router {
 async fn events(
     State(app): State<App>,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, Problem> {
-    let last_event_id = headers.get("last-event-id").map(HeaderValue::as_bytes);
     let query = query::parse(
         query.as_deref().unwrap_or_default(),
-        last_event_id,
+        last_event_id(&request),
         app.limits,
     )
     .map_err(|error| bad_query(&error))?;
-    app.stream(&query, Form::Events)
+    app.stream(&query, Form::Events, Offer::get(request.extensions()))
 }
 
 /// The older system's stream of one channel.
 async fn legacy(
     State(app): State<App>,
     Path(channel): Path<String>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, Problem> {
-    let last_event_id = headers.get("last-event-id").map(HeaderValue::as_bytes);
-    let query =
-        StreamQuery::of_channel(&channel, last_event_id).map_err(|error| bad_query(&error))?;
-    app.stream(&query, Form::Legacy)
+    let query = StreamQuery::of_channel(&channel, last_event_id(&request))
+        .map_err(|error| bad_query(&error))?;
+    app.stream(&query, Form::Legacy, Offer::get(request.extensions()))
+}
+
+fn last_event_id(request: &Request) -> Option<&[u8]> {
+    let value = request.headers().get("last-event-id");
+    value.map(HeaderValue::as_bytes)
 }
 
 impl App {
-    fn stream(&self, query: &StreamQuery, form: Form) -> Result<Response, Problem> {
+    fn stream(
+        &self,
+        query: &StreamQuery,
+        form: Form,
+        offer: Option<Offer>,
+    ) -> Result<Response, Problem> {
         let caller = Caller::Guest;
         if let Some(channel) = query
             .channels
@@ -87,9 +100,20 @@ impl App {
             return Ok(event_stream(Body::from(stream::come_back_later())));
         };
         let permit = StreamPermit::new(permit, self.metrics.clone());
-        let listener = self.hub.listen(&query.starts());
-        let frames = stream::frames(listener, form, &self.hub, &self.lifecycle, permit);
-        Ok(event_stream(Body::from_stream(frames)))
+        let starts = query.starts();
+        let Some(offer) = offer else {
+            let bell = Arc::new(Notify::new());
+            let listener = self.hub.listen(&starts, bell.clone());
+            let stream = EventStream::new(listener, form, permit);
+            let body = stream.into_body(bell, self.hub.pings(), &self.lifecycle);
+            return Ok(event_stream(Body::from_stream(body)));
+        };
+        let slot = self.writers.reserve();
+        let listener = self.hub.listen(&starts, slot.clone());
+        let mut stream = EventStream::new(listener, form, permit);
+        let first = stream.beginning();
+        let take = move |taken| slot.adopt(taken, stream.framed(offer.framing));
+        Ok(offer.accept(event_stream(Body::empty()), first, take))
     }
 }
 

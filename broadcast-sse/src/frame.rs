@@ -1,20 +1,31 @@
-//! Frames of the event stream format (WHATWG HTML §9.2.6). The one place that writes them.
+//! Frames of the event stream format (WHATWG HTML §9.2.6), and the chunks of HTTP/1.1 (RFC 9112
+//! §7.1) that carry them. The one place that writes them.
 
-use std::{ops::Range, time::Duration};
+use std::{io::Write, ops::Range, time::Duration};
 
 use bytes::Bytes;
 use chat_model::{ChannelId, Cursor, Position, Seq};
 use serde::Serialize;
+use service_kit::http::Framing;
 
-/// The frame of an event, shared by everyone who listens to its channel.
+/// The frame of an event as a chunk, shared by everyone who listens to its channel.
 #[derive(Debug)]
 pub(crate) struct EventFrame {
-    pub(crate) whole: Bytes,
-    /// Where the `id:` line ends.
+    /// The chunk; the frame is in it, followed by the chunk's own line end.
+    pub(crate) chunk: Bytes,
+    /// Where the frame begins.
+    pub(crate) start: usize,
+    /// Where its `id:` line ends.
     pub(crate) after_id: usize,
     /// The value of the `data:` field.
     pub(crate) data: Range<usize>,
 }
+
+/// What follows the bytes of a chunk.
+pub(crate) const CHUNK_END: &[u8] = b"\r\n";
+
+/// The chunk that ends a body, which has no trailers.
+pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// Why events are missing from a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -60,24 +71,54 @@ pub(crate) fn event(
     event_type: Option<&str>,
     line: &[u8],
 ) -> EventFrame {
-    let cursor = Cursor::encode([(channel, position)]);
-    let mut whole = Vec::with_capacity(line.len() + cursor.len() + 32);
-    whole.extend_from_slice(id_line(&cursor).as_bytes());
-    let after_id = whole.len();
+    let id = id_line(&Cursor::encode([(channel, position)]));
+    let type_length = event_type.map_or(0, |event_type| event_type.len() + "event: \n".len());
+    let length = id.len() + type_length + "data: \n\n".len() + line.len();
+    let mut chunk = Vec::with_capacity(length + 12);
+    begin_chunk(&mut chunk, length);
+    let start = chunk.len();
+    chunk.extend_from_slice(id.as_bytes());
+    let after_id = chunk.len();
     if let Some(event_type) = event_type {
-        whole.extend_from_slice(b"event: ");
-        whole.extend_from_slice(event_type.as_bytes());
-        whole.push(b'\n');
+        chunk.extend_from_slice(b"event: ");
+        chunk.extend_from_slice(event_type.as_bytes());
+        chunk.push(b'\n');
     }
-    whole.extend_from_slice(b"data: ");
-    let data = whole.len()..whole.len() + line.len();
-    whole.extend_from_slice(line);
-    whole.extend_from_slice(b"\n\n");
+    chunk.extend_from_slice(b"data: ");
+    let data = chunk.len()..chunk.len() + line.len();
+    chunk.extend_from_slice(line);
+    chunk.extend_from_slice(b"\n\n");
+    debug_assert_eq!(chunk.len(), start + length);
+    chunk.extend_from_slice(CHUNK_END);
     EventFrame {
-        whole: whole.into(),
+        chunk: chunk.into(),
+        start,
         after_id,
         data,
     }
+}
+
+/// A frame as a chunk.
+pub(crate) fn chunk(frame: &[u8]) -> Bytes {
+    let mut chunk = Vec::with_capacity(frame.len() + 12);
+    begin_chunk(&mut chunk, frame.len());
+    chunk.extend_from_slice(frame);
+    chunk.extend_from_slice(CHUNK_END);
+    chunk.into()
+}
+
+/// The beginning of a chunk of which only the `id:` line is the stream's own; `shared` bytes of a
+/// frame follow.
+pub(crate) fn chunk_with_id(cursor: &str, shared: usize) -> Bytes {
+    let id = id_line(cursor);
+    let mut begin = Vec::with_capacity(id.len() + 12);
+    begin_chunk(&mut begin, id.len() + shared);
+    begin.extend_from_slice(id.as_bytes());
+    begin.into()
+}
+
+fn begin_chunk(chunk: &mut Vec<u8>, length: usize) {
+    write!(chunk, "{length:x}\r\n").expect("writing to memory never fails");
 }
 
 /// The `id:` line of a frame whose other lines are shared.
@@ -104,8 +145,11 @@ pub(crate) fn ready(positions: &[(ChannelId, Position)], cursor: &str) -> Bytes 
 }
 
 /// `event: ping`, without an id. It has data, or a browser would drop it.
-pub(crate) fn ping() -> Bytes {
-    Bytes::from_static(b"event: ping\ndata: {}\n\n")
+pub(crate) fn ping(framing: Framing) -> Bytes {
+    Bytes::from_static(match framing {
+        Framing::Chunked => b"16\r\nevent: ping\ndata: {}\n\n\r\n",
+        Framing::UntilClose => b"event: ping\ndata: {}\n\n",
+    })
 }
 
 /// How long a client waits before it connects again.

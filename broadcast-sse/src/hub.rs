@@ -5,6 +5,7 @@
 //! [`Seat`] in each of its channels, which pulls what comes after its position.
 
 mod attendant;
+mod bell;
 mod channel;
 mod entry;
 mod heads;
@@ -29,13 +30,14 @@ use std::{
 use chat_model::ChannelId;
 use chat_mqtt::{Delivery, Subscriber};
 use service_kit::lifecycle::Lifecycle;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use channel::{Channel, Patience};
 use heads::Heads;
 use pages::Pages;
 use tail::{Heard, Tail, TailLimits};
 
+pub(crate) use bell::Bell;
 pub(crate) use entry::Entry;
 pub(crate) use history::History;
 pub(crate) use listener::{Batch, Listener, Sent};
@@ -59,7 +61,7 @@ pub(crate) struct Hub {
     max_memory: usize,
     /// Counts up; every stream sends a ping when it does.
     pings: watch::Sender<u64>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     lifecycle: Lifecycle,
 }
 
@@ -70,7 +72,7 @@ impl Hub {
         subscriber: Subscriber,
         deliveries: mpsc::Receiver<Vec<Delivery>>,
         history: History,
-        metrics: Metrics,
+        metrics: Arc<Metrics>,
         lifecycle: &Lifecycle,
     ) -> Arc<Self> {
         let pages = Pages::new(
@@ -109,9 +111,13 @@ impl Hub {
         hub
     }
 
-    /// Seats a listener in these channels, which must be distinct.
-    pub(crate) fn listen(self: &Arc<Self>, starts: &[(ChannelId, Start)]) -> Listener {
-        let bell = Arc::new(Notify::new());
+    /// Seats a listener in these channels, which must be distinct. The bell is rung when there may
+    /// be something to [take](Listener::take).
+    pub(crate) fn listen(
+        self: &Arc<Self>,
+        starts: &[(ChannelId, Start)],
+        bell: Arc<dyn Bell>,
+    ) -> Listener {
         let seats = starts
             .iter()
             .map(|&(id, start)| self.join(id, start, &bell))
@@ -138,7 +144,7 @@ impl Hub {
         self: &Arc<Self>,
         id: ChannelId,
         start: Start,
-        bell: &Arc<Notify>,
+        bell: &Arc<dyn Bell>,
     ) -> (Arc<Channel>, usize, seat::Seat) {
         let mut channels = self.lock();
         let channel = channels.entry(id).or_insert_with(|| {

@@ -16,6 +16,7 @@ mod permit;
 pub mod query;
 mod server;
 mod stream;
+mod writers;
 
 pub use config::Config;
 pub use server::{Server, StartError};

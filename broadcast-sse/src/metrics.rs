@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use chat_mqtt::Subscriber;
 use prometheus_client::{
@@ -11,8 +11,8 @@ use prometheus_client::{
 };
 use service_kit::operations::Operations;
 
-/// What operators are told about streams. Cheap to clone.
-#[derive(Clone, Default)]
+/// What operators are told about streams.
+#[derive(Default)]
 pub(crate) struct Metrics {
     /// Streams that are open.
     pub(crate) streams: Gauge,
@@ -46,7 +46,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// Metrics that `operations` shows.
-    pub(crate) fn register(operations: &Operations) -> Self {
+    pub(crate) fn register(operations: &Operations) -> Arc<Self> {
         let metrics = Self::default();
         operations.register(|registry| {
             let registry = registry.sub_registry_with_prefix("hark_sse");
@@ -115,7 +115,7 @@ impl Metrics {
                 registry.register(name, help, counter.clone());
             }
         });
-        metrics
+        Arc::new(metrics)
     }
 }
 

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
@@ -8,11 +10,11 @@ use crate::{
 /// Held by a stream as long as it is open.
 pub(crate) struct StreamPermit {
     _permit: OwnedSemaphorePermit,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
 }
 
 impl StreamPermit {
-    pub(crate) fn new(permit: OwnedSemaphorePermit, metrics: Metrics) -> Self {
+    pub(crate) fn new(permit: OwnedSemaphorePermit, metrics: Arc<Metrics>) -> Self {
         metrics.streams.inc();
         Self {
             _permit: permit,

@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, num::NonZero, sync::Arc};
 
 use axum::Router;
 use chat_mqtt::{Subscriber, SubscriptionMode};
@@ -17,6 +17,7 @@ use crate::{
     hub::{History, Hub},
     metrics::{BrokerSide, Metrics},
     query::QueryLimits,
+    writers::Writers,
 };
 
 /// Largest `last` of a stream.
@@ -116,8 +117,12 @@ impl Server {
                 Health::Degraded("chat-service does not answer: new streams wait".to_owned())
             })
         });
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let stall = config.hub.write_stall;
+        let writers = Writers::start(processors, stall, &hub.pings(), &lifecycle);
         let app = App {
             hub,
+            writers: Arc::new(writers),
             limits: QueryLimits {
                 channels: config.hub.max_channels,
                 newest: MAX_NEWEST,

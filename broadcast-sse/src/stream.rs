@@ -1,20 +1,23 @@
-//! The body of a stream: what a listener gets, written as server-sent events.
+//! What a listener gets, written as server-sent events: [`EventStream`].
 //!
-//! The seam for a faster writer: everything above it is [`Listener`], everything below it HTTP.
+//! Its bytes reach the client by a [writer](crate::writers), or as an ordinary body where the
+//! socket cannot be had.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use async_stream::stream;
 use bytes::Bytes;
 use chat_model::EventView;
 use serde::Serialize;
-use service_kit::lifecycle::Lifecycle;
+use service_kit::{http::Framing, lifecycle::Lifecycle};
+use tokio::sync::{Notify, watch};
 use tokio_stream::Stream;
 
 use crate::{
     frame,
-    hub::{Entry, Hub, Listener, Sent},
+    hub::{Entry, Listener, Sent},
     permit::StreamPermit,
+    writers::Source,
 };
 
 /// Bytes that a stream takes from its listener at a time. What is taken is what one unfinished
@@ -40,35 +43,90 @@ pub(crate) enum Form {
     Legacy,
 }
 
-/// The frames of a listener until it goes or the node stops; `permit` lives as long.
-pub(crate) fn frames(
-    mut listener: Listener,
+/// A listener's events, ready to be written; open as long as it lives.
+pub(crate) struct EventStream {
+    listener: Listener,
     form: Form,
-    hub: &Hub,
-    lifecycle: &Lifecycle,
+    framing: Framing,
     permit: StreamPermit,
-) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + use<> {
-    let soft = lifecycle.soft();
-    let mut pings = hub.pings();
-    stream! {
-        yield Ok(frame::retry(spread(RETRY)));
-        loop {
-            tokio::select! {
-                biased;
-                () = soft.cancelled() => {
-                    yield Ok(frame::retry(spread(RETRY_AFTER_DRAIN)));
-                    return;
-                }
-                Ok(()) = pings.changed() => yield Ok(frame::ping()),
-                batch = listener.next(ROOM) => {
-                    permit.count(&batch);
-                    for sent in &batch {
-                        for part in form.parts(sent) {
+}
+
+impl EventStream {
+    pub(crate) fn new(listener: Listener, form: Form, permit: StreamPermit) -> Self {
+        Self {
+            listener,
+            form,
+            framing: Framing::UntilClose,
+            permit,
+        }
+    }
+
+    /// What a stream begins with, not framed: the first `retry:`, and what is there.
+    pub(crate) fn beginning(&mut self) -> Bytes {
+        let mut parts = vec![frame::retry(spread(RETRY))];
+        self.next(&mut parts);
+        parts.concat().into()
+    }
+
+    /// From now on its bytes are framed like this.
+    pub(crate) fn framed(mut self, framing: Framing) -> Self {
+        self.framing = framing;
+        self
+    }
+
+    /// The stream as a body that lasts until the client goes or the node stops. `bell` is the
+    /// listener's.
+    pub(crate) fn into_body(
+        mut self,
+        bell: Arc<Notify>,
+        mut pings: watch::Receiver<u64>,
+        lifecycle: &Lifecycle,
+    ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + use<> {
+        let soft = lifecycle.soft();
+        stream! {
+            yield Ok(self.beginning());
+            let mut parts = Vec::new();
+            loop {
+                tokio::select! {
+                    biased;
+                    () = soft.cancelled() => {
+                        yield Ok(self.last_words());
+                        return;
+                    }
+                    Ok(()) = pings.changed() => yield Ok(self.ping()),
+                    // The bell keeps one ring: what came since the last look is not missed.
+                    () = bell.notified() => {
+                        self.next(&mut parts);
+                        for part in parts.drain(..) {
                             yield Ok(part);
                         }
                     }
                 }
             }
+        }
+    }
+}
+
+impl Source for EventStream {
+    fn next(&mut self, parts: &mut Vec<Bytes>) {
+        let batch = self.listener.take(ROOM);
+        self.permit.count(&batch);
+        for sent in &batch {
+            self.form.write(sent, self.framing, parts);
+        }
+    }
+
+    fn ping(&self) -> Bytes {
+        frame::ping(self.framing)
+    }
+
+    fn last_words(&self) -> Bytes {
+        let retry = frame::retry(spread(RETRY_AFTER_DRAIN));
+        match self.framing {
+            Framing::Chunked => [&frame::chunk(&retry)[..], frame::LAST_CHUNK]
+                .concat()
+                .into(),
+            Framing::UntilClose => retry,
         }
     }
 }
@@ -84,19 +142,32 @@ fn spread(milliseconds: std::ops::Range<u64>) -> Duration {
 }
 
 impl Form {
-    /// What is written, in one or two parts: the second is shared with other streams.
-    fn parts(self, sent: &Sent) -> impl Iterator<Item = Bytes> + use<> {
-        let parts = match (self, sent) {
-            (Self::Events, Sent::Event(entry, None)) => [Some(entry.frame()), None],
-            (Self::Events, Sent::Event(entry, Some(cursor))) => [
-                Some(frame::id_line(cursor).into()),
-                Some(entry.frame_without_id()),
-            ],
-            (_, Sent::Gap(gap, cursor)) => [Some(frame::gap(gap, cursor.as_deref())), None],
-            (_, Sent::Ready(positions, cursor)) => [Some(frame::ready(positions, cursor)), None],
-            (Self::Legacy, Sent::Event(entry, _)) => [legacy(entry), None],
+    /// Appends what is written, in as many parts as are shared with other streams or are not.
+    fn write(self, sent: &Sent, framing: Framing, parts: &mut Vec<Bytes>) {
+        let chunked = framing == Framing::Chunked;
+        let frame = match (self, sent) {
+            (Self::Events, Sent::Event(entry, None)) => {
+                return parts.push(if chunked {
+                    entry.chunk()
+                } else {
+                    entry.frame()
+                });
+            }
+            (Self::Events, Sent::Event(entry, Some(cursor))) if chunked => {
+                let shared = entry.frame_without_id().len();
+                return parts.extend([
+                    frame::chunk_with_id(cursor, shared),
+                    entry.chunk_without_id(),
+                ]);
+            }
+            (Self::Events, Sent::Event(entry, Some(cursor))) => {
+                return parts.extend([frame::id_line(cursor).into(), entry.frame_without_id()]);
+            }
+            (_, Sent::Gap(gap, cursor)) => Some(frame::gap(gap, cursor.as_deref())),
+            (_, Sent::Ready(positions, cursor)) => Some(frame::ready(positions, cursor)),
+            (Self::Legacy, Sent::Event(entry, _)) => legacy(entry),
         };
-        parts.into_iter().flatten()
+        parts.extend(frame.map(|frame| if chunked { frame::chunk(&frame) } else { frame }));
     }
 }
 

@@ -11,6 +11,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use super::{
+    bell::Bell,
     entry::Entry,
     seat::{Page, Seat, Start, Step},
     tail::{Ask, Heard, Tail},
@@ -31,7 +32,7 @@ pub(super) struct Channel {
 
 struct State {
     tail: Tail,
-    bells: Slab<Arc<Notify>>,
+    bells: Slab<Arc<dyn Bell>>,
     /// Since when nobody listens.
     idle_since: Option<Instant>,
     hearing: Hearing,
@@ -102,7 +103,7 @@ impl Channel {
     }
 
     /// Takes a bell in and gives its listener a seat.
-    pub(super) fn join(&self, bell: Arc<Notify>, start: Start) -> (usize, Seat) {
+    pub(super) fn join(&self, bell: Arc<dyn Bell>, start: Start) -> (usize, Seat) {
         let mut state = self.lock();
         state.idle_since = None;
         let seat = Seat::new(self.id, start, state.tail.mark());
@@ -307,7 +308,7 @@ impl Channel {
         }
         if ring {
             for (_, bell) in &state.bells {
-                bell.notify_one();
+                bell.ring();
             }
         }
         let busy =

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use chat_model::{ChannelId, EventHead, NotAnEvent, Position, Seq};
 
-use crate::frame::{self, EventFrame};
+use crate::frame::{self, CHUNK_END, EventFrame};
 
 /// One event in a node's memory: where it stands in the log, and its frame, encoded once for all
 /// who listen.
@@ -34,28 +34,46 @@ impl Entry {
 
     /// The whole frame, whose `id:` is the cursor of a stream of this channel alone.
     pub(crate) fn frame(&self) -> Bytes {
-        self.frame.whole.clone()
+        self.frame.chunk.slice(self.frame.start..self.frame_end())
+    }
+
+    /// The same as one chunk.
+    pub(crate) fn chunk(&self) -> Bytes {
+        self.frame.chunk.clone()
     }
 
     /// The frame without its `id:` line, for streams of several channels.
     pub(crate) fn frame_without_id(&self) -> Bytes {
-        self.frame.whole.slice(self.frame.after_id..)
+        self.frame
+            .chunk
+            .slice(self.frame.after_id..self.frame_end())
+    }
+
+    /// The same, and the end of the chunk that it stands in.
+    pub(crate) fn chunk_without_id(&self) -> Bytes {
+        self.frame.chunk.slice(self.frame.after_id..)
     }
 
     /// The `id:` line of the frame.
     pub(crate) fn id_line(&self) -> Bytes {
-        self.frame.whole.slice(..self.frame.after_id)
+        self.frame
+            .chunk
+            .slice(self.frame.start..self.frame.after_id)
     }
 
     /// The event as it was stored: one line of JSON.
     pub(crate) fn data(&self) -> Bytes {
-        self.frame.whole.slice(self.frame.data.clone())
+        self.frame.chunk.slice(self.frame.data.clone())
+    }
+
+    fn frame_end(&self) -> usize {
+        self.frame.chunk.len() - CHUNK_END.len()
     }
 
     /// What the event costs in memory, about, in bytes.
     pub(crate) fn cost(&self) -> usize {
         /// The entry, its reference counts, and its places in the ring and in the budget's queue.
         const OVERHEAD: usize = 160;
-        self.frame.whole.len() + OVERHEAD
+        self.frame.chunk.len() + OVERHEAD
     }
 }

@@ -1,10 +1,9 @@
 use std::{sync::Arc, time::Instant};
 
 use chat_model::{ChannelId, Cursor, Position};
-use tokio::sync::Notify;
 
 use super::{
-    Hub,
+    Bell, Hub,
     channel::Channel,
     entry::Entry,
     seat::{Item, Seat, Step},
@@ -13,12 +12,12 @@ use crate::frame::Gap;
 
 /// Somebody who listens to one or several channels.
 ///
-/// It has no queue: [`next`](Self::next) takes what comes after its positions from the channels'
+/// It has no queue: [`take`](Self::take) takes what comes after its positions from the channels'
 /// rings or from shared pages of history. Who does not call it costs nobody anything.
 pub(crate) struct Listener {
     hub: Arc<Hub>,
     seats: Vec<Place>,
-    bell: Arc<Notify>,
+    bell: Arc<dyn Bell>,
     /// What seats that are placed have to say, until all are.
     unannounced: Vec<Item>,
     ready: bool,
@@ -49,7 +48,7 @@ impl Listener {
     pub(super) fn new(
         hub: Arc<Hub>,
         seats: Vec<(Arc<Channel>, usize, Seat)>,
-        bell: Arc<Notify>,
+        bell: Arc<dyn Bell>,
     ) -> Self {
         let seats = seats
             .into_iter()
@@ -68,22 +67,9 @@ impl Listener {
         }
     }
 
-    /// Waits for what comes next and takes about `room` bytes of it at most. Never empty.
-    ///
-    /// Cancel safe: what was not returned is not lost.
-    pub(crate) async fn next(&mut self, room: usize) -> Batch {
-        loop {
-            let batch = self.take(room);
-            if !batch.is_empty() {
-                return batch;
-            }
-            // The bell keeps one ring: what came since the look above is not missed.
-            self.bell.notified().await;
-        }
-    }
-
-    /// Takes what is there.
-    fn take(&mut self, room: usize) -> Batch {
+    /// Takes what is there, about `room` bytes of it at most. If there is more than that, the bell
+    /// is rung at once.
+    pub(crate) fn take(&mut self, room: usize) -> Batch {
         let mut batch = Batch::new();
         if !self.place(&mut batch) {
             return batch;
@@ -104,7 +90,7 @@ impl Listener {
                 }
                 if left == 0 {
                     // There may be more, for which there is room when this was written.
-                    self.bell.notify_one();
+                    self.bell.ring();
                     return batch;
                 }
             }

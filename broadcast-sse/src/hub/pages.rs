@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 pub(super) struct Pages {
     history: History,
     lifecycle: Lifecycle,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     /// Requests under way, so that a broker that loses much cannot cause a storm.
     permits: Semaphore,
     max_bytes: usize,
@@ -49,7 +49,7 @@ impl Pages {
         history: History,
         concurrent: usize,
         max_bytes: usize,
-        metrics: Metrics,
+        metrics: Arc<Metrics>,
         lifecycle: Lifecycle,
     ) -> Arc<Self> {
         let permits = Semaphore::new(concurrent);

@@ -14,8 +14,10 @@ mod connection;
 mod deadline;
 mod guarded;
 mod server;
+mod takeover;
 
 pub use server::serve;
+pub use takeover::{Framing, Offer, Place, Taken};
 
 /// Waiting connections that the kernel holds while the server is busy. tokio's own 128 is too few
 /// for a thousand browsers that reconnect at once: each SYN dropped costs its client a second.

@@ -1,7 +1,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::deadline::Deadline;
 use super::guarded::Phase;
+use super::takeover::TakeOver;
 
 /// A request body that must arrive within a time, counted from the first read.
 pub(super) struct TimedBody {
@@ -79,11 +80,17 @@ impl Drop for TimedBody {
 pub(super) struct AnswerBody {
     inner: Body,
     phase: Arc<Phase>,
+    /// Who gets the socket when the body has nothing more to say.
+    take_over: Option<TakeOver>,
 }
 
 impl AnswerBody {
-    pub(super) fn new(inner: Body, phase: Arc<Phase>) -> Self {
-        Self { inner, phase }
+    pub(super) fn new(inner: Body, phase: Arc<Phase>, take_over: Option<TakeOver>) -> Self {
+        Self {
+            inner,
+            phase,
+            take_over,
+        }
     }
 }
 
@@ -95,7 +102,13 @@ impl HttpBody for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Poll::Ready(ready!(Pin::new(&mut self.inner).poll_frame(cx)))
+        let frame = Pin::new(&mut self.inner).poll_frame(cx);
+        if frame.is_pending()
+            && let Some(take_over) = self.take_over.take()
+        {
+            self.phase.hold(take_over);
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -2,6 +2,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 
 use super::HttpOptions;
 use super::deadline::Deadline;
+use super::takeover::TakeOver;
 
 /// How long, and how many bytes of, a request that was refused unread are taken in before the
 /// connection is closed. A close with unread bytes is a reset, and a reset can overtake the answer.
@@ -29,6 +31,12 @@ pub(super) struct Phase {
     answered_at: AtomicU64,
     /// A request body was let go of before its end.
     unread_body: AtomicBool,
+    /// Who gets the socket.
+    take_over: Mutex<Option<TakeOver>>,
+    /// The body of an answer has begun and will not go on here.
+    held: AtomicBool,
+    /// What there was of it has been written as well.
+    flushed: AtomicBool,
 }
 
 impl Phase {
@@ -39,7 +47,37 @@ impl Phase {
             answered: AtomicU64::new(0),
             answered_at: AtomicU64::new(0),
             unread_body: AtomicBool::new(false),
+            take_over: Mutex::new(None),
+            held: AtomicBool::new(false),
+            flushed: AtomicBool::new(false),
         }
+    }
+
+    /// The answer's body has nothing more to say here: who is to have the socket once what was said
+    /// has been written.
+    pub(super) fn hold(&self, take_over: TakeOver) {
+        *self.lock_take_over() = Some(take_over);
+        self.held.store(true, Ordering::Relaxed);
+    }
+
+    /// Everything that was written before has gone out. hyper flushes only when its own buffer is
+    /// empty, and polls the body before it flushes.
+    fn flushed(&self) {
+        if self.held.load(Ordering::Relaxed) {
+            self.flushed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Who is to have the socket now.
+    pub(super) fn released(&self) -> Option<TakeOver> {
+        let released = self.flushed.load(Ordering::Relaxed);
+        released.then(|| self.lock_take_over().take()).flatten()
+    }
+
+    fn lock_take_over(&self) -> std::sync::MutexGuard<'_, Option<TakeOver>> {
+        self.take_over
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn requested(&self) {
@@ -132,6 +170,10 @@ impl GuardedStream {
             stall: Deadline::default(),
             linger: None,
         }
+    }
+
+    pub(super) fn into_inner(self) -> TcpStream {
+        self.stream
     }
 
     /// Notes which phase a read falls into. A whole request may have come and gone since the last.
@@ -233,6 +275,7 @@ impl AsyncWrite for GuardedStream {
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // A TCP stream has no buffer of its own.
+        self.phase.flushed();
         Poll::Ready(Ok(()))
     }
 

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
 
+use super::takeover::Place;
 use super::{HttpOptions, connection};
 use crate::lifecycle::Lifecycle;
 
@@ -17,7 +18,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections and answers their requests until shutdown: on the soft token accepting stops
 /// and connections end after the request under way (an open stream must end by itself), on the hard
-/// token they are dropped. Returns when the last connection has ended.
+/// token they are dropped. Returns when the last connection has ended, those that were
+/// [taken over](super::Offer) included.
 ///
 /// The peer's address is the request extension `ConnectInfo<SocketAddr>`.
 pub async fn serve(listener: TcpListener, router: Router, options: HttpOptions, life: &Lifecycle) {
@@ -44,15 +46,13 @@ pub async fn serve(listener: TcpListener, router: Router, options: HttpOptions, 
         let run = connection::run(
             stream,
             peer,
+            Place::from(place),
             router.clone(),
             Arc::clone(&options),
             soft.clone(),
             hard.clone(),
         );
-        life.spawn_transient(async move {
-            run.await;
-            drop(place);
-        });
+        life.spawn_transient(run);
     }
     // Connections in the backlog are refused by the kernel from here on.
     drop(listener);

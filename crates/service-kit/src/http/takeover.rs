@@ -1,0 +1,142 @@
+use std::fmt;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::http::Version;
+use axum::http::header::CONNECTION;
+use axum::http::{Extensions, HeaderValue};
+use axum::response::Response;
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// How an answer's body of unknown length is framed (RFC 9112, sections 6.3 and 7.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// HTTP/1.1: chunks, of which the empty one is the last.
+    Chunked,
+    /// HTTP/1.0: the bytes as they are; the connection's end ends them.
+    UntilClose,
+}
+
+/// Leave to take the connection over, in the extensions of every request that [`serve`] reads.
+///
+/// A handler that means to write to one client for a long time can have the bare socket once the
+/// answer's head is on its way: then nothing of the HTTP server (tasks, buffers, timers) stays
+/// behind. Requests that come some other way carry no offer; their answers are ordinary bodies.
+///
+/// [`serve`]: super::serve
+#[derive(Clone, Copy, Debug)]
+pub struct Offer {
+    /// What is written to the socket must be framed like this.
+    pub framing: Framing,
+}
+
+/// A connection whose answer's head, and the first bytes of the body, have been written. What comes
+/// after is the taker's to write, to end, and to give up when the client takes nothing.
+#[derive(Debug)]
+pub struct Taken {
+    /// The socket, non-blocking, with the options that the server has set.
+    pub socket: TcpStream,
+    /// The client.
+    pub peer: SocketAddr,
+    /// Bytes that the client has sent after its request: the start of another one, which nobody
+    /// will answer.
+    pub unread: Bytes,
+    /// The connection's place among those the server allows, to be held as long as the socket.
+    pub place: Place,
+}
+
+/// Counts as one of the server's connections until it is dropped.
+#[derive(Debug)]
+pub struct Place(#[expect(dead_code, reason = "held, never read")] OwnedSemaphorePermit);
+
+impl From<OwnedSemaphorePermit> for Place {
+    fn from(permit: OwnedSemaphorePermit) -> Self {
+        Self(permit)
+    }
+}
+
+type Take = Box<dyn FnOnce(Taken) + Send>;
+
+/// In the extensions of an answer: who gets the socket. It is not taken if the client goes first,
+/// or has only asked for the head.
+#[derive(Clone)]
+pub(super) struct TakeOver(Arc<Mutex<Option<Take>>>);
+
+impl Offer {
+    pub(super) fn of(version: Version) -> Self {
+        let framing = if version == Version::HTTP_10 {
+            Framing::UntilClose
+        } else {
+            Framing::Chunked
+        };
+        Self { framing }
+    }
+
+    /// Who made it; `None` without one.
+    pub fn get(extensions: &Extensions) -> Option<Self> {
+        extensions.get().copied()
+    }
+
+    /// Takes it: `response` gets `first` as the beginning of its body, and when all of that has been
+    /// written, `take` is called. It runs on the connection's task and must not block.
+    #[must_use]
+    pub fn accept(
+        self,
+        response: Response,
+        first: Bytes,
+        take: impl FnOnce(Taken) + Send + 'static,
+    ) -> Response {
+        let first = Some(first).filter(|first| !first.is_empty());
+        let mut response = response.map(|_| Body::new(Held { first }));
+        // Nobody will read what the client sends after this request (RFC 9112, section 9.6).
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        let take: Take = Box::new(take);
+        let take_over = TakeOver(Arc::new(Mutex::new(Some(take))));
+        response.extensions_mut().insert(take_over);
+        response
+    }
+}
+
+impl TakeOver {
+    pub(super) fn run(&self, taken: Taken) {
+        let take = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(take) = take {
+            take(taken);
+        }
+    }
+}
+
+impl fmt::Debug for TakeOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TakeOver").finish_non_exhaustive()
+    }
+}
+
+/// A body that begins and does not go on: the rest is written by the taker.
+struct Held {
+    first: Option<Bytes>,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        // Nothing wakes the task after that, and nothing needs to: the connection looks whether the
+        // socket can be taken each time it has polled the body.
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
+            None => Poll::Pending,
+        }
+    }
+}
