@@ -50,6 +50,11 @@ impl Received {
         }
     }
 
+    /// The next seq of each publisher.
+    pub(crate) fn next(&self) -> &[u32] {
+        &self.next
+    }
+
     pub(crate) fn take(&mut self, stamp: Stamp) -> Verdict {
         let publisher = usize::from(stamp.publisher);
         if self.next.len() <= publisher {

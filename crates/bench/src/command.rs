@@ -1,17 +1,16 @@
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::compare::Comparison;
-use crate::dialect::Start;
-use crate::load::{Pace, Target};
+use crate::load::{Begin, Pace, Target};
 use crate::peers::{Programs, Running, hark_dialect};
-use crate::record::{LoadRecord, Row};
+use crate::record::{LoadRecord, Record, Row};
 use crate::report;
-use crate::scenario::Scenario;
+use crate::scenario::{Kind, Scenario};
 use crate::{baseline, floor};
 
 /// `--quick` ends within three minutes.
@@ -29,6 +28,8 @@ struct Arguments {
 enum Command {
     /// Start every server that is installed, in turn, put the same load on each, and print tables.
     Compare(Compare),
+    /// Write docs/benchmarks.md, its pictures and the README's figures from saved readings.
+    Render(Render),
     /// Put a load on a Hark that runs already.
     Load(LoadOptions),
     /// Serve as the floor: what the machine allows.
@@ -60,9 +61,23 @@ struct Compare {
     /// The processor that the load generator is pinned to.
     #[arg(long, default_value_t = 1)]
     load_processor: usize,
-    /// Where all readings are saved after each round, for --render.
-    #[arg(long, value_name = "FILE", default_value = "target/bench/last.json")]
-    save: PathBuf,
+    /// Where all readings are saved after each round, for --render [default: target/bench/full.json,
+    /// or target/bench/part.json of a run with --quick, --only or --scenario]
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Render {
+    /// What runs saved. Of a load that several hold, the last is taken.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// The project's folder.
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    into: PathBuf,
+    /// Only print the tables.
+    #[arg(long)]
+    print: bool,
 }
 
 #[derive(Args)]
@@ -105,6 +120,7 @@ pub fn run() -> io::Result<()> {
     service_kit::http::raise_file_limit()?;
     match arguments.command {
         Command::Compare(options) => compare(options),
+        Command::Render(options) => render(&options),
         Command::Load(options) => load(&options),
         Command::Floor => floor::serve(),
         Command::Axum => baseline::serve(),
@@ -116,9 +132,15 @@ fn given(text: &str) -> Result<(String, PathBuf), String> {
     Ok((name.to_owned(), PathBuf::from(path)))
 }
 
+/// A run of everything also writes the report that is kept.
 fn compare(options: Compare) -> io::Result<()> {
     let own = std::env::current_exe()?;
     let own = own.parent().map(PathBuf::from).unwrap_or_default();
+    let is_full = !options.quick && options.only.is_empty() && options.scenario.is_empty();
+    let save = options.save.unwrap_or_else(|| {
+        let name = if is_full { "full" } else { "part" };
+        format!("target/bench/{name}.json").into()
+    });
     let comparison = Comparison {
         programs: Programs {
             given: options.peers.into_iter().collect(),
@@ -132,14 +154,49 @@ fn compare(options: Compare) -> io::Result<()> {
         server_processor: options.server_processor,
         load_processor: options.load_processor,
     };
-    let arguments: Vec<String> = std::env::args().skip(2).collect();
-    let command = format!("cargo xtask bench {}", arguments.join(" "));
-    let record = comparison.run(command.trim_end().to_owned(), |record| {
-        record.write(&options.save)
+    let record = comparison.run(repeated(std::env::args().skip(2)), |record| {
+        record.write(&save)
     })?;
     println!("{}", report::text(&record));
-    eprintln!("saved in {}", options.save.display());
+    eprintln!("saved in {}", save.display());
+    if is_full {
+        report::publish(&record, Path::new("."))?;
+    }
     Ok(())
+}
+
+/// The command with which anyone repeats the run: programs lie elsewhere on another machine.
+fn repeated(mut arguments: impl Iterator<Item = String>) -> String {
+    let mut words = vec!["cargo xtask bench".to_owned()];
+    while let Some(argument) = arguments.next() {
+        if argument == "--save" {
+            arguments.next();
+        } else if let Some((name, path)) = argument.split_once("=/") {
+            let program = path.rsplit('/').next().unwrap_or_default();
+            words.push(format!("{name}=/path/to/{program}"));
+        } else if argument.contains(char::is_whitespace) {
+            words.push(format!("'{argument}'"));
+        } else {
+            words.push(argument);
+        }
+    }
+    words.join(" ")
+}
+
+fn render(options: &Render) -> io::Result<()> {
+    let mut files = options.files.iter();
+    let mut record = files.next().map_or_else(
+        || Err(io::Error::other("a file is needed")),
+        |file| Record::read(file),
+    )?;
+    for file in files {
+        record.extend(Record::read(file)?)?;
+    }
+    if options.print {
+        println!("{}", report::text(&record));
+        return Ok(());
+    }
+    report::publish(&record, &options.into)
 }
 
 fn load(options: &LoadOptions) -> io::Result<()> {
@@ -153,10 +210,13 @@ fn load(options: &LoadOptions) -> io::Result<()> {
         streams: options.streams,
         channels: options.channels,
         publishers: options.publishers,
-        pace: Some(pace),
+        kind: Kind::Flow(pace),
         payload: options.payload,
         window: Duration::from_secs(options.seconds),
-        start: options.newest.map_or(Start::Live, Start::Newest),
+        begin: options.newest.map_or(Begin::Live, Begin::Newest),
+        servers: &[],
+        once: false,
+        quick: false,
     };
     let running = Running {
         servers: Vec::new(),
@@ -165,6 +225,7 @@ fn load(options: &LoadOptions) -> io::Result<()> {
             publish: options.chat,
             dialect: hark_dialect(),
         },
+        node: None,
     };
     let reading = scenario.run(&running, options.run)?;
     let load = reading.load;
@@ -183,4 +244,24 @@ fn load(options: &LoadOptions) -> io::Result<()> {
         load.waiting * 100.0
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_that_is_told_holds_no_path_of_this_machine() {
+        let arguments = [
+            "--peer",
+            "ntfy=/my/own/ntfy",
+            "--save",
+            "/tmp/a.json",
+            "--rounds",
+            "7",
+        ];
+        let command = repeated(arguments.into_iter().map(str::to_owned));
+        let expected = "cargo xtask bench --peer ntfy=/path/to/ntfy --rounds 7";
+        assert_eq!(command, expected);
+    }
 }

@@ -41,78 +41,119 @@ impl Comparison {
             .into_iter()
             .filter(|peer| self.is_chosen(peer.as_ref()))
             .partition(|peer| self.is_installed(peer.as_ref()));
-        let scenarios: Vec<_> = scenario::all(self.quick)
-            .into_iter()
-            .filter(|scenario| {
-                let mut parts = self.scenarios.iter();
-                self.scenarios.is_empty() || parts.any(|part| scenario.name.contains(part))
-            })
-            .collect();
+        let mut scenarios = scenario::all(self.quick);
+        scenarios.retain(|scenario| self.is_asked_for(scenario));
         let mut record = self.empty(processors, command, &scenarios, &installed, &missing)?;
-        let begin = Instant::now();
-        let mut done = 0;
-        for round in 1..=self.rounds {
-            let each = begin.elapsed() / u32::try_from(done.max(1)).unwrap_or(1);
-            let late = |limit: Duration| done > 0 && begin.elapsed() + each > limit;
-            if self.limit.is_some_and(late) {
-                break;
-            }
-            for (index, peer) in installed.iter().enumerate() {
-                eprintln!("round {round} of {}: {}", self.rounds, peer.name());
-                let loads = &mut record.loads;
-                let configuration = self.measure(peer.as_ref(), &scenarios, |scenario, outcome| {
-                    let row = &mut loads[scenario].rows[index];
-                    match outcome {
-                        Ok(reading) => row.readings.push(reading),
-                        Err(error) => row.failures.push(error.to_string()),
-                    }
-                });
-                if !configuration.is_empty() {
-                    record.servers[index].configuration = configuration;
+        let turns: Vec<_> = (1..=self.rounds)
+            .flat_map(|round| self.turns(round, &scenarios, &installed))
+            .collect();
+        let mut progress = Progress::new(turns.len());
+        for (index, turn) in turns.iter().enumerate() {
+            let begins = index
+                .checked_sub(1)
+                .is_none_or(|before| turns[before].round < turn.round);
+            if begins && turn.round > 1 {
+                save(&record)?;
+                let round = turns.iter().filter(|other| other.round == turn.round);
+                let late = progress.elapsed() + progress.expected(round.count());
+                if self.limit.is_some_and(|limit| late > limit) {
+                    eprintln!("no time for round {} of {}", turn.round, self.rounds);
+                    break;
                 }
             }
-            done += 1;
-            save(&record)?;
+            let (scenario, peer) = (&scenarios[turn.scenario], installed[turn.peer].as_ref());
+            eprint!(
+                "[{}] round {} of {}, {}, {}: ",
+                progress.left(),
+                turn.round,
+                self.rounds,
+                scenario.id,
+                peer.name()
+            );
+            let outcome = self.measure(peer, scenario, turn.scenario, |configuration| {
+                let server = &mut record.servers[turn.peer];
+                if server.configuration.is_empty() {
+                    server.configuration = configuration;
+                }
+            });
+            progress.done += 1;
+            let said = outcome
+                .as_ref()
+                .map_or_else(ToString::to_string, Reading::summary);
+            eprintln!("{said}");
+            let rows = &mut record.loads[turn.scenario].rows;
+            let Some(row) = rows.iter_mut().find(|row| row.peer == peer.name()) else {
+                continue;
+            };
+            match outcome {
+                Ok(reading) => row.readings.push(reading),
+                Err(error) => row.failures.push(error.to_string()),
+            }
         }
+        save(&record)?;
         Ok(record)
     }
 
-    /// All scenarios on one fresh server. Returns how it was configured.
+    /// One round: each load on each of its servers in turn, so that what is compared is
+    /// measured soon after each other.
+    fn turns(
+        &self,
+        round: usize,
+        scenarios: &[Scenario],
+        installed: &[Box<dyn Peer>],
+    ) -> Vec<Turn> {
+        let mut turns = Vec::new();
+        for (scenario, load) in scenarios.iter().enumerate() {
+            if load.once && round > 1 {
+                continue;
+            }
+            let peers = installed.iter().enumerate();
+            let peers = peers.filter(|(_, peer)| self.is_for(load, peer.as_ref()));
+            turns.extend(peers.map(|(peer, _)| Turn {
+                round,
+                scenario,
+                peer,
+            }));
+        }
+        turns
+    }
+
+    /// One load on a fresh server: what one load leaves behind is not measured with the next.
     fn measure(
         &self,
         peer: &dyn Peer,
-        scenarios: &[Scenario],
-        mut outcome: impl FnMut(usize, io::Result<Reading>),
-    ) -> Vec<(String, String)> {
-        let started = tempfile::tempdir().and_then(|folder| {
-            let place = Place {
-                programs: &self.programs,
-                processor: Some(self.server_processor),
-                folder: folder.path(),
-                written: RefCell::default(),
-            };
-            let running = peer.start(&place)?;
-            let configuration = configuration(&running, &place);
-            Ok((running, folder, configuration))
-        });
-        let (running, _folder, configuration) = match started {
-            Ok(started) => started,
-            Err(error) => {
-                let failed = |_| Err(io::Error::other(error.to_string()));
-                (0..scenarios.len()).for_each(|index| outcome(index, failed(())));
-                return Vec::new();
-            }
+        scenario: &Scenario,
+        run: usize,
+        configured: impl FnOnce(Vec<(String, String)>),
+    ) -> io::Result<Reading> {
+        let folder = tempfile::tempdir()?;
+        let place = Place {
+            programs: &self.programs,
+            processor: Some(self.server_processor),
+            folder: folder.path(),
+            history: scenario.needs_history(),
+            written: RefCell::default(),
         };
-        for (index, scenario) in scenarios.iter().enumerate() {
-            let run = u32::try_from(index).unwrap_or_default();
-            let result = scenario.run(&running, run);
-            let said = result
-                .as_ref()
-                .map_or_else(ToString::to_string, Reading::summary);
-            eprintln!("  {}: {said}", scenario.name);
-            outcome(index, result);
+        let running = peer.start(&place)?;
+        configured(configuration(&running, &place));
+        scenario.run(&running, u32::try_from(run).unwrap_or_default())
+    }
+
+    /// Named on the command line, or part of a run of this kind.
+    fn is_asked_for(&self, scenario: &Scenario) -> bool {
+        let mut parts = self.scenarios.iter();
+        if self.scenarios.is_empty() {
+            return scenario.quick || !self.quick;
         }
-        configuration
+        parts.any(|part| scenario.id == part || scenario.name.contains(part))
+    }
+
+    /// A quick run has only those that are installed everywhere, unless others are named.
+    fn is_for(&self, scenario: &Scenario, peer: &dyn Peer) -> bool {
+        const QUICK: [&str; 4] = ["floor", "hark", "nchan", "centrifugo"];
+        let named = !self.only.is_empty();
+        scenario.servers.contains(&peer.name())
+            && (!self.quick || named || QUICK.contains(&peer.name()))
     }
 
     fn is_chosen(&self, peer: &dyn Peer) -> bool {
@@ -151,9 +192,13 @@ impl Comparison {
             server(peer.as_ref(), version.or_else(|| Some(ours.clone())))
         });
         let missing = missing.iter().map(|peer| server(peer.as_ref(), None));
-        let loads = scenarios.iter().map(|scenario| LoadRecord {
-            rows: installed.iter().map(|peer| Row::of(peer.name())).collect(),
-            ..LoadRecord::of(scenario)
+        let loads = scenarios.iter().map(|scenario| {
+            let peers = installed.iter().map(AsRef::as_ref);
+            let peers = peers.filter(|peer| self.is_for(scenario, *peer));
+            LoadRecord {
+                rows: peers.map(|peer| Row::of(peer.name())).collect(),
+                ..LoadRecord::of(scenario)
+            }
         });
         Ok(Record {
             date: format_timestamp(u64::try_from(now).unwrap_or(0)),
@@ -164,6 +209,49 @@ impl Comparison {
             servers: servers.chain(missing).collect(),
             loads: loads.collect(),
         })
+    }
+}
+
+/// One load on one server.
+struct Turn {
+    round: usize,
+    scenario: usize,
+    peer: usize,
+}
+
+/// How long a run takes.
+struct Progress {
+    begin: Instant,
+    done: usize,
+    all: usize,
+}
+
+impl Progress {
+    fn new(all: usize) -> Self {
+        Self {
+            begin: Instant::now(),
+            done: 0,
+            all,
+        }
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.begin.elapsed()
+    }
+
+    /// How long so many turns will take, by those that are done.
+    fn expected(&self, turns: usize) -> Duration {
+        let done = self.done.max(1) as f64;
+        self.elapsed().mul_f64(turns as f64 / done)
+    }
+
+    /// For whoever waits.
+    fn left(&self) -> String {
+        if self.done == 0 {
+            return format!("{} turns", self.all);
+        }
+        let seconds = self.expected(self.all - self.done).as_secs();
+        format!("{}:{:02} left", seconds / 60, seconds % 60)
     }
 }
 

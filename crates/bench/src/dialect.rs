@@ -1,8 +1,10 @@
+use crate::sse::Event;
+
 /// How a server is spoken to.
 pub(crate) trait Dialect {
     /// The request that opens a stream of a channel, complete; `None` when this
     /// server cannot start there.
-    fn listen(&self, channel: &str, start: Start) -> Option<String>;
+    fn listen(&self, channel: &str, start: Start<'_>) -> Option<String>;
 
     /// The request that publishes a payload (letters, digits, `~` and `-`), complete.
     fn publish(&self, channel: &str, payload: &[u8]) -> Vec<u8>;
@@ -11,15 +13,23 @@ pub(crate) trait Dialect {
     fn ready(&self) -> Ready {
         Ready::Head
     }
+
+    /// The cursor behind this event, for a stream that continues there.
+    fn cursor(&self, event: &Event<'_>) -> Option<String> {
+        let id = String::from_utf8_lossy(event.id);
+        (!id.is_empty()).then(|| id.into_owned())
+    }
 }
 
 /// Where a stream begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Start {
+pub(crate) enum Start<'a> {
     /// With what is published from now on.
     Live,
     /// With the newest so many.
     Newest(u32),
+    /// Behind a cursor.
+    After(&'a str),
 }
 
 /// What tells that a stream has begun.
@@ -33,9 +43,11 @@ pub(crate) enum Ready {
     AnyEvent,
 }
 
-/// A GET without a body.
-pub(crate) fn get(target: &str) -> String {
-    format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
+/// A GET without a body; `headers` are complete lines, each with its CR LF.
+pub(crate) fn get(target: &str, headers: &str) -> String {
+    format!(
+        "GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{headers}\r\n"
+    )
 }
 
 /// A POST; `headers` are complete lines, each with its CR LF.

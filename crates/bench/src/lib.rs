@@ -19,9 +19,13 @@ mod compare;
 mod dialect;
 mod floor;
 mod histogram;
+mod instructions;
 mod load;
 mod machine;
+mod metrics;
+mod netstat;
 mod peers;
+mod plot;
 mod process;
 mod record;
 mod report;
@@ -33,3 +37,4 @@ mod sse;
 mod stamp;
 
 pub use command::run;
+pub use instructions::{Function, count_instructions};

@@ -1,8 +1,10 @@
 //! The load generator: one thread, one epoll, any number of streams and publishers.
 
 mod measured;
+mod opening;
 mod publisher;
 mod stream;
+mod window;
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,23 +13,13 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token};
 
 use crate::checks::{Faults, Verdict};
-use crate::dialect::{Dialect, Ready, Start};
-use crate::process::OwnTime;
+use crate::dialect::{Dialect, Ready};
 use crate::stamp::{Finder, Stamp};
 pub(crate) use measured::Measured;
+pub(crate) use opening::{Begin, Opened};
+use opening::{Mark, SLOW};
 use publisher::{Answer, Publisher};
 use stream::{Heard, Stream};
-
-/// Connections that are being opened at a time: below every server's backlog.
-const CONNECTING: usize = 500;
-/// How long streams may take to open, all together.
-const OPENING: Duration = Duration::from_secs(60);
-/// How long a first message may take to reach every stream.
-const FIRST: Duration = Duration::from_secs(20);
-/// Without a delivery for so long, what is outstanding is lost …
-const SILENCE: Duration = Duration::from_secs(3);
-/// … and a server that still delivers after so long has no figures.
-const DRAIN: Duration = Duration::from_secs(180);
 
 /// Where the load goes.
 pub(crate) struct Target {
@@ -36,18 +28,20 @@ pub(crate) struct Target {
     pub(crate) dialect: Box<dyn Dialect>,
 }
 
-/// How publishers publish.
+/// How publishers publish, or streams open.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Pace {
-    /// Each as soon as its last post is answered.
+    /// Each as soon as its last post is answered; streams, as soon as not too many are being opened.
     ClosedLoop,
-    /// So many posts a second, all together.
+    /// So many a second, all together.
     PerSecond(f64),
 }
 
 /// Streams and publishers, connected to one server.
 pub(crate) struct Load<'a> {
     target: &'a Target,
+    /// Where streams are opened: at the target, or at another node of the same system.
+    listen: SocketAddr,
     channels: Vec<String>,
     payload: usize,
     poll: Poll,
@@ -61,8 +55,19 @@ pub(crate) struct Load<'a> {
     sent: Vec<Vec<u32>>,
     /// Streams of each channel that are open.
     audience: Vec<u32>,
-    /// Streams that have opened.
+    /// Streams that have begun, ever.
     open: usize,
+    /// The slots of those that have begun since this was looked at.
+    begun: Vec<usize>,
+    /// Slots whose stream was left.
+    vacant: Vec<usize>,
+    opened: Opened,
+    /// What had not arrived when the window began.
+    missing_before: u64,
+    /// For each channel.
+    marks: Vec<Mark>,
+    /// Marks are being noted.
+    marking: bool,
     next_channel: usize,
     now: Measured,
 }
@@ -74,6 +79,7 @@ impl<'a> Load<'a> {
         payload: usize,
     ) -> io::Result<Self> {
         Ok(Self {
+            listen: target.listen,
             target,
             payload,
             poll: Poll::new()?,
@@ -86,58 +92,21 @@ impl<'a> Load<'a> {
             sent: Vec::new(),
             audience: vec![0; channels.len()],
             open: 0,
+            begun: Vec::new(),
+            vacant: Vec::new(),
+            opened: Opened::default(),
+            missing_before: 0,
+            marks: vec![Mark::default(); channels.len()],
+            marking: false,
             next_channel: 0,
             now: Measured::default(),
             channels,
         })
     }
 
-    /// Opens further streams, the n-th of the n-th channel and so on around, and
-    /// waits until they have begun. Returns how long that took.
-    pub(crate) fn open_streams(&mut self, count: usize, start: Start) -> io::Result<Duration> {
-        let begin = Instant::now();
-        let (first, all) = (self.streams.len(), self.streams.len() + count);
-        while self.open < all {
-            while self.streams.len() < all && self.streams.len() - self.open < CONNECTING {
-                self.open_stream(start)?;
-            }
-            self.turn(Duration::from_millis(100))?;
-            if begin.elapsed() > OPENING || self.now.faults.ended > 0 {
-                let status = self.streams[first..].iter().find_map(Stream::refusal);
-                return Err(io::Error::other(format!(
-                    "{} of {count} streams opened in {:.1?}, {} ended{}",
-                    self.open - first,
-                    begin.elapsed(),
-                    self.now.faults.ended,
-                    status.map_or_else(String::new, |status| format!(", one with status {status}")),
-                )));
-            }
-        }
-        Ok(begin.elapsed())
-    }
-
-    fn open_stream(&mut self, start: Start) -> io::Result<()> {
-        let index = self.streams.len();
-        let channel = index % self.channels.len();
-        let request = self
-            .target
-            .dialect
-            .listen(&self.channels[channel], start)
-            .ok_or_else(|| io::Error::other("this server cannot start a stream there"))?;
-        let back = match start {
-            Start::Live => 0,
-            Start::Newest(count) => count,
-        };
-        let sent = self.sent.iter().map(|sent| sent[channel]);
-        let expected = sent.map(|sent| sent.saturating_sub(back)).collect();
-        let registry = self.poll.registry();
-        let token = Token(index);
-        let address = self.target.listen;
-        let stream = Stream::connect(registry, token, address, &request, channel, expected)?;
-        self.streams.push(stream);
-        self.audience[channel] += 1;
-        self.now.expected += u64::from(back);
-        Ok(())
+    /// Opens further streams at another node of the same system.
+    pub(crate) fn listen_at(&mut self, node: SocketAddr) {
+        self.listen = node;
     }
 
     /// Connects further publishers.
@@ -151,117 +120,12 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    /// Publishes so many messages to each channel, for streams that begin before them.
-    pub(crate) fn publish_before(&mut self, count: u32) -> io::Result<()> {
-        let begin = Instant::now();
-        let mut left = self.channels.len() * count as usize;
-        while left > 0 || self.posting() {
-            while left > 0 && self.publish(None)? {
-                left -= 1;
-            }
-            self.turn(Duration::from_millis(100))?;
-            if self.now.refused > 0 || begin.elapsed() > OPENING {
-                return Err(io::Error::other(
-                    "the messages to begin with were not accepted",
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// Publishes one message to each channel, and waits until each stream has it.
-    pub(crate) fn warm_up(&mut self) -> io::Result<()> {
-        let begin = Instant::now();
-        let mut left = self.channels.len();
-        while left > 0 || self.posting() || self.now.outstanding() > 0 {
-            while left > 0 && self.publish(None)? {
-                left -= 1;
-            }
-            self.turn(Duration::from_millis(100))?;
-            if self.now.refused > 0 {
-                return Err(io::Error::other("a post was refused"));
-            }
-            if begin.elapsed() > FIRST {
-                return Err(io::Error::other(format!(
-                    "the first message of each channel did not reach its streams in {FIRST:?}: {} posts accepted, {} of {} delivered",
-                    self.now.posted, self.now.delivered, self.now.expected,
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    /// Publishes for the length of the window, then waits for what is outstanding.
-    pub(crate) fn measure(&mut self, pace: Pace, window: Duration) -> io::Result<Measured> {
-        self.now = Measured::default();
-        let missing = self.missing();
-        let own = OwnTime::read()?;
-        let begin = Instant::now();
-        let mut due = begin;
-        loop {
-            let now = Instant::now();
-            if now.duration_since(begin) >= window {
-                break;
-            }
-            let wait = match pace {
-                Pace::ClosedLoop => {
-                    while self.publish(None)? {}
-                    Duration::from_millis(100)
-                }
-                Pace::PerSecond(rate) => {
-                    while due <= now && self.publish(Some(due))? {
-                        due += Duration::from_secs_f64(1.0 / rate);
-                    }
-                    due.saturating_duration_since(now)
-                }
-            };
-            self.turn(wait.min(window - now.duration_since(begin)))?;
-        }
-        self.now.own = own.elapsed()?;
-        self.now.window = begin.elapsed();
-        self.drain()?;
-        self.now.elapsed = self.now.last.unwrap_or(begin).duration_since(begin);
-        self.now.faults.lost = self.missing().saturating_sub(missing);
-        Ok(std::mem::take(&mut self.now))
-    }
-
-    /// Reads what comes for so long, without publishing.
-    pub(crate) fn idle(&mut self, time: Duration) -> io::Result<()> {
-        let begin = Instant::now();
-        while let Some(left) = time
-            .checked_sub(begin.elapsed())
-            .filter(|left| !left.is_zero())
-        {
-            self.turn(left)?;
-        }
-        Ok(())
-    }
-
     /// What has gone wrong since the streams were opened.
     pub(crate) fn faults(&self) -> Faults {
         Faults {
             lost: self.missing(),
             ..self.now.faults
         }
-    }
-
-    fn drain(&mut self) -> io::Result<()> {
-        let begin = Instant::now();
-        while self.posting() || self.now.outstanding() > 0 {
-            let last = self.now.last.unwrap_or(begin).max(begin);
-            if last.elapsed() > SILENCE {
-                break;
-            }
-            if begin.elapsed() > DRAIN {
-                return Err(io::Error::other(format!(
-                    "{DRAIN:?} after the last post {} of {} events are still under way",
-                    self.now.outstanding(),
-                    self.now.expected,
-                )));
-            }
-            self.turn(Duration::from_millis(20))?;
-        }
-        Ok(())
     }
 
     fn posting(&self) -> bool {
@@ -348,19 +212,22 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    fn turn_stream(&mut self, index: usize) -> io::Result<()> {
-        let stream = &mut self.streams[index];
-        let (measured, begin, ready) = (&mut self.now, self.begin, self.target.dialect.ready());
+    fn turn_stream(&mut self, slot: usize) -> io::Result<()> {
+        let stream = &mut self.streams[slot];
+        let (measured, begin, dialect) = (&mut self.now, self.begin, &self.target.dialect);
+        let (ready, finder) = (dialect.ready(), &self.finder);
         let (mut opened, mut now) = (false, None);
         let (received, channel, was_open) =
             (&mut stream.received, stream.channel, stream.has_begun);
+        let mut mark = self.marking.then(|| &mut self.marks[channel]);
+        let was_connecting = stream.connection.is_connecting();
         let heard = stream.connection.advance(&mut self.buffer, |event| {
             opened |= match ready {
                 Ready::Head => false,
                 Ready::Event(name) => event.name == name.as_bytes(),
                 Ready::AnyEvent => true,
             };
-            for stamp in self.finder.stamps(&event.data) {
+            for stamp in finder.stamps(&event.data) {
                 if stamp.channel as usize != channel {
                     measured.faults.misdirected += 1;
                     continue;
@@ -374,23 +241,39 @@ impl<'a> Load<'a> {
                 measured.delivered += 1;
                 // One reading of the clock for all that one read brought.
                 let now = *now.get_or_insert_with(Instant::now);
-                let age = now.duration_since(begin).as_nanos();
-                let age = u64::try_from(age).unwrap_or(u64::MAX);
-                measured.latency.record(age.saturating_sub(stamp.sent));
+                if measured.times_deliveries {
+                    let age = now.duration_since(begin).as_nanos();
+                    let age = u64::try_from(age).unwrap_or(u64::MAX);
+                    measured.latency.record(age.saturating_sub(stamp.sent));
+                }
+            }
+            if let Some(mark) = &mut mark {
+                mark.note(dialect.cursor(&event), received);
             }
         })?;
         measured.last = now.or(measured.last);
+        if was_connecting && !stream.connection.is_connecting() {
+            self.opened.slow += u64::from(stream.connected.elapsed() > SLOW);
+        }
         match heard {
             Heard::Nothing => {}
             Heard::Head => opened |= ready == Ready::Head,
             Heard::End => {
                 self.audience[channel] -= 1;
-                measured.faults.ended += 1;
+                if was_open || opened {
+                    measured.faults.ended += 1;
+                } else {
+                    self.opened.refused += 1;
+                }
                 stream.connection.close();
             }
         }
         if opened && !was_open {
             stream.has_begun = true;
+            let took = stream.connected.elapsed().as_nanos();
+            let took = u64::try_from(took).unwrap_or(u64::MAX);
+            self.opened.beginning.record(took);
+            self.begun.push(slot);
             self.open += 1;
         }
         Ok(())
@@ -429,12 +312,13 @@ mod tests {
         let target = floor();
         let channels = ["a", "b", "c"].map(str::to_owned).to_vec();
         let mut load = Load::new(&target, channels, 100).unwrap();
-        load.open_streams(7, Start::Live).unwrap();
+        load.open_streams(7, Begin::Live, Pace::ClosedLoop).unwrap();
         load.add_publishers(4).unwrap();
         load.warm_up().unwrap();
         let window = Duration::from_millis(20);
         for pace in [Pace::ClosedLoop, Pace::PerSecond(500.0)] {
-            let measured = load.measure(pace, window).unwrap();
+            load.publish_for(pace, window).unwrap();
+            let measured = load.finish(pace).unwrap();
             assert!(measured.faults.is_none(), "{:?}", measured.faults);
             assert!(measured.posted > 0);
             assert_eq!(measured.delivered, measured.expected);
@@ -446,7 +330,7 @@ mod tests {
     fn what_no_stream_got_is_lost() {
         let target = floor();
         let mut load = Load::new(&target, vec!["a".to_owned()], 100).unwrap();
-        load.open_streams(2, Start::Live).unwrap();
+        load.open_streams(2, Begin::Live, Pace::ClosedLoop).unwrap();
         load.add_publishers(1).unwrap();
         load.warm_up().unwrap();
         // As if three posts had been accepted that the server then forgot.
@@ -458,6 +342,7 @@ mod tests {
     fn a_server_that_cannot_begin_there_is_an_error() {
         let target = floor();
         let mut load = Load::new(&target, vec!["a".to_owned()], 100).unwrap();
-        assert!(load.open_streams(1, Start::Newest(1)).is_err());
+        let opened = load.open_streams(1, Begin::Newest(1), Pace::ClosedLoop);
+        assert!(opened.is_err());
     }
 }

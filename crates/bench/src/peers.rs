@@ -12,11 +12,14 @@ mod simple;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::dialect::Dialect;
 use crate::load::Target;
 use crate::server::{Launch, Server};
+pub(crate) use hark::{Node, listens};
 #[cfg(test)]
 pub(crate) use simple::Simple;
 
@@ -24,14 +27,19 @@ pub(crate) use simple::Simple;
 pub(crate) trait Peer {
     fn name(&self) -> &'static str;
 
-    /// The programs that it needs, beside those that are built with the bench.
+    /// The program that it needs, beside those that are built with the bench.
     fn program(&self) -> Option<&'static str> {
         None
     }
 
-    /// How its program tells its version.
-    fn version_argument(&self) -> &'static str {
-        "--version"
+    /// The arguments with which its program tells its version.
+    fn version_arguments(&self) -> &'static [&'static str] {
+        &["--version"]
+    }
+
+    /// The line of what it says then that is the version.
+    fn is_version(&self, _line: &str) -> bool {
+        true
     }
 
     /// How it is set up, for the reader of the table.
@@ -45,7 +53,8 @@ pub(crate) trait Peer {
 pub(crate) fn all() -> Vec<Box<dyn Peer>> {
     vec![
         Box::new(floor::Floor),
-        Box::new(hark::Hark),
+        Box::new(hark::Hark { mosquitto: false }),
+        Box::new(hark::Hark { mosquitto: true }),
         Box::new(baseline::Baseline),
         Box::new(nchan::Nchan),
         Box::new(centrifugo::Centrifugo),
@@ -72,6 +81,8 @@ pub(crate) struct Place<'a> {
     pub(crate) processor: Option<usize>,
     /// An empty folder of its own.
     pub(crate) folder: &'a Path,
+    /// Streams will be resumed: keep what is published, where that is a setting.
+    pub(crate) history: bool,
     /// Name and text of the files that were written for it.
     pub(crate) written: RefCell<Vec<(String, String)>>,
 }
@@ -80,9 +91,24 @@ pub(crate) struct Place<'a> {
 pub(crate) struct Running {
     pub(crate) servers: Vec<Server>,
     pub(crate) target: Target,
+    /// How a further node that streams is started, where there can be one.
+    pub(crate) node: Option<Node>,
 }
 
 impl Running {
+    /// One server at one address.
+    fn single(server: Server, address: SocketAddr, dialect: impl Dialect + 'static) -> Self {
+        Self {
+            servers: vec![server],
+            target: Target {
+                listen: address,
+                publish: address,
+                dialect: Box::new(dialect),
+            },
+            node: None,
+        }
+    }
+
     /// The server that streams: the last that was started.
     pub(crate) fn streaming(&self) -> Option<&Server> {
         self.servers.last().filter(|_| self.servers.len() > 1)
@@ -102,15 +128,18 @@ impl Programs {
             .find(|program| program.is_file())
     }
 
-    /// The first line that a peer's program says about its version.
+    /// What a peer's program says about its version.
     pub(crate) fn version(&self, peer: &dyn Peer) -> Option<String> {
         let program = self.find(peer.program()?)?;
-        let output = Command::new(program).arg(peer.version_argument()).output();
+        let output = Command::new(program)
+            .args(peer.version_arguments())
+            .output();
         let output = output.ok()?;
         // nginx tells it on standard error.
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
-        said.lines().next().map(str::to_owned)
+        let line = said.lines().find(|line| peer.is_version(line));
+        line.map(str::to_owned)
     }
 }
 
@@ -138,6 +167,6 @@ impl Place<'_> {
 }
 
 /// How Hark is spoken to.
-pub(crate) fn hark_dialect() -> Box<dyn crate::dialect::Dialect> {
+pub(crate) fn hark_dialect() -> Box<dyn Dialect> {
     Box::new(hark::Rest)
 }

@@ -130,11 +130,7 @@ impl LoadRecord {
         Self {
             id: scenario.id.to_owned(),
             name: scenario.name.clone(),
-            counts: match scenario.pace {
-                None => Counts::Streams,
-                Some(_) if scenario.counts_posts() => Counts::Posts,
-                Some(_) => Counts::Events,
-            },
+            counts: scenario.counts(),
             rows: Vec::new(),
         }
     }

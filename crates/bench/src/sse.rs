@@ -10,6 +10,8 @@ const LARGEST: usize = 4 << 20;
 pub(crate) struct Event<'a> {
     /// Empty when the event has no `event:` field.
     pub(crate) name: &'a [u8],
+    /// Empty when the event has no `id:` field.
+    pub(crate) id: &'a [u8],
     pub(crate) data: Cow<'a, [u8]>,
 }
 
@@ -55,7 +57,7 @@ impl Parser {
 /// Shows each finished event; returns how many bytes they take.
 fn events(bytes: &[u8], mut show: impl FnMut(Event<'_>)) -> usize {
     let (mut used, mut position) = (0, 0);
-    let mut name: &[u8] = b"";
+    let (mut name, mut id): (&[u8], &[u8]) = (b"", b"");
     let mut data: Option<Cow<'_, [u8]>> = None;
     while let Some(length) = memchr(b'\n', &bytes[position..]) {
         let line = &bytes[position..position + length];
@@ -72,11 +74,13 @@ fn events(bytes: &[u8], mut show: impl FnMut(Event<'_>)) -> usize {
             }
         } else if let Some(value) = line.strip_prefix(b"event:") {
             name = value.strip_prefix(b" ").unwrap_or(value);
+        } else if let Some(value) = line.strip_prefix(b"id:") {
+            id = value.strip_prefix(b" ").unwrap_or(value);
         } else if line.is_empty() {
             if let Some(data) = data.take() {
-                show(Event { name, data });
+                show(Event { name, id, data });
             }
-            name = b"";
+            (name, id) = (b"", b"");
             used = position;
         }
     }
@@ -90,13 +94,13 @@ mod tests {
     const BODY: &str = "retry: 1\n\nevent: ready\r\nid: 1\r\ndata: {}\r\n\r\n\
                         : comment\n\ndata:a\ndata: b\n\nevent: empty\n\ndata: c\n\n";
 
-    fn parsed(pieces: &[&[u8]]) -> Vec<(String, String)> {
+    fn parsed(pieces: &[&[u8]]) -> Vec<(String, String, String)> {
         let mut parser = Parser::default();
         let mut parsed = Vec::new();
         for piece in pieces {
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
             let fed = parser.feed(piece, |event| {
-                parsed.push((text(event.name), text(&event.data)));
+                parsed.push((text(event.name), text(event.id), text(&event.data)));
             });
             fed.unwrap();
         }
@@ -105,8 +109,8 @@ mod tests {
 
     #[test]
     fn events_are_the_same_however_the_body_is_cut() {
-        let expected = [("ready", "{}"), ("", "a\nb"), ("", "c")]
-            .map(|(name, data)| (name.to_owned(), data.to_owned()));
+        let expected = [("ready", "1", "{}"), ("", "", "a\nb"), ("", "", "c")]
+            .map(|(name, id, data)| (name.to_owned(), id.to_owned(), data.to_owned()));
         assert_eq!(parsed(&[BODY.as_bytes()]), expected);
         for cut in 0..BODY.len() {
             let (before, after) = BODY.as_bytes().split_at(cut);

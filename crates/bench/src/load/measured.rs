@@ -15,16 +15,20 @@ pub(crate) struct Measured {
     pub(crate) expected: u64,
     pub(crate) delivered: u64,
     pub(crate) faults: Faults,
-    /// From publishing to delivery.
+    /// From publishing to delivery; of publishers in a closed loop, of what was delivered in the window.
     pub(crate) latency: Histogram,
     /// From a post to its answer.
     pub(crate) post: Histogram,
     /// While posts were made.
     pub(crate) window: Duration,
-    /// Until the last delivery; without streams, until the last answer.
-    pub(crate) elapsed: Duration,
+    /// Deliveries in the window.
+    pub(crate) in_window: u64,
+    /// From the end of the window to the last delivery; without streams, to the last answer.
+    pub(crate) drain: Duration,
     /// The load generator's own time in the window.
     pub(crate) own: Share,
+    /// Deliveries are timed now.
+    pub(super) times_deliveries: bool,
     pub(super) last: Option<Instant>,
     /// A post was due while no publisher was idle.
     pub(super) waited: bool,

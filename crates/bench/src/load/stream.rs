@@ -1,5 +1,6 @@
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
@@ -14,6 +15,8 @@ pub(super) struct Stream {
     pub(super) channel: usize,
     pub(super) received: Received,
     pub(super) has_begun: bool,
+    /// When it began to connect.
+    pub(super) connected: Instant,
 }
 
 /// The socket of a listener, and what is read from it.
@@ -43,8 +46,9 @@ impl Stream {
         address: SocketAddr,
         request: &str,
         channel: usize,
-        expected: Vec<u32>,
+        received: Received,
     ) -> io::Result<Self> {
+        let connected = Instant::now();
         let mut socket = TcpStream::connect(address)?;
         registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
         Ok(Self {
@@ -55,8 +59,9 @@ impl Stream {
                 parser: Parser::default(),
             },
             channel,
-            received: Received::starting_at(expected),
+            received,
             has_begun: false,
+            connected,
         })
     }
 
@@ -83,8 +88,13 @@ impl Connection {
         let Some(socket) = &mut self.socket else {
             return Ok(Heard::Nothing);
         };
-        if !self.request.is_empty() && !write(socket, &mut self.request)? {
-            return Ok(Heard::Nothing);
+        if !self.request.is_empty() {
+            match write(socket, &mut self.request) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Heard::Nothing),
+                Err(error) if is_end(&error) => return Ok(Heard::End),
+                Err(error) => return Err(error),
+            }
         }
         let had_head = self.reader.status().is_some();
         loop {
@@ -93,9 +103,7 @@ impl Connection {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                    return Ok(Heard::End);
-                }
+                Err(error) if is_end(&error) => return Ok(Heard::End),
                 Err(error) => return Err(error),
             };
             let (parser, mut too_large) = (&mut self.parser, false);
@@ -120,9 +128,22 @@ impl Connection {
         })
     }
 
+    /// Whether the request still waits for the connection.
+    pub(super) fn is_connecting(&self) -> bool {
+        !self.request.is_empty()
+    }
+
     pub(super) fn close(&mut self) {
         self.socket = None;
     }
+}
+
+fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, TimedOut};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionRefused | ConnectionReset | TimedOut
+    )
 }
 
 /// Writes what the socket takes; true when that was all. A socket that is still

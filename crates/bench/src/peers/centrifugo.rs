@@ -2,8 +2,8 @@ use std::io;
 
 use super::{Peer, Place, Running};
 use crate::dialect::{Dialect, Ready, Start, get, post};
-use crate::load::Target;
 use crate::server::free_port;
+use crate::sse::Event;
 
 /// Centrifugo 6 in memory, with its unidirectional SSE.
 pub(super) struct Centrifugo;
@@ -17,17 +17,25 @@ impl Peer for Centrifugo {
         Some("centrifugo")
     }
 
-    fn version_argument(&self) -> &'static str {
-        "version"
+    fn version_arguments(&self) -> &'static [&'static str] {
+        &["version"]
     }
 
     fn setup(&self) -> &'static str {
-        "memory engine, no history, uni_sse, anonymous, log level error"
+        "memory engine, uni_sse, anonymous, log level error; no history but where streams resume (1,000 messages, 300 s, recovery forced)"
     }
 
     fn start(&self, place: &Place<'_>) -> io::Result<Running> {
         let address = free_port()?;
         let port = address.port();
+        let history = if place.history {
+            r#",
+    "history_size": 1000,
+    "history_ttl": "300s",
+    "force_recovery": true"#
+        } else {
+            ""
+        };
         let configuration = format!(
             r#"{{
   "log": {{"level": "error"}},
@@ -37,7 +45,7 @@ impl Peer for Centrifugo {
   "client": {{"allow_anonymous_connect_without_token": true}},
   "channel": {{"without_namespace": {{
     "allow_subscribe_for_client": true,
-    "allow_subscribe_for_anonymous": true
+    "allow_subscribe_for_anonymous": true{history}
   }}}}
 }}
 "#
@@ -47,26 +55,26 @@ impl Peer for Centrifugo {
             .launch("centrifugo")?
             .arg("--config")
             .arg(configuration)
-            .env("GOMAXPROCS", "1")
             .until_connected(place.folder, address)?;
-        Ok(Running {
-            servers: vec![server],
-            target: Target {
-                listen: address,
-                publish: address,
-                dialect: Box::new(Api),
-            },
-        })
+        Ok(Running::single(server, address, Api))
     }
 }
 
 struct Api;
 
 impl Dialect for Api {
-    fn listen(&self, channel: &str, start: Start) -> Option<String> {
-        // {"subs":{"ID":{}}}
-        let connect = format!("%7B%22subs%22%3A%7B%22{channel}%22%3A%7B%7D%7D%7D");
-        (start == Start::Live).then(|| get(&format!("/connection/uni_sse?cf_connect={connect}")))
+    fn listen(&self, channel: &str, start: Start<'_>) -> Option<String> {
+        let position = match start {
+            Start::Live => String::new(),
+            Start::Newest(_) => return None,
+            Start::After(cursor) => cursor.to_owned(),
+        };
+        // {"subs":{"ID":{…}}}
+        let connect = format!("%7B%22subs%22%3A%7B%22{channel}%22%3A%7B{position}%7D%7D%7D");
+        Some(get(
+            &format!("/connection/uni_sse?cf_connect={connect}"),
+            "",
+        ))
     }
 
     fn publish(&self, channel: &str, payload: &[u8]) -> Vec<u8> {
@@ -79,5 +87,22 @@ impl Dialect for Api {
 
     fn ready(&self) -> Ready {
         Ready::AnyEvent
+    }
+
+    /// Of the first event, which tells where its subscription began: `"recover":true` and so on,
+    /// as they go into the next request.
+    fn cursor(&self, event: &Event<'_>) -> Option<String> {
+        let text = std::str::from_utf8(&event.data).ok()?;
+        let (_, subscription) = text.split_once(r#""recoverable":true"#)?;
+        let (_, epoch) = subscription.split_once(r#""epoch":""#)?;
+        let (epoch, _) = epoch.split_once('"')?;
+        let offset = subscription.split_once(r#""offset":"#);
+        let offset = offset.map_or("0", |(_, offset)| {
+            let end = offset.find(|digit: char| !digit.is_ascii_digit());
+            &offset[..end.unwrap_or(offset.len())]
+        });
+        Some(format!(
+            "%22recover%22%3Atrue%2C%22epoch%22%3A%22{epoch}%22%2C%22offset%22%3A{offset}"
+        ))
     }
 }

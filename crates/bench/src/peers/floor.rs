@@ -2,7 +2,6 @@ use std::io;
 
 use super::simple::Simple;
 use super::{Peer, Place, Running};
-use crate::load::Target;
 
 /// Our own minimal server: what the machine allows.
 pub(super) struct Floor;
@@ -26,16 +25,9 @@ pub(super) fn own_server(place: &Place<'_>, command: &str) -> io::Result<Running
     let launch = place.launch_own("bench").arg(command);
     let server = launch.until_ready(place.folder)?;
     let address = server.address("http")?;
-    let dialect = Box::new(Simple {
+    let dialect = Simple {
         listen: "/sub",
         publish: "/pub",
-    });
-    Ok(Running {
-        servers: vec![server],
-        target: Target {
-            listen: address,
-            publish: address,
-            dialect,
-        },
-    })
+    };
+    Ok(Running::single(server, address, dialect))
 }

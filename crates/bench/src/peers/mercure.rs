@@ -3,7 +3,6 @@ use std::process::Command;
 
 use super::{Peer, Place, Running};
 use crate::dialect::{Dialect, Start, get, post};
-use crate::load::Target;
 use crate::server::free_port;
 
 /// Mercure 1.0, in memory or with its Bolt store.
@@ -27,8 +26,8 @@ impl Peer for Mercure {
         Some("mercure")
     }
 
-    fn version_argument(&self) -> &'static str {
-        "version"
+    fn version_arguments(&self) -> &'static [&'static str] {
+        &["version"]
     }
 
     fn setup(&self) -> &'static str {
@@ -86,30 +85,22 @@ http://localhost:{port}, http://127.0.0.1:{port} {{
             .launch("mercure")?
             .args(["run", "--adapter", "caddyfile", "--config"])
             .arg(configuration)
-            .env("GOMAXPROCS", "1")
             .until_connected(place.folder, address)?;
-        Ok(Running {
-            servers: vec![server],
-            target: Target {
-                listen: address,
-                publish: address,
-                dialect: Box::new(Hub { token }),
-            },
-        })
+        Ok(Running::single(server, address, Hub { token }))
     }
 }
 
-/// Mercure brings a program that signs tokens.
+/// Mercure signs tokens itself.
 fn token(place: &Place<'_>) -> io::Result<String> {
-    let program = place.programs.find("mercure-token");
-    let program = program.ok_or_else(|| io::Error::other("mercure-token is not installed"))?;
+    let program = place.programs.find("mercure");
+    let program = program.ok_or_else(|| io::Error::other("mercure is not installed"))?;
     let output = Command::new(program)
-        .args(["--dev", "--publish-urlpattern", "*"])
+        .args(["mercure-token", "--dev", "--publish-urlpattern", "*"])
         .env("MERCURE_PUBLISHER_JWT_KEY", KEY)
         .output()?;
     let token = String::from_utf8(output.stdout).map_err(io::Error::other)?;
     match token.trim() {
-        "" => Err(io::Error::other("mercure-token printed nothing")),
+        "" => Err(io::Error::other("mercure signed no token")),
         token => Ok(token.to_owned()),
     }
 }
@@ -119,8 +110,8 @@ struct Hub {
 }
 
 impl Dialect for Hub {
-    fn listen(&self, channel: &str, start: Start) -> Option<String> {
-        (start == Start::Live).then(|| get(&format!("{HUB}?match={channel}")))
+    fn listen(&self, channel: &str, start: Start<'_>) -> Option<String> {
+        (start == Start::Live).then(|| get(&format!("{HUB}?match={channel}"), ""))
     }
 
     fn publish(&self, channel: &str, payload: &[u8]) -> Vec<u8> {

@@ -2,7 +2,6 @@ use std::io;
 
 use super::simple::Simple;
 use super::{Peer, Place, Running};
-use crate::load::Target;
 use crate::server::free_port;
 
 /// Debian's nginx with the Nchan module.
@@ -21,8 +20,8 @@ impl Peer for Nchan {
         std::path::Path::new(MODULE).is_file().then_some("nginx")
     }
 
-    fn version_argument(&self) -> &'static str {
-        "-v"
+    fn version_arguments(&self) -> &'static [&'static str] {
+        &["-v"]
     }
 
     fn setup(&self) -> &'static str {
@@ -73,16 +72,10 @@ http {{
             .arg("-c")
             .arg(configuration)
             .until_connected(place.folder, address)?;
-        Ok(Running {
-            servers: vec![server],
-            target: Target {
-                listen: address,
-                publish: address,
-                dialect: Box::new(Simple {
-                    listen: "/sub",
-                    publish: "/pub",
-                }),
-            },
-        })
+        let dialect = Simple {
+            listen: "/sub",
+            publish: "/pub",
+        };
+        Ok(Running::single(server, address, dialect))
     }
 }

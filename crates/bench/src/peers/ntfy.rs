@@ -2,7 +2,6 @@ use std::io;
 
 use super::{Peer, Place, Running};
 use crate::dialect::{Dialect, Ready, Start, get, post};
-use crate::load::Target;
 use crate::server::free_port;
 
 /// ntfy 2, in memory or with its SQLite cache.
@@ -19,6 +18,15 @@ impl Peer for Ntfy {
 
     fn program(&self) -> Option<&'static str> {
         Some("ntfy")
+    }
+
+    // It has no option for the version: the help ends with it.
+    fn version_arguments(&self) -> &'static [&'static str] {
+        &["--help"]
+    }
+
+    fn is_version(&self, line: &str) -> bool {
+        line.starts_with("ntfy ") && line.contains(", runtime ")
     }
 
     fn setup(&self) -> &'static str {
@@ -38,8 +46,7 @@ impl Peer for Ntfy {
             .arg(format!("http://{address}"))
             .arg("--listen-http")
             .arg(address.to_string())
-            .args(["--visitor-request-limit-exempt-hosts", "127.0.0.1"])
-            .env("GOMAXPROCS", "1");
+            .args(["--visitor-request-limit-exempt-hosts", "127.0.0.1"]);
         for limit in [
             "--visitor-subscription-limit",
             "--visitor-request-limit-burst",
@@ -56,22 +63,15 @@ impl Peer for Ntfy {
                 .arg("pragma journal_mode=WAL; pragma synchronous=FULL;");
         }
         let server = launch.until_connected(place.folder, address)?;
-        Ok(Running {
-            servers: vec![server],
-            target: Target {
-                listen: address,
-                publish: address,
-                dialect: Box::new(Topics),
-            },
-        })
+        Ok(Running::single(server, address, Topics))
     }
 }
 
 struct Topics;
 
 impl Dialect for Topics {
-    fn listen(&self, channel: &str, start: Start) -> Option<String> {
-        (start == Start::Live).then(|| get(&format!("/{channel}/sse")))
+    fn listen(&self, channel: &str, start: Start<'_>) -> Option<String> {
+        (start == Start::Live).then(|| get(&format!("/{channel}/sse"), ""))
     }
 
     fn publish(&self, channel: &str, payload: &[u8]) -> Vec<u8> {

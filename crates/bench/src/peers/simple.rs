@@ -7,8 +7,13 @@ pub(crate) struct Simple {
 }
 
 impl Dialect for Simple {
-    fn listen(&self, channel: &str, start: Start) -> Option<String> {
-        (start == Start::Live).then(|| get(&format!("{}?c={channel}", self.listen)))
+    fn listen(&self, channel: &str, start: Start<'_>) -> Option<String> {
+        let target = format!("{}?c={channel}", self.listen);
+        match start {
+            Start::Live => Some(get(&target, "")),
+            Start::Newest(_) => None,
+            Start::After(cursor) => Some(get(&target, &format!("Last-Event-ID: {cursor}\r\n"))),
+        }
     }
 
     fn publish(&self, channel: &str, payload: &[u8]) -> Vec<u8> {
