@@ -2,6 +2,7 @@
 
 mod limits;
 mod shutdown;
+mod takeover;
 
 use std::net::SocketAddr;
 use std::time::Duration;
