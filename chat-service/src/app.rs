@@ -21,8 +21,8 @@ use crate::outbox::Gauges;
 use crate::rate_limit::RateLimiter;
 use crate::{heads, history, post, problems};
 
-/// What every handler may use.
-#[derive(Clone)]
+/// What every handler may use; shared as a whole, because axum clones it for every layer of every
+/// request.
 pub(crate) struct AppState {
     pub(crate) ingest: Ingest,
     pub(crate) store: Arc<dyn Store>,
@@ -43,7 +43,7 @@ pub(crate) fn router(state: AppState, requests: &RequestMetrics, access: AccessP
         )
         .route("/heads", posting(heads::heads))
         .route("/chat/publish/{channel}/{user}", posting(post::older))
-        .with_state(state);
+        .with_state(Arc::new(state));
     requests.layer(access.layer(problem::layered(routes)))
 }
 

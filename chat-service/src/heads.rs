@@ -1,6 +1,7 @@
 //! `POST /heads`: what broadcast-sse compares its memory with.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -28,7 +29,7 @@ struct Query<'a> {
 
 /// `POST /heads`
 pub(crate) async fn heads(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();

@@ -1,5 +1,7 @@
 //! Reading a channel: pages of its history, and its head.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
@@ -19,7 +21,7 @@ const LARGEST: u64 = (1 << 53) - 1;
 
 /// `GET /channels/{channel}/messages`
 pub(crate) async fn messages(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     channel: Result<Channel, Problem>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -37,7 +39,7 @@ pub(crate) async fn messages(
 
 /// `GET /channels/{channel}`
 pub(crate) async fn head(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     channel: Result<Channel, Problem>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

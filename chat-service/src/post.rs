@@ -1,11 +1,13 @@
 //! Taking a message in over HTTP.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
-use axum::http::{HeaderMap, HeaderName, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
 use bytes::Bytes;
 use chat_model::{ChannelId, Epoch, NewMessage, Sender, Seq};
 use chat_store::IdempotencyKey;
@@ -26,7 +28,7 @@ const LONGEST_KEY: usize = 128;
 
 /// `POST /channels/{channel}/messages`
 pub(crate) async fn message(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     channel: Result<Channel, Problem>,
     request: Request,
@@ -50,7 +52,7 @@ pub(crate) async fn message(
 /// `POST /chat/publish/{channel}/{user}`, the older system's: the body is the text, whatever type it
 /// claims, and 200 is what its clients know.
 pub(crate) async fn older(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     path: Result<OlderPath, Problem>,
     request: Request,
@@ -143,16 +145,18 @@ fn answer(channel: ChannelId, posted: Posted) -> Response {
             (StatusCode::OK, seq, Bytes::from(bytes))
         }
     };
-    let location = format!(
+    let location = Bytes::from(format!(
         "/channels/{channel}/messages?after={}&limit=1",
         seq.saturating_sub(1)
-    );
-    let headers = [
-        (CONTENT_TYPE, "application/json".to_owned()),
-        (CACHE_CONTROL, "no-store".to_owned()),
-        (LOCATION, location),
-    ];
-    (status, headers, event).into_response()
+    ));
+    let location = HeaderValue::from_maybe_shared(location).expect("ASCII is a header value");
+    let mut response = Response::new(Body::from(event));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(LOCATION, location);
+    response
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {

@@ -6,6 +6,7 @@
 //! answer from it), and its POST is refused before it does anything, because plain text and form
 //! bodies are sent without a preflight.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -17,11 +18,11 @@ use axum::http::header::{
     ORIGIN, VARY,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
-use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use crate::problem::{Problem, identify};
+use crate::around::{Around, AroundLayer};
+use crate::problem::{Identify, Problem};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST");
 const REQUEST_HEADERS: HeaderValue =
@@ -76,37 +77,7 @@ impl AccessPolicy {
     /// Puts the policy around all of `router`, its errors and its 404 included: call it after
     /// [`problem::layered`](crate::problem::layered).
     pub fn layer(self, router: Router) -> Router {
-        let policy = Arc::new(self);
-        router
-            .layer(middleware::from_fn(move |request: Request, next: Next| {
-                let policy = Arc::clone(&policy);
-                async move { policy.guard(request, next).await }
-            }))
-            .layer(middleware::from_fn(identify))
-    }
-
-    async fn guard(&self, request: Request, next: Next) -> Response {
-        let host = request_host(request.uri(), request.headers());
-        let origin = request.headers().get(ORIGIN).cloned();
-        let allowed = origin
-            .as_ref()
-            .is_some_and(|origin| self.allows_origin(origin, host.as_deref()));
-        let mut response = if let Some(host) = host.filter(|host| !self.allows_host(host)) {
-            foreign_host(&host).into_response()
-        } else if is_preflight(&request) {
-            preflight(allowed)
-        } else if origin.is_some() && !allowed && changes_something(request.method()) {
-            foreign_origin(origin.as_ref()).into_response()
-        } else {
-            next.run(request).await
-        };
-        let headers = response.headers_mut();
-        headers.append(VARY, HeaderValue::from_name(ORIGIN));
-        if let Some(origin) = origin.filter(|_| allowed) {
-            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
-        }
-        response
+        router.layer(AroundLayer((Identify, Guard(Arc::new(self)))))
     }
 
     /// Whether a page of `origin` may use the service through `host` (both as in their headers, the
@@ -144,15 +115,59 @@ impl AccessPolicy {
     }
 }
 
+#[derive(Clone)]
+struct Guard(Arc<AccessPolicy>);
+
+/// The request's origin, if it has one, and whether its pages may use the service.
+type Origin = (Option<HeaderValue>, bool);
+
+impl Around for Guard {
+    type Kept = Origin;
+
+    fn before(&self, request: &mut Request) -> (Origin, Option<Response>) {
+        let policy = &*self.0;
+        let host = request_host(request.uri(), request.headers());
+        let origin = request.headers().get(ORIGIN).cloned();
+        let allowed = origin
+            .as_ref()
+            .is_some_and(|origin| policy.allows_origin(origin, host.as_deref()));
+        let answer = if let Some(host) = host.filter(|host| !policy.allows_host(host)) {
+            Some(foreign_host(&host).into_response())
+        } else if is_preflight(request) {
+            Some(preflight(allowed))
+        } else if origin.is_some() && !allowed && changes_something(request.method()) {
+            Some(foreign_origin(origin.as_ref()).into_response())
+        } else {
+            None
+        };
+        ((origin, allowed), answer)
+    }
+
+    fn after(&self, (origin, allowed): Origin, mut response: Response) -> Response {
+        let headers = response.headers_mut();
+        headers.append(VARY, HeaderValue::from_static("origin"));
+        if let Some(origin) = origin.filter(|_| allowed) {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+        }
+        response
+    }
+}
+
 /// The host that the request is for, in lower case and without its port; `None` if it names none,
 /// which no browser does.
-fn request_host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+fn request_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<Cow<'a, str>> {
     let named = match uri.authority() {
         Some(authority) => authority.as_str(),
         // A value that is no text is no host of ours either.
         None => headers.get(HOST)?.to_str().unwrap_or("(not text)"),
     };
-    Some(without_port(named).to_ascii_lowercase())
+    let host = without_port(named);
+    Some(if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    })
 }
 
 fn without_port(authority: &str) -> &str {

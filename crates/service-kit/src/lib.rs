@@ -24,6 +24,7 @@
 #![warn(missing_docs)]
 
 pub mod access;
+mod around;
 pub mod clock;
 pub mod command;
 pub mod config;

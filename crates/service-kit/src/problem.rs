@@ -2,7 +2,6 @@
 //! router one: unknown paths, wrong methods, panics, each with the request's id.
 
 use std::fmt::Display;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +9,12 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
-use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use futures_util::FutureExt;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tracing::error;
+
+use crate::around::{Around, AroundLayer};
 
 mod request_id;
 
@@ -183,62 +182,75 @@ pub fn layered(router: Router) -> Router {
     router
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn(limit_target))
-        .layer(middleware::from_fn(catch_panic))
-        .layer(middleware::from_fn(identify))
+        .layer(AroundLayer((Identify, LimitTarget)))
 }
 
-async fn limit_target(request: Request, next: Next) -> Response {
-    let length = request
-        .uri()
-        .path_and_query()
-        .map_or(0, |target| target.as_str().len());
-    if length > MAX_TARGET {
-        return Problem::new(StatusCode::URI_TOO_LONG, "uri-too-long", "URI too long")
-            .detail(format!(
-                "{length} bytes of path and query; at most {MAX_TARGET} are read"
-            ))
-            .into_response();
+#[derive(Clone)]
+struct LimitTarget;
+
+impl Around for LimitTarget {
+    type Kept = ();
+
+    fn before(&self, request: &mut Request) -> ((), Option<Response>) {
+        let length = request
+            .uri()
+            .path_and_query()
+            .map_or(0, |target| target.as_str().len());
+        let refused = (length > MAX_TARGET).then(|| {
+            Problem::new(StatusCode::URI_TOO_LONG, "uri-too-long", "URI too long")
+                .detail(format!(
+                    "{length} bytes of path and query; at most {MAX_TARGET} are read"
+                ))
+                .into_response()
+        });
+        ((), refused)
     }
-    next.run(request).await
-}
 
-/// A panic in a handler is a bug of ours: 500 for this request, and nothing for anyone else.
-async fn catch_panic(request: Request, next: Next) -> Response {
-    // Nothing that the handler left half done is used again but what it shares with others behind
-    // locks, and those say that they are poisoned.
-    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-        Ok(response) => response,
-        Err(panic) => {
-            let message = panic
-                .downcast_ref::<&str>()
-                .copied()
-                .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-                .unwrap_or("no message");
-            let cause = format!("a request handler panicked: {message}");
-            Problem::internal().caused_by(cause).into_response()
-        }
+    fn after(&self, (): (), response: Response) -> Response {
+        response
     }
 }
 
 /// Gives the request an id (the caller's, if it sent one that can be used), the answer the same as a
 /// header, and a problem the member `request_id`. Around each other, all see the same id.
-pub(crate) async fn identify(mut request: Request, next: Next) -> Response {
-    let id = RequestId::of(&request);
-    request.extensions_mut().insert(id.clone());
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-    let mut response = next.run(request).await;
-    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        if let Some(cause) = problem.0.cause.as_deref() {
-            let (status, path) = (problem.0.status.as_u16(), uri.path());
-            error!(request_id = id.as_str(), status, %method, path, cause, "a request failed");
-        }
-        let body = problem.with("request_id", id.as_str()).body();
-        response.headers_mut().remove(CONTENT_LENGTH);
-        *response.body_mut() = body.into();
+#[derive(Clone)]
+pub(crate) struct Identify;
+
+pub(crate) struct Identified {
+    id: RequestId,
+    method: Method,
+    uri: Uri,
+}
+
+impl Around for Identify {
+    type Kept = Identified;
+
+    fn before(&self, request: &mut Request) -> (Identified, Option<Response>) {
+        let kept = Identified {
+            id: RequestId::given_to(request),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+        };
+        (kept, None)
     }
-    response.headers_mut().insert(REQUEST_ID, id.header());
-    response
+
+    fn after(
+        &self,
+        Identified { id, method, uri }: Identified,
+        mut response: Response,
+    ) -> Response {
+        if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+            if let Some(cause) = problem.0.cause.as_deref() {
+                let (status, path) = (problem.0.status.as_u16(), uri.path());
+                error!(request_id = id.as_str(), status, %method, path, cause, "a request failed");
+            }
+            let body = problem.with("request_id", id.as_str()).body();
+            response.headers_mut().remove(CONTENT_LENGTH);
+            *response.body_mut() = body.into();
+        }
+        response.headers_mut().insert(REQUEST_ID, id.into_header());
+        response
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
-use axum::middleware::{self, Next};
+use axum::response::Response;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
 use super::Operations;
+use crate::around::{Around, AroundLayer};
 
 /// Upper bounds of the answer times, in seconds.
 const BUCKETS: [f64; 12] = [
@@ -27,6 +28,8 @@ pub struct RequestMetrics {
 struct Shared {
     requests: Family<Answered, Counter>,
     durations: Family<Route, Histogram>,
+    /// As many as the router has routes.
+    routes: RwLock<Vec<Arc<RouteMetrics>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -47,6 +50,7 @@ impl RequestMetrics {
         let shared = Shared {
             requests: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            routes: RwLock::default(),
         };
         operations.register(|registry| {
             registry.register(
@@ -67,34 +71,93 @@ impl RequestMetrics {
 
     /// Counts the requests of all routes of `router`, and those that no route took.
     pub fn layer(&self, router: Router) -> Router {
-        let metrics = self.clone();
-        router.layer(middleware::from_fn(move |request: Request, next: Next| {
-            let shared = Arc::clone(&metrics.shared);
-            async move {
-                let route = request
-                    .extensions()
-                    .get::<MatchedPath>()
-                    .map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
-                let method = known_method(request.method().as_str());
-                let begun = Instant::now();
-                let response = next.run(request).await;
-                shared
-                    .durations
-                    .get_or_create(&Route {
-                        route: route.clone(),
-                    })
-                    .observe(begun.elapsed().as_secs_f64());
-                shared
-                    .requests
-                    .get_or_create(&Answered {
-                        route,
-                        method,
-                        status: response.status().as_u16(),
-                    })
-                    .inc();
-                response
-            }
-        }))
+        router.layer(AroundLayer(self.clone()))
+    }
+}
+
+impl Around for RequestMetrics {
+    type Kept = Begun;
+
+    fn before(&self, request: &mut Request) -> (Begun, Option<Response>) {
+        let matched = request.extensions().get::<MatchedPath>();
+        let begun = Begun {
+            route: self
+                .shared
+                .route(matched.map_or("none", MatchedPath::as_str)),
+            method: known_method(request.method().as_str()),
+            at: Instant::now(),
+        };
+        (begun, None)
+    }
+
+    fn after(&self, begun: Begun, response: Response) -> Response {
+        let Begun { route, method, at } = begun;
+        route.durations.observe(at.elapsed().as_secs_f64());
+        let status = response.status().as_u16();
+        self.shared.count(&route, method, status);
+        response
+    }
+}
+
+/// A request under way.
+pub(crate) struct Begun {
+    route: Arc<RouteMetrics>,
+    method: &'static str,
+    at: Instant,
+}
+
+/// The metrics of one route, looked up once: a family asks for a label of its own, a `String`, and
+/// hashes it, at every look-up.
+#[derive(Debug)]
+struct RouteMetrics {
+    name: String,
+    durations: Histogram,
+    /// By method and status, of which a route has a handful.
+    answers: RwLock<Vec<(&'static str, u16, Counter)>>,
+}
+
+impl Shared {
+    fn route(&self, name: &str) -> Arc<RouteMetrics> {
+        // Nothing panics while one of these locks is held.
+        let known = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(route) = known.iter().find(|route| route.name == name) {
+            return Arc::clone(route);
+        }
+        drop(known);
+        let label = Route {
+            route: name.to_owned(),
+        };
+        let route = Arc::new(RouteMetrics {
+            name: name.to_owned(),
+            durations: self.durations.get_or_create(&label).clone(),
+            answers: RwLock::default(),
+        });
+        // Two at once may both enter it; they count in the same metrics.
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        routes.push(Arc::clone(&route));
+        route
+    }
+
+    fn count(&self, route: &RouteMetrics, method: &'static str, status: u16) {
+        let known = route.answers.read().unwrap_or_else(PoisonError::into_inner);
+        let found = known.iter().find(|(m, s, _)| (*m, *s) == (method, status));
+        if let Some((_, _, counter)) = found {
+            counter.inc();
+            return;
+        }
+        drop(known);
+        let label = Answered {
+            route: route.name.clone(),
+            method,
+            status,
+        };
+        let counter = self.requests.get_or_create(&label).clone();
+        counter.inc();
+        let mut answers = route
+            .answers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        answers.push((method, status, counter));
     }
 }
 

@@ -23,22 +23,25 @@ impl RequestId {
         self.0.to_str().unwrap_or_default()
     }
 
-    pub(super) fn header(&self) -> HeaderValue {
-        self.0.clone()
+    pub(super) fn into_header(self) -> HeaderValue {
+        self.0
     }
 
-    pub(super) fn of(request: &Request) -> Self {
+    /// The id of a request, which has one from now on.
+    pub(super) fn given_to(request: &mut Request) -> Self {
         if let Some(known) = request.extensions().get::<Self>() {
             return known.clone();
         }
-        request
+        let id = request
             .headers()
             .get(REQUEST_ID)
             .filter(|value| {
                 let bytes = value.as_bytes();
                 (1..=MAX_LENGTH).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
             })
-            .map_or_else(Self::fresh, |value| Self(value.clone()))
+            .map_or_else(Self::fresh, |value| Self(value.clone()));
+        request.extensions_mut().insert(id.clone());
+        id
     }
 
     /// Unique within a process and, by its random beginning, as good as unique among processes.

@@ -96,12 +96,15 @@ async fn overlong_target_is_a_414() {
 #[test]
 fn unusable_request_ids_are_replaced() {
     for bad in ["", "a b", &"x".repeat(65)] {
-        let request = Request::builder()
+        let mut request = Request::builder()
             .header(REQUEST_ID, bad)
             .body(Body::empty())
             .unwrap();
-        assert_ne!(RequestId::of(&request).as_str(), bad);
+        assert_ne!(RequestId::given_to(&mut request).as_str(), bad);
     }
-    let request = Request::new(Body::empty());
-    assert_ne!(RequestId::of(&request), RequestId::of(&request));
+    let mut one = Request::new(Body::empty());
+    let mut other = Request::new(Body::empty());
+    let id = RequestId::given_to(&mut one);
+    assert_ne!(id, RequestId::given_to(&mut other));
+    assert_eq!(id, RequestId::given_to(&mut one), "a request keeps its id");
 }
