@@ -1,20 +1,38 @@
-use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
+use time::OffsetDateTime;
 
-/// RFC 3339 with milliseconds, as JavaScript's `Date.prototype.toISOString` writes it.
-const FORMAT: &[BorrowedFormatItem<'_>] =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+/// The length of [`format_timestamp`]'s text.
+const LENGTH: usize = "2026-11-21T09:00:00.123Z".len();
 
-/// Milliseconds since 1970 as `2026-11-21T09:00:00.123Z`.
+/// Milliseconds since 1970 as `2026-11-21T09:00:00.123Z`: RFC 3339, as JavaScript's
+/// `Date.prototype.toISOString` writes it.
 ///
 /// Times after the year 9999 are written as its end.
 pub fn format_timestamp(milliseconds: u64) -> String {
+    String::from_utf8_lossy(&timestamp(milliseconds)).into_owned()
+}
+
+/// [`format_timestamp`] without an allocation, for the line of every event.
+pub(crate) fn timestamp(milliseconds: u64) -> [u8; LENGTH] {
     /// 9999-12-31T23:59:59.999Z.
     const LAST: u64 = 253_402_300_799_999;
     let nanoseconds = i128::from(milliseconds.min(LAST)) * 1_000_000;
-    OffsetDateTime::from_unix_timestamp_nanos(nanoseconds)
-        .expect("within the years that the type can hold")
-        .format(FORMAT)
-        .expect("every component is part of a date and time")
+    let time = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds)
+        .expect("within the years that the type can hold");
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    let mut put = |end: usize, digits: usize, mut number: u32| {
+        for place in text[end - digits..end].iter_mut().rev() {
+            *place = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+    };
+    put(4, 4, time.year().unsigned_abs());
+    put(7, 2, u8::from(time.month()).into());
+    put(10, 2, time.day().into());
+    put(13, 2, time.hour().into());
+    put(16, 2, time.minute().into());
+    put(19, 2, time.second().into());
+    put(23, 3, time.millisecond().into());
+    text
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! One message of a batch: is it new, does it fit, where does it go.
 
-use bytes::Bytes;
 use chat_model::{ChannelId, Epoch, Event};
-use rusqlite::{Connection, params};
+use rusqlite::{CachedStatement, Connection, params};
 use uuid::{NoContext, Timestamp, Uuid};
 
 use super::{
@@ -24,101 +23,143 @@ pub(super) struct Moment {
     pub(super) expiry: u64,
 }
 
-/// Puts one message into the open transaction. A refusal (the inner `Err`) writes nothing, so the
-/// rest of the batch is not affected by it; the outer `Err` fails the whole transaction.
-pub(super) fn append(
-    connection: &Connection,
-    memory: &mut Memory,
-    rules: &KeyRules,
+/// The open transaction of a batch.
+pub(super) struct Batch<'a> {
+    connection: &'a Connection,
+    memory: &'a mut Memory,
+    rules: &'a KeyRules,
     moment: Moment,
-    new: &Append,
-) -> rusqlite::Result<Result<Appended, StoreError>> {
-    let log = memory.log(connection, new.channel)?;
-    let keyed = new.message.id.is_some() || new.key.is_some();
-    let fingerprint = if keyed {
-        new.message.fingerprint()
-    } else {
-        [0; 16]
-    };
-    if let (true, Some(log)) = (keyed, log) {
-        match keys::find(
-            connection,
-            rules,
-            log.channel_no,
-            new,
-            &fingerprint,
-            moment.expiry,
-        )? {
-            Known::No => {}
-            Known::Same(repeated) => return Ok(Ok(repeated)),
-            Known::Other(what) => return Ok(Err(StoreError::KeyReused { what })),
-        }
-    }
-    let (epoch, seq, last_at) = match log {
-        Some(log) => (log.epoch, log.head + 1, log.at),
-        None => (new_log_epoch(memory, moment.now), 1, 0),
-    };
-    let at = if last_at > moment.now + BELIEVABLE_LEAD {
-        moment.now
-    } else {
-        moment.now.max(last_at)
-    };
-    let id = new
-        .message
-        .id
-        .unwrap_or_else(|| time_ordered_id(moment.now));
-    let event = Event {
-        channel: new.channel,
-        epoch,
-        seq,
-        id,
-        at,
-        message: &new.message,
-    }
-    .encode();
-    if event.len() > new.max_event_bytes {
-        return Ok(Err(StoreError::TooLarge {
-            size: event.len(),
-            limit: new.max_event_bytes,
-        }));
-    }
-    if keyed {
-        let needed = i64::from(new.message.id.is_some()) + i64::from(new.key.is_some());
-        if let Err(error) = keys::make_room(connection, memory, rules, needed, moment.expiry)? {
-            return Ok(Err(error));
-        }
-    }
-    let log = match log {
-        Some(log) => log,
-        None => create_log(connection, memory, new.channel, epoch)?,
-    };
-    let log = Log {
-        head: seq,
-        at,
-        ..log
-    };
-    let position = memory.last_position + 1;
-    insert(connection, position, &log, &event, moment.expiry)?;
-    memory.last_position = position;
-    memory.logs.put(new.channel, log);
-    if keyed {
-        keys::remember(
+    /// Kept open for all messages: even a look-up among prepared statements shows.
+    insert: CachedStatement<'a>,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn begin(
+        connection: &'a Connection,
+        memory: &'a mut Memory,
+        rules: &'a KeyRules,
+        moment: Moment,
+    ) -> rusqlite::Result<Self> {
+        let insert = connection.prepare_cached(
+            "INSERT INTO log (pos, channel_no, seq, at, kept_at, event)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?;
+        Ok(Self {
             connection,
             memory,
-            &log,
-            new,
-            &fingerprint,
-            id,
-            moment.expiry,
-        )?;
+            rules,
+            moment,
+            insert,
+        })
     }
-    Ok(Ok(Appended::Stored {
-        event,
-        epoch,
-        seq,
-        id,
-        position: to_position(position),
-    }))
+
+    /// Puts one message into the transaction. A refusal (the inner `Err`) writes nothing, so the
+    /// rest of the batch is not affected by it; the outer `Err` fails the whole transaction.
+    pub(super) fn append(
+        &mut self,
+        new: &Append,
+    ) -> rusqlite::Result<Result<Appended, StoreError>> {
+        let Self {
+            connection,
+            memory,
+            rules,
+            moment,
+            insert,
+        } = self;
+        let log = memory.log(connection, new.channel)?;
+        let keyed = new.message.id.is_some() || new.key.is_some();
+        let fingerprint = if keyed {
+            new.message.fingerprint()
+        } else {
+            [0; 16]
+        };
+        if let (true, Some(log)) = (keyed, log) {
+            match keys::find(
+                connection,
+                rules,
+                log.channel_no,
+                new,
+                &fingerprint,
+                moment.expiry,
+            )? {
+                Known::No => {}
+                Known::Same(repeated) => return Ok(Ok(repeated)),
+                Known::Other(what) => return Ok(Err(StoreError::KeyReused { what })),
+            }
+        }
+        let (epoch, seq, last_at) = match log {
+            Some(log) => (log.epoch, log.head + 1, log.at),
+            None => (new_log_epoch(memory, moment.now), 1, 0),
+        };
+        let at = if last_at > moment.now + BELIEVABLE_LEAD {
+            moment.now
+        } else {
+            moment.now.max(last_at)
+        };
+        let id = new
+            .message
+            .id
+            .unwrap_or_else(|| time_ordered_id(moment.now));
+        let event = Event {
+            channel: new.channel,
+            epoch,
+            seq,
+            id,
+            at,
+            message: &new.message,
+        }
+        .encode();
+        if event.len() > new.max_event_bytes {
+            return Ok(Err(StoreError::TooLarge {
+                size: event.len(),
+                limit: new.max_event_bytes,
+            }));
+        }
+        if keyed {
+            let needed = i64::from(new.message.id.is_some()) + i64::from(new.key.is_some());
+            if let Err(error) = keys::make_room(connection, memory, rules, needed, moment.expiry)? {
+                return Ok(Err(error));
+            }
+        }
+        let log = match log {
+            Some(log) => log,
+            None => create_log(connection, memory, new.channel, epoch)?,
+        };
+        let log = Log {
+            head: seq,
+            at,
+            ..log
+        };
+        let position = memory.last_position + 1;
+        insert.execute(params![
+            position,
+            log.channel_no,
+            log.head,
+            log.at,
+            moment.expiry,
+            event.as_ref()
+        ])?;
+        memory.last_position = position;
+        memory.logs.put(new.channel, log);
+        if keyed {
+            keys::remember(
+                connection,
+                memory,
+                &log,
+                new,
+                &fingerprint,
+                id,
+                moment.expiry,
+            )?;
+        }
+        Ok(Ok(Appended::Stored {
+            event,
+            epoch,
+            seq,
+            id,
+            position: to_position(position),
+        }))
+    }
 }
 
 /// The epoch of a log that begins now.
@@ -154,29 +195,6 @@ fn create_log(
         floor: 0,
         at: 0,
     })
-}
-
-fn insert(
-    connection: &Connection,
-    position: i64,
-    log: &Log,
-    event: &Bytes,
-    kept_at: u64,
-) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO log (pos, channel_no, seq, at, kept_at, event)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        )?
-        .execute(params![
-            position,
-            log.channel_no,
-            log.head,
-            log.at,
-            kept_at,
-            event.as_ref()
-        ])?;
-    Ok(())
 }
 
 /// A UUIDv7 (RFC 9562 §5.7) of this moment.

@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
-    append::{Moment, append},
+    append::{Batch, Moment},
     checkpoint::{Checkpointer, Wish, empty_log, is_too_large},
     database::{Database, Failure},
     epochs::begin_epoch,
@@ -169,9 +169,10 @@ impl Writer {
             if save {
                 save_state(connection, watermark, expiry)?;
             }
+            let mut open = Batch::begin(connection, memory, rules, moment)?;
             batch
                 .iter()
-                .map(|post| append(connection, memory, rules, moment, &post.new))
+                .map(|post| open.append(&post.new))
                 .collect::<rusqlite::Result<Vec<_>>>()
         });
         match outcomes {
