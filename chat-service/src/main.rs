@@ -15,6 +15,9 @@ struct Arguments {
     service: ServiceArguments,
 }
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     command::run(
         "chat-service",

@@ -13,6 +13,9 @@ use service_kit::{clock::SystemClock, command, command::Failure};
 
 use cli::{Arguments, Command};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     command::run("hark", run)
 }
