@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// `USER_HZ`, the unit of /proc/PID/stat: 100 on every architecture that Hark is built for.
 const TICK: Duration = Duration::from_millis(10);
 
+/// Above this part of the time at work or waiting for the processor, a thread has no time left.
+const SATURATED: f64 = 0.9;
+
 /// Processor time and memory of a process at one moment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sample {
@@ -91,6 +94,13 @@ pub(crate) fn children(parent: u32) -> io::Result<Vec<u32>> {
 pub(crate) struct Share {
     pub(crate) working: f64,
     pub(crate) waiting: f64,
+}
+
+impl Share {
+    /// Whether the load generator was (or may have been) the bottleneck.
+    pub(crate) fn is_saturated(self) -> bool {
+        self.working + self.waiting > SATURATED
+    }
 }
 
 /// A moment from which on this thread's own time is measured.

@@ -19,6 +19,8 @@ use run::Outcome;
 const USAGE: &str = "\
 usage: cargo xtask test [--only STEP]...
        cargo xtask bench [--quick] [OPTION]...
+       cargo xtask bench --render FILE...
+       cargo xtask bench --instructions [--bless]
 
 Runs all checks and tests, or only the steps named:
   tools     install what is missing (as root on Debian), or name it
@@ -29,7 +31,9 @@ Runs all checks and tests, or only the steps named:
   browser   the page in Chromium and Firefox
   fuzz      each fuzz target for a few seconds
 
-`bench` puts the same load on Hark and on other servers; --help tells its options.";
+`bench` puts the same load on Hark and on other servers; --help tells its options. A full run writes
+docs/benchmarks.md, and --render writes it again from the readings that a run has saved. --instructions
+counts the instructions of the hot functions and names those that grew; --bless keeps the counts.";
 
 /// Where everything lies.
 struct Workspace {

@@ -10,46 +10,64 @@ use crate::spread::Spread;
 /// A column: its head, and the figure that a reading has in it.
 type Column = (&'static str, fn(&Reading) -> Option<f64>);
 
-const MEMORY: &[Column] = &[
+/// Those without a figure of any server are left out.
+const STREAMS: &[Column] = &[
     ("KiB a stream, settled", |reading| {
-        reading.resident.map(|resident| resident[1])
+        Some(reading.resident?[1])
     }),
-    ("at once", |reading| {
-        reading.resident.map(|resident| resident[0])
+    ("at once", |reading| Some(reading.resident?[0])),
+    ("of it streaming, settled", |reading| {
+        Some(reading.streaming_resident?[1])
     }),
-    ("opened in ms", |reading| Some(reading.opening)),
-    ("CPU µs to open one", |reading| Some(reading.opening_cost)),
+    ("CPU µs to open one", |reading| {
+        Some(reading.opening_cost).filter(|_| reading.churn.is_none())
+    }),
+    ("opened in ms", |reading| {
+        reading.own_opening().filter(|_| reading.churn.is_none())
+    }),
+    ("begins after p50 ms", |reading| Some(reading.beginning?[0])),
+    ("p99 ms", |reading| Some(reading.beginning?[1])),
+    ("opened/s", |reading| Some(reading.connecting?.per_second)),
+    ("refused", |reading| {
+        Some(reading.connecting?.refused as f64)
+    }),
+    ("SYNs sent again", |reading| {
+        Some(reading.connecting?.syn_retransmits as f64)
+    }),
+    ("reads of history for each channel", |reading| {
+        reading.history_reads
+    }),
+    ("KiB before", |reading| Some(reading.churn?.before)),
+    ("KiB after", |reading| Some(reading.churn?.after)),
+    ("came and went/s", |reading| Some(reading.churn?.per_second)),
 ];
-const FLOW: &[Column] = &[
+const EVENTS: &[Column] = &[
     ("CPU µs an event", |reading| reading.cost),
     ("of it streaming", |reading| reading.streaming_cost),
     ("events/s", |reading| Some(reading.events_per_second)),
-    ("p50 ms", |reading| {
-        reading.latency.map(|latency| latency[0])
-    }),
-    ("p99 ms", |reading| {
-        reading.latency.map(|latency| latency[1])
-    }),
-    ("p99.9 ms", |reading| {
-        reading.latency.map(|latency| latency[2])
-    }),
+    ("p50 ms", |reading| Some(reading.latency?[0])),
+    ("p99 ms", |reading| Some(reading.latency?[1])),
+    ("p99.9 ms", |reading| Some(reading.latency?[2])),
     ("posts/s", |reading| Some(reading.posts_per_second)),
 ];
 const POSTS: &[Column] = &[
     ("CPU µs a post", |reading| reading.cost),
     ("posts/s", |reading| Some(reading.posts_per_second)),
-    ("p50 ms", |reading| reading.post.map(|post| post[0])),
-    ("p99 ms", |reading| reading.post.map(|post| post[1])),
+    ("p50 ms", |reading| Some(reading.post?[0])),
+    ("p99 ms", |reading| Some(reading.post?[1])),
 ];
 
 /// The table of one load, in Markdown.
 pub(crate) fn table(load: &LoadRecord) -> String {
     let columns = match load.counts {
-        Counts::Streams => MEMORY,
+        Counts::Streams => STREAMS,
         Counts::Posts => POSTS,
-        Counts::Events => FLOW,
+        Counts::Events => EVENTS,
     };
     let rows = &load.rows;
+    let columns = columns.iter().copied();
+    let columns = columns.filter(|(_, figure)| rows.iter().any(|row| row.spread(figure).is_some()));
+    let columns: Vec<Column> = columns.collect();
     let mut lines = vec![
         ["server", "÷ floor"]
             .into_iter()
@@ -58,7 +76,7 @@ pub(crate) fn table(load: &LoadRecord) -> String {
             .map(str::to_owned)
             .collect(),
     ];
-    lines.extend(rows.iter().map(|row| cells(row, rows, columns)));
+    lines.extend(rows.iter().map(|row| cells(row, rows, &columns)));
     let mut text = format!("### {}\n\n", capitalised(&load.name));
     aligned(&lines, &mut text);
     for row in rows {
@@ -194,9 +212,9 @@ mod tests {
             waiting: 0.45,
         };
         let rows = [floor, other];
-        assert_eq!(ratio(&rows[1], &rows, FLOW), "2.00");
-        assert_eq!(ratio(&rows[1], &rows[1..], FLOW), "–");
-        let cells = cells(&rows[1], &rows, FLOW);
+        assert_eq!(ratio(&rows[1], &rows, EVENTS), "2.00");
+        assert_eq!(ratio(&rows[1], &rows[1..], EVENTS), "–");
+        let cells = cells(&rows[1], &rows, EVENTS);
         assert_eq!(cells[2], "4.00 (3.00–5.00)");
         assert_eq!(cells[9..], ["2/3", "none"]);
     }

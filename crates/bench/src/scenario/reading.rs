@@ -5,10 +5,6 @@ use crate::histogram::Histogram;
 use crate::load::{Measured, Opened};
 use crate::process::Share;
 
-/// Above this part of the time at work or waiting for the processor, the load
-/// generator was (or may have been) the bottleneck.
-const SATURATED: f64 = 0.9;
-
 /// What one run of a scenario on one server showed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -180,7 +176,12 @@ impl Reading {
     /// Whether the load generator may have been the bottleneck: then its figures
     /// say nothing about the server.
     pub(crate) fn is_of_the_load(&self) -> bool {
-        self.load.working + self.load.waiting > SATURATED
+        self.load.is_saturated()
+    }
+
+    /// Until all streams had opened, in milliseconds, unless that is the load generator's own time.
+    pub(crate) fn own_opening(&self) -> Option<f64> {
+        Some(self.opening).filter(|_| !self.opening_load.is_saturated())
     }
 }
 

@@ -1,0 +1,440 @@
+use super::markdown::aligned;
+use super::{FLOOR, HARK};
+use crate::record::Record;
+use crate::scenario::Reading;
+use crate::spread::number;
+
+/// What Hark is to reach: one figure of one load.
+struct Target {
+    /// The load's id.
+    load: &'static str,
+    figure: &'static str,
+    bound: Bound,
+    /// `None`: not measured.
+    reached: fn(&Record) -> Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+use Bound::{AtLeast, AtMost};
+
+const CENTRIFUGO: &str = "centrifugo";
+const NCHAN: &str = "nchan";
+const MOSQUITTO: &str = "hark-mosquitto";
+
+const TARGETS: &[Target] = &[
+    Target {
+        load: "idle",
+        figure: "KiB of memory for each idle stream",
+        bound: AtMost(2.5),
+        reached: |record| median(record, "idle", HARK, settled),
+    },
+    Target {
+        load: "fan-out-1000",
+        figure: "CPU of streaming an event ÷ floor",
+        bound: AtMost(1.3),
+        reached: |record| streaming(record, "fan-out-1000"),
+    },
+    Target {
+        load: "fan-out-10000",
+        figure: "CPU of streaming an event ÷ floor",
+        bound: AtMost(1.3),
+        reached: |record| streaming(record, "fan-out-10000"),
+    },
+    Target {
+        load: "fan-out-channels",
+        figure: "CPU of streaming an event ÷ floor",
+        bound: AtMost(1.35),
+        reached: |record| streaming(record, "fan-out-channels"),
+    },
+    Target {
+        load: "saturated-1000",
+        figure: "events/s ÷ Centrifugo",
+        bound: AtLeast(1.5),
+        reached: |record| to_peer(record, "saturated-1000", CENTRIFUGO, events),
+    },
+    Target {
+        load: "saturated-1000",
+        figure: "events/s ÷ floor",
+        bound: AtLeast(3.0),
+        reached: |record| to_peer(record, "saturated-1000", FLOOR, events),
+    },
+    Target {
+        load: "saturated-1000",
+        figure: "p99 delay ÷ Centrifugo",
+        bound: AtMost(0.5),
+        reached: |record| to_peer(record, "saturated-1000", CENTRIFUGO, delay_p99),
+    },
+    Target {
+        load: "saturated-10000",
+        figure: "events/s ÷ Centrifugo",
+        bound: AtLeast(1.5),
+        reached: |record| to_peer(record, "saturated-10000", CENTRIFUGO, events),
+    },
+    Target {
+        load: "saturated-10000",
+        figure: "events/s ÷ floor",
+        bound: AtLeast(3.0),
+        reached: |record| to_peer(record, "saturated-10000", FLOOR, events),
+    },
+    Target {
+        load: "saturated-10000",
+        figure: "p99 delay ÷ Centrifugo",
+        bound: AtMost(0.5),
+        reached: |record| to_peer(record, "saturated-10000", CENTRIFUGO, delay_p99),
+    },
+    Target {
+        load: "connect",
+        figure: "time to open all ÷ Nchan",
+        bound: AtMost(1.2),
+        reached: |record| to_peer(record, "connect", NCHAN, opening),
+    },
+    Target {
+        load: "connect",
+        figure: "CPU to open one ÷ Nchan",
+        bound: AtMost(1.2),
+        reached: |record| to_peer(record, "connect", NCHAN, opening_cost),
+    },
+    Target {
+        load: "storm",
+        figure: "refused connections and SYNs sent again, at most",
+        bound: AtMost(0.0),
+        reached: |record| {
+            most(record, "storm", |reading| {
+                let connecting = reading.connecting?;
+                Some((connecting.refused + connecting.syn_retransmits) as f64)
+            })
+        },
+    },
+    Target {
+        load: "resume",
+        figure: "time to open all ÷ Nchan",
+        bound: AtMost(1.2),
+        reached: |record| to_peer(record, "resume", NCHAN, opening),
+    },
+    Target {
+        load: "resume",
+        figure: "CPU to open one ÷ Nchan",
+        bound: AtMost(1.2),
+        reached: |record| to_peer(record, "resume", NCHAN, opening_cost),
+    },
+    Target {
+        load: "resume",
+        figure: "reads of history for each channel, at most",
+        bound: AtMost(1.0),
+        reached: |record| most(record, "resume", |reading| reading.history_reads),
+    },
+    Target {
+        load: "resume-cold",
+        figure: "reads of history for each channel, at most",
+        bound: AtMost(1.0),
+        reached: |record| most(record, "resume-cold", |reading| reading.history_reads),
+    },
+    Target {
+        load: "post-100",
+        figure: "posts/s, on disk ÷ Centrifugo, in memory",
+        bound: AtLeast(0.7),
+        reached: |record| to_peer(record, "post-100", CENTRIFUGO, posts),
+    },
+    Target {
+        load: "post-100",
+        figure: "posts/s ÷ Mercure with Bolt",
+        bound: AtLeast(9.0),
+        reached: |record| to_peer(record, "post-100", "mercure-bolt", posts),
+    },
+    Target {
+        load: "post-100",
+        figure: "posts/s ÷ ntfy with SQLite",
+        bound: AtLeast(6.0),
+        reached: |record| to_peer(record, "post-100", "ntfy-sqlite", posts),
+    },
+    Target {
+        load: "post-100",
+        figure: "p99 of a post's answer, ms",
+        bound: AtMost(15.0),
+        reached: |record| median(record, "post-100", HARK, answer_p99),
+    },
+    Target {
+        load: "post-10000",
+        figure: "posts/s ÷ those to 100 channels",
+        bound: AtLeast(0.7),
+        reached: |record| {
+            let few = median(record, "post-100", HARK, posts);
+            quotient(median(record, "post-10000", HARK, posts), few)
+        },
+    },
+    Target {
+        load: "delay",
+        figure: "p50 from post to listener − fsync, ms",
+        bound: AtMost(2.0),
+        reached: |record| {
+            let median = median(record, "delay", HARK, |reading| Some(reading.latency?[0]))?;
+            Some(median - record.machine.fsync)
+        },
+    },
+    Target {
+        load: "delay",
+        figure: "p99 from post to listener, ms",
+        bound: AtMost(15.0),
+        reached: |record| median(record, "delay", HARK, delay_p99),
+    },
+    Target {
+        load: "growth-10000",
+        figure: "mosquitto: CPU of streaming an event ÷ floor, ÷ the same over 10 channels",
+        bound: AtMost(1.3),
+        reached: |record| {
+            let few = streaming_of(record, "growth-10", MOSQUITTO);
+            quotient(streaming_of(record, "growth-10000", MOSQUITTO), few)
+        },
+    },
+    Target {
+        load: "channels",
+        figure: "KiB of memory for each channel with one idle listener",
+        bound: AtMost(4.0),
+        reached: |record| median(record, "channels", HARK, settled),
+    },
+    Target {
+        load: "churn",
+        figure: "memory after all have left ÷ before",
+        bound: AtMost(1.05),
+        reached: |record| {
+            median(record, "churn", HARK, |reading| {
+                let churn = reading.churn?;
+                Some(churn.after / churn.before)
+            })
+        },
+    },
+    Target {
+        load: "cores-2",
+        figure: "events/s ÷ those on one processor",
+        bound: AtLeast(1.6),
+        reached: |record| {
+            let one = median(record, "cores-1", HARK, events);
+            quotient(median(record, "cores-2", HARK, events), one)
+        },
+    },
+];
+
+/// The table of all targets, in Markdown.
+pub(super) fn table(record: &Record) -> String {
+    let head = ["load", "figure", "target", "reached", "met"];
+    let mut lines = vec![head.map(str::to_owned).to_vec()];
+    lines.extend(TARGETS.iter().map(|target| {
+        let load = record.load(target.load);
+        let name = load.map_or(target.load, |load| load.name.as_str());
+        line(name, target.figure, target.bound, (target.reached)(record))
+    }));
+    let figure = "lost, doubled or out of order, or streams ended";
+    lines.push(line("all", figure, AtMost(0.0), faults(record)));
+    let mut text = String::new();
+    aligned(&lines, &mut text);
+    text
+}
+
+impl Bound {
+    fn is_met(self, reached: f64) -> bool {
+        match self {
+            AtMost(bound) => reached <= bound,
+            AtLeast(bound) => reached >= bound,
+        }
+    }
+
+    fn show(self) -> String {
+        match self {
+            AtMost(bound) => format!("≤ {bound}"),
+            AtLeast(bound) => format!("≥ {bound}"),
+        }
+    }
+}
+
+fn line(load: &str, figure: &str, bound: Bound, reached: Option<f64>) -> Vec<String> {
+    let (shown, met) = match reached {
+        Some(reached) if bound.is_met(reached) => (number(reached), "yes"),
+        Some(reached) => (number(reached), "**no**"),
+        None => ("not measured".to_owned(), "–"),
+    };
+    vec![
+        load.to_owned(),
+        figure.to_owned(),
+        bound.show(),
+        shown,
+        met.to_owned(),
+    ]
+}
+
+type Figure = fn(&Reading) -> Option<f64>;
+
+pub(super) fn median(record: &Record, load: &str, peer: &str, figure: Figure) -> Option<f64> {
+    let spread = record.load(load)?.row(peer)?.spread(figure)?;
+    Some(spread.median)
+}
+
+/// The most that Hark showed in any round.
+fn most(record: &Record, load: &str, figure: Figure) -> Option<f64> {
+    let spread = record.load(load)?.row(HARK)?.spread(figure)?;
+    Some(spread.most)
+}
+
+/// Hark's median divided by that of a peer.
+fn to_peer(record: &Record, load: &str, peer: &str, figure: Figure) -> Option<f64> {
+    quotient(
+        median(record, load, HARK, figure),
+        median(record, load, peer, figure),
+    )
+}
+
+fn streaming(record: &Record, load: &str) -> Option<f64> {
+    streaming_of(record, load, HARK)
+}
+
+fn streaming_of(record: &Record, load: &str, peer: &str) -> Option<f64> {
+    quotient(
+        median(record, load, peer, |reading| reading.streaming_cost),
+        median(record, load, FLOOR, |reading| reading.cost),
+    )
+}
+
+fn quotient(dividend: Option<f64>, divisor: Option<f64>) -> Option<f64> {
+    let divisor = divisor.filter(|divisor| *divisor > 0.0)?;
+    Some(dividend? / divisor)
+}
+
+/// Hark's in all loads and rounds.
+fn faults(record: &Record) -> Option<f64> {
+    let rows = record.loads.iter().flat_map(|load| &load.rows);
+    let ours = rows.filter(|row| [HARK, MOSQUITTO].contains(&row.peer.as_str()));
+    let readings = ours.flat_map(|row| &row.readings);
+    let faults = readings.map(|reading| {
+        let faults = reading.faults;
+        faults.lost + faults.doubled + faults.disordered + faults.misdirected + faults.ended
+    });
+    let faults: Vec<u64> = faults.collect();
+    (!faults.is_empty()).then(|| faults.iter().sum::<u64>() as f64)
+}
+
+fn settled(reading: &Reading) -> Option<f64> {
+    Some(reading.resident?[1])
+}
+
+fn events(reading: &Reading) -> Option<f64> {
+    Some(reading.events_per_second)
+}
+
+fn posts(reading: &Reading) -> Option<f64> {
+    Some(reading.posts_per_second)
+}
+
+fn opening(reading: &Reading) -> Option<f64> {
+    reading.own_opening()
+}
+
+fn opening_cost(reading: &Reading) -> Option<f64> {
+    Some(reading.opening_cost)
+}
+
+fn delay_p99(reading: &Reading) -> Option<f64> {
+    Some(reading.latency?[1])
+}
+
+fn answer_p99(reading: &Reading) -> Option<f64> {
+    Some(reading.post?[1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{LoadRecord, Row};
+
+    fn load(id: &str, rows: &[(&str, Reading)]) -> LoadRecord {
+        let rows = rows.iter().map(|(peer, reading)| Row {
+            readings: vec![reading.clone(); 3],
+            ..Row::of(peer)
+        });
+        LoadRecord {
+            id: id.to_owned(),
+            name: format!("the load {id}"),
+            rows: rows.collect(),
+            ..LoadRecord::default()
+        }
+    }
+
+    fn of_loads(loads: Vec<LoadRecord>) -> Record {
+        Record {
+            loads,
+            ..Record::default()
+        }
+    }
+
+    fn lines(record: &Record, load: &str) -> Vec<Vec<String>> {
+        let table = table(record);
+        let lines = table.lines().map(|line| {
+            let cells = line.trim_matches('|').split('|');
+            cells.map(|cell| cell.trim().to_owned()).collect()
+        });
+        lines.filter(|line: &Vec<String>| line[0] == load).collect()
+    }
+
+    #[test]
+    fn bounds_include_themselves() {
+        assert!(AtMost(1.3).is_met(1.3));
+        assert!(!AtMost(1.3).is_met(1.31));
+        assert!(AtLeast(0.7).is_met(0.7));
+        assert!(!AtLeast(0.7).is_met(0.69));
+    }
+
+    #[test]
+    fn streaming_alone_is_compared_with_the_floor() {
+        let floor = Reading {
+            cost: Some(2.0),
+            ..Reading::default()
+        };
+        let hark = Reading {
+            cost: Some(9.0),
+            streaming_cost: Some(2.5),
+            ..Reading::default()
+        };
+        let record = of_loads(vec![load(
+            "fan-out-1000",
+            &[("floor", floor), ("hark", hark)],
+        )]);
+        let [line] = &lines(&record, "the load fan-out-1000")[..] else {
+            panic!("one target");
+        };
+        assert_eq!(line[2..], ["≤ 1.3", "1.25", "yes"]);
+    }
+
+    #[test]
+    fn what_is_missing_is_neither_met_nor_missed() {
+        let hark = Reading {
+            posts_per_second: 10.0,
+            ..Reading::default()
+        };
+        let slower = Reading {
+            posts_per_second: 5.0,
+            ..Reading::default()
+        };
+        let record = of_loads(vec![load(
+            "post-100",
+            &[("hark", hark), ("mercure-bolt", slower)],
+        )]);
+        let lines = lines(&record, "the load post-100");
+        assert_eq!(lines[0][3..], ["not measured", "–"]);
+        assert_eq!(lines[1][3..], ["2.00", "**no**"]);
+        assert_eq!(self::lines(&record, "idle")[0][3..], ["not measured", "–"]);
+    }
+
+    #[test]
+    fn faults_of_every_round_count() {
+        let mut lossy = Reading::default();
+        lossy.faults.lost = 2;
+        lossy.faults.doubled = 1;
+        let record = of_loads(vec![load(
+            "idle",
+            &[("hark", lossy.clone()), ("other", lossy)],
+        )]);
+        assert_eq!(lines(&record, "all")[0][3..], ["9.00", "**no**"]);
+    }
+}
