@@ -18,6 +18,9 @@
 mod outlet;
 mod shard;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     sync::{
         Arc,

@@ -1,0 +1,308 @@
+//! Writers over real sockets; what they write is a script.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+};
+
+use service_kit::http::Place;
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
+
+use super::*;
+
+/// Long enough that only a failure reaches it.
+const LONG: Duration = Duration::from_secs(20);
+
+/// What a stream says: lines that a test adds, or numbered ones without end.
+struct Script {
+    lines: Arc<Mutex<VecDeque<Bytes>>>,
+    endless: Option<(u64, Arc<Slot<Script>>)>,
+    /// Closed when the script is dropped.
+    _open: mpsc::Sender<()>,
+}
+
+impl Source for Script {
+    fn next(&mut self, parts: &mut Vec<Bytes>) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.extend(lines.drain(..));
+        if let Some((number, bell)) = &mut self.endless {
+            for _ in 0..100 {
+                parts.push(format!("{number}\n").into());
+                *number += 1;
+            }
+            bell.ring();
+        }
+    }
+
+    fn ping(&self) -> Bytes {
+        "ping\n".into()
+    }
+
+    fn last_words(&self) -> Bytes {
+        "bye\n".into()
+    }
+}
+
+struct Fixture {
+    writers: Writers<Script>,
+    pings: watch::Sender<u64>,
+    life: Lifecycle,
+}
+
+/// One stream and its client.
+struct Stream {
+    client: TcpStream,
+    bell: Arc<Slot<Script>>,
+    lines: Arc<Mutex<VecDeque<Bytes>>>,
+    open: mpsc::Receiver<()>,
+}
+
+fn start(stall: Duration) -> Fixture {
+    let life = Lifecycle::new();
+    let pings = watch::Sender::new(0);
+    let writers = Writers::start(2, stall, &pings.subscribe(), &life);
+    Fixture {
+        writers,
+        pings,
+        life,
+    }
+}
+
+/// A client, and the server's end of its connection, whose buffers are small.
+async fn connect() -> (TcpStream, Taken) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap());
+    let (client, accepted) = tokio::join!(client, listener.accept());
+    let (client, (socket, peer)) = (client.unwrap(), accepted.unwrap());
+    SockRef::from(&socket).set_send_buffer_size(4_096).unwrap();
+    SockRef::from(&client).set_recv_buffer_size(32_768).unwrap();
+    let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+    let taken = Taken {
+        socket,
+        peer,
+        unread: Bytes::new(),
+        place: Place::from(permit),
+    };
+    (client, taken)
+}
+
+impl Fixture {
+    async fn open(&self, endless: bool) -> Stream {
+        let (client, taken) = connect().await;
+        let bell = self.writers.reserve();
+        let lines = Arc::<Mutex<VecDeque<Bytes>>>::default();
+        let (sender, open) = mpsc::channel(1);
+        let script = Script {
+            lines: lines.clone(),
+            endless: endless.then(|| (0, bell.clone())),
+            _open: sender,
+        };
+        bell.clone().adopt(taken, script);
+        Stream {
+            client,
+            bell,
+            lines,
+            open,
+        }
+    }
+
+    async fn stop(self) {
+        self.life.shutdown();
+        assert_eq!(self.life.wait(LONG).await, Ok(()));
+    }
+}
+
+impl Stream {
+    fn say(&self, line: &'static str) {
+        self.lines.lock().unwrap().push_back(line.into());
+        self.bell.ring();
+    }
+
+    async fn hears(&mut self, expected: &str) {
+        let mut heard = vec![0; expected.len()];
+        let read = timeout(LONG, self.client.read_exact(&mut heard)).await;
+        read.expect("something comes").expect("the stream is open");
+        assert_eq!(String::from_utf8_lossy(&heard), expected);
+    }
+
+    /// Everything until the end.
+    async fn hears_to_the_end(&mut self) -> String {
+        let mut heard = String::new();
+        let read = timeout(LONG, self.client.read_to_string(&mut heard)).await;
+        read.expect("the stream ends").expect("it ends well");
+        heard
+    }
+
+    /// Waits until the writers have let the stream go.
+    async fn is_gone(&mut self) {
+        let closed = timeout(LONG, self.open.recv()).await;
+        assert_eq!(closed.expect("the stream is let go"), None);
+    }
+
+    /// Waits until something has come, without taking it.
+    async fn has_begun(&self) {
+        let mut first = [0];
+        let peeked = timeout(LONG, self.client.peek(&mut first)).await;
+        assert_eq!(peeked.expect("something comes").unwrap(), 1);
+    }
+}
+
+/// The numbers that an endless script says, without a hole.
+fn assert_counts(heard: &str) {
+    for (expected, line) in heard.lines().enumerate() {
+        assert_eq!(line, expected.to_string());
+    }
+}
+
+#[tokio::test]
+async fn a_stream_says_what_is_next_when_rung_and_its_last_words_at_the_end() {
+    let fixture = start(LONG);
+    let mut stream = fixture.open(false).await;
+    stream.say("one\n");
+    stream.hears("one\n").await;
+    stream.say("two\n");
+    stream.hears("two\n").await;
+    fixture.pings.send_modify(|count| *count += 1);
+    stream.hears("ping\n").await;
+    fixture.life.shutdown();
+    assert_eq!(stream.hears_to_the_end().await, "bye\n");
+    stream.is_gone().await;
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_bell_rung_before_the_socket_came_counts() {
+    let fixture = start(LONG);
+    let bell = fixture.writers.reserve();
+    bell.ring();
+    let (client, taken) = connect().await;
+    let (sender, open) = mpsc::channel(1);
+    let lines: VecDeque<Bytes> = [Bytes::from("early\n")].into();
+    let lines = Arc::new(Mutex::new(lines));
+    let script = Script {
+        lines: lines.clone(),
+        endless: None,
+        _open: sender,
+    };
+    bell.clone().adopt(taken, script);
+    let mut stream = Stream {
+        client,
+        bell,
+        lines,
+        open,
+    };
+    stream.hears("early\n").await;
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn what_does_not_fit_waits_and_comes_whole_before_the_last_words() {
+    let fixture = start(LONG);
+    let mut stream = fixture.open(true).await;
+    // Far more than fits the buffers: many writes are cut in the middle.
+    let mut heard = vec![0; 1 << 20];
+    let read = timeout(LONG, stream.client.read_exact(&mut heard)).await;
+    read.expect("it goes on").unwrap();
+    fixture.life.shutdown();
+    let mut heard = String::from_utf8(heard).unwrap();
+    heard.push_str(&stream.hears_to_the_end().await);
+    assert_counts(heard.strip_suffix("bye\n").expect("last words"));
+    stream.is_gone().await;
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn who_takes_nothing_is_dropped_and_keeps_nobody_waiting() {
+    let fixture = start(Duration::from_millis(200));
+    let mut deaf = fixture.open(true).await;
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        others.push(fixture.open(false).await);
+    }
+    deaf.has_begun().await;
+    for other in &mut others {
+        other.say("hello\n");
+        other.hears("hello\n").await;
+    }
+    deaf.is_gone().await;
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn who_goes_is_let_go_whatever_waits_for_it() {
+    let fixture = start(LONG);
+    let mut blocked = fixture.open(true).await;
+    blocked.has_begun().await;
+    let mut idle = fixture.open(false).await;
+    let mut half_closed = fixture.open(false).await;
+    half_closed.client.shutdown().await.unwrap();
+    half_closed.is_gone().await;
+    for stream in [&mut blocked, &mut idle] {
+        // The server's end is all that is left of the connection.
+        let (spare, _taken) = connect().await;
+        drop(std::mem::replace(&mut stream.client, spare));
+        stream.is_gone().await;
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_request_is_ignored_and_a_flood_is_not() {
+    let fixture = start(LONG);
+    let mut stream = fixture.open(false).await;
+    stream
+        .client
+        .write_all(b"GET / HTTP/1.1\r\n\r\n")
+        .await
+        .unwrap();
+    stream.say("still here\n");
+    stream.hears("still here\n").await;
+    // It may be reset while it writes.
+    while stream.client.write_all(&[b'x'; 4_096]).await.is_ok() {}
+    stream.is_gone().await;
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn everybody_in_a_crowd_is_served() {
+    let fixture = start(LONG);
+    let mut crowd = Vec::new();
+    for _ in 0..600 {
+        crowd.push(fixture.open(false).await);
+    }
+    for stream in &crowd {
+        stream.say("all\n");
+    }
+    fixture.pings.send_modify(|count| *count += 1);
+    for stream in &mut crowd {
+        let mut heard = [0; 9];
+        let read = timeout(LONG, stream.client.read_exact(&mut heard)).await;
+        read.expect("both come").unwrap();
+        assert!([*b"all\nping\n", *b"ping\nall\n"].contains(&heard));
+    }
+    // Tokens are given out again, and nobody hears what is meant for another.
+    drop(crowd);
+    for _ in 0..10 {
+        let mut stream = fixture.open(false).await;
+        stream.say("new\n");
+        stream.hears("new\n").await;
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn who_comes_after_the_end_is_sent_away() {
+    let fixture = start(LONG);
+    fixture.life.shutdown();
+    let mut stream = fixture.open(false).await;
+    let heard = stream.hears_to_the_end().await;
+    assert!(["", "bye\n"].contains(&&*heard), "{heard}");
+    stream.is_gone().await;
+    fixture.stop().await;
+}
