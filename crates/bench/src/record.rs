@@ -148,6 +148,11 @@ impl Row {
         }
     }
 
+    /// Those that succeeded and those that failed.
+    pub(crate) fn runs(&self) -> usize {
+        self.readings.len() + self.failures.len()
+    }
+
     /// The readings in which the load generator was not the bottleneck.
     pub(crate) fn counted(&self) -> impl Iterator<Item = &Reading> {
         let readings = self.readings.iter();

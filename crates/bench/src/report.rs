@@ -11,7 +11,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::record::{LoadRecord, Record};
+use crate::record::{LoadRecord, Record, Row};
 pub(crate) use markdown::aligned;
 use markdown::between;
 pub(crate) use table::table;
@@ -28,11 +28,11 @@ const HOW: &str = "\
 Every server runs alone, pinned to one processor; the load generator has another. It is one thread, and checks every
 event on every stream: what was lost, doubled or out of order stands in the last column, everyone's. *CPU* is the user
 and system time of all processes of a server, from /proc, divided by what was delivered (or posted); *streaming* is the
-part of the process that serves streams. *÷ floor* divides the first column by that of the floor, a minimal program
-that does one `send` for each listener: absolute figures differ between machines, these ratios much less. Latency is
-from publishing to delivery, on the same clock. *Saturated*: publishers post as soon as they are answered. Runs in
-which the load generator worked or waited for its processor for more than 90 % of the time are not counted: they would
-measure the load generator.
+part of it that the process which serves streams took. *÷ floor* divides CPU by that of the floor, a minimal program
+that does one `send` for each listener: absolute figures differ between machines, these ratios much less. p50, p99 and
+p99.9 of events are from publishing to delivery, those of posts from the request to its answer. *Saturated*: publishers
+post as soon as they are answered. Where the load generator worked or waited for its processor for more than 90 % of the
+time, the run is not counted, or the time that streams took to open is not shown: it would be that of the load generator.
 ";
 
 /// What was measured and on what, whether the targets are met, and a table for each load.
@@ -138,11 +138,9 @@ fn machine(record: &Record) -> String {
 
 /// How often every server had its turn.
 fn rounds(loads: &[LoadRecord]) -> String {
-    let runs = loads.iter().filter_map(|load| {
-        let rows = load.rows.iter();
-        rows.map(|row| row.readings.len() + row.failures.len())
-            .max()
-    });
+    let runs = loads
+        .iter()
+        .filter_map(|load| load.rows.iter().map(Row::runs).max());
     let mut rounds: Vec<usize> = runs.collect();
     rounds.sort_unstable();
     rounds.dedup();
@@ -151,14 +149,11 @@ fn rounds(loads: &[LoadRecord]) -> String {
 }
 
 fn servers(record: &Record) -> Vec<Vec<String>> {
-    let head = ["server", "version", "setup"].map(str::to_owned).to_vec();
+    let head = ["server", "version"].map(str::to_owned).to_vec();
     let servers = record.servers.iter().map(|server| {
         let version = server.version.clone();
-        vec![
-            server.name.clone(),
-            version.unwrap_or_else(|| "not installed".to_owned()),
-            server.setup.clone(),
-        ]
+        let version = version.unwrap_or_else(|| "not installed".to_owned());
+        vec![server.name.clone(), version]
     });
     std::iter::once(head).chain(servers).collect()
 }
@@ -188,7 +183,7 @@ fn is_durable(peer: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Row, ServerRecord};
+    use crate::record::ServerRecord;
     use crate::scenario::Reading;
 
     fn record() -> Record {
@@ -238,7 +233,7 @@ mod tests {
         assert!(root.path().join("docs/images/bench-memory.svg").is_file());
         assert!(!root.path().join("docs/images/bench-posts.svg").exists());
         let readme = fs::read_to_string(readme).unwrap();
-        assert!(readme.contains("**2.00 KiB**") && !readme.contains("old"));
+        assert!(readme.contains("**2 KiB**") && !readme.contains("old"));
         assert!(readme.ends_with("\nMore\n"));
     }
 

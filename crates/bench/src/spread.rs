@@ -43,10 +43,12 @@ impl Spread {
     }
 }
 
-/// Three significant digits.
+/// Three significant digits, or four; small counts without a fraction.
 pub(crate) fn number(value: f64) -> String {
     match value.abs() {
+        size if size < 1e4 && size.fract() == 0.0 => format!("{value:.0}"),
         size if size >= 1e6 => format!("{:.2} M", value / 1e6),
+        size if size >= 1e5 => format!("{:.0} k", value / 1e3),
         size if size >= 1e4 => format!("{:.1} k", value / 1e3),
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
@@ -61,8 +63,12 @@ mod tests {
     #[test]
     fn medians_stand_between_minimum_and_maximum() {
         let spread = Spread::of([3.0, 1.0, 20_000.0].into_iter()).unwrap();
-        assert_eq!(spread.show(), "3.00 (1.00–20.0 k)");
+        assert_eq!(spread.show(), "3 (1–20.0 k)");
         assert_eq!(spread.divided_by(2.0).show(), "1.50 (0.50–10.0 k)");
+        assert_eq!(number(0.0), "0");
+        assert_eq!(number(2.346), "2.35");
+        assert_eq!(number(123_456.0), "123 k");
+        assert_eq!(number(1_234_567.0), "1.23 M");
         let even = Spread::of([1.0, 2.0].into_iter()).unwrap();
         assert_eq!(even.median.to_bits(), 1.5_f64.to_bits());
         assert_eq!(Spread::of(std::iter::empty()), None);

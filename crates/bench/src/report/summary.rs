@@ -182,6 +182,6 @@ mod tests {
         );
         let (_, ours, others) = cpu(&record).unwrap();
         assert_eq!(ours, "1.25 ×, with store and broker 1.50 ×");
-        assert_eq!(others, "Nchan 2.00 ×, ntfy 4.00 ×");
+        assert_eq!(others, "Nchan 2 ×, ntfy 4 ×");
     }
 }

@@ -68,48 +68,54 @@ pub(crate) fn table(load: &LoadRecord) -> String {
     let columns = columns.iter().copied();
     let columns = columns.filter(|(_, figure)| rows.iter().any(|row| row.spread(figure).is_some()));
     let columns: Vec<Column> = columns.collect();
-    let mut lines = vec![
-        ["server", "÷ floor"]
-            .into_iter()
-            .chain(columns.iter().map(|(head, _)| *head))
-            .chain(["runs", "faults"])
-            .map(str::to_owned)
-            .collect(),
-    ];
-    lines.extend(rows.iter().map(|row| cells(row, rows, &columns)));
+    let ratios: Vec<_> = rows.iter().map(|row| ratio(row, load)).collect();
+    let compared = ratios.iter().any(Option::is_some);
+    let head = std::iter::once("server")
+        .chain(compared.then_some("CPU ÷ floor"))
+        .chain(columns.iter().map(|(head, _)| *head))
+        .chain(["runs", "faults"]);
+    let mut lines = vec![head.map(str::to_owned).collect()];
+    lines.extend(rows.iter().zip(ratios).map(|(row, ratio)| {
+        let mut cells = vec![row.peer.clone()];
+        cells.extend(compared.then(|| ratio.unwrap_or_else(missing)));
+        let figures = columns
+            .iter()
+            .map(|(_, figure)| row.spread(figure).map_or_else(missing, Spread::show));
+        cells.extend(figures);
+        cells.push(format!("{}/{}", row.counted().count(), row.runs()));
+        cells.push(faults(row));
+        cells
+    }));
     let mut text = format!("### {}\n\n", capitalised(&load.name));
     aligned(&lines, &mut text);
     for row in rows {
-        for failure in &row.failures {
-            writeln!(text, "\n{}: {failure}", row.peer).expect("a String takes all");
+        let mut failures: Vec<&String> = row.failures.iter().collect();
+        failures.sort();
+        for same in failures.chunk_by(PartialEq::eq) {
+            let times = same.len();
+            writeln!(text, "\n{}, {times} ×: {}", row.peer, same[0]).expect("a String takes all");
         }
     }
     text
 }
 
-fn cells(row: &Row, rows: &[Row], columns: &[Column]) -> Vec<String> {
-    let mut cells = vec![row.peer.clone(), ratio(row, rows, columns)];
-    let saturated = row.counted().next().is_none() && !row.readings.is_empty();
-    cells.extend(columns.iter().map(|(_, figure)| {
-        row.spread(figure)
-            .map_or_else(|| "–".to_owned(), Spread::show)
-    }));
-    let (good, all) = (
-        row.counted().count(),
-        row.readings.len() + row.failures.len(),
-    );
-    cells.push(format!("{good}/{all}"));
+fn missing() -> String {
+    "–".to_owned()
+}
+
+fn faults(row: &Row) -> String {
     let mut faults: Vec<String> = Vec::new();
-    if saturated {
+    if row.counted().next().is_none() && !row.readings.is_empty() {
         faults.push(format!("load generator not free ({})", shown_load(row)));
     }
     faults.extend(row.readings.iter().fold(None, more).map(show_faults));
-    cells.push(if faults.is_empty() {
-        "none".to_owned()
-    } else {
-        faults.join("; ")
-    });
-    cells
+    if faults.is_empty() && row.readings.is_empty() {
+        return missing();
+    }
+    if faults.is_empty() {
+        return "none".to_owned();
+    }
+    faults.join("; ")
 }
 
 /// How busy the load generator was at most, with and without waiting for its processor.
@@ -122,29 +128,25 @@ fn shown_load(row: &Row) -> String {
     )
 }
 
-/// The ratio of the first column's medians. What streams alone is compared where it can be.
-fn ratio(row: &Row, rows: &[Row], columns: &[Column]) -> String {
-    let Some((_, figure)) = columns.first() else {
-        return String::new();
-    };
-    let median = |row: &Row, figure: fn(&Reading) -> Option<f64>| {
-        row.spread(figure).map(|spread| spread.median)
-    };
-    let floor = rows.iter().find(|row| row.peer == FLOOR);
-    let Some(floor) = floor
-        .and_then(|row| median(row, *figure))
-        .filter(|floor| *floor > 0.0)
-    else {
-        return "–".to_owned();
-    };
-    let shown = |figure| median(row, figure).map(|value| format!("{:.2}", value / floor));
-    let all = shown(*figure);
-    let streaming = shown(|reading| reading.streaming_cost);
-    match (all, streaming) {
-        (Some(all), Some(streaming)) => format!("{all}; streaming {streaming}"),
-        (Some(all), None) => all,
-        (None, _) => "–".to_owned(),
+/// The processor time that is compared.
+fn cost(reading: &Reading, counts: Counts) -> Option<f64> {
+    match counts {
+        Counts::Streams => Some(reading.opening_cost).filter(|cost| *cost > 0.0),
+        Counts::Events | Counts::Posts => reading.cost,
     }
+}
+
+/// The ratio of the medians. What streams alone is compared where it can be.
+fn ratio(row: &Row, load: &LoadRecord) -> Option<String> {
+    let median = |row: &Row| row.spread(|reading| cost(reading, load.counts));
+    let floor = load.row(FLOOR).and_then(median)?.median;
+    let shown = |spread: Spread| format!("{:.2}", spread.median / floor);
+    let all = shown(median(row)?);
+    let streaming = row.spread(|reading| reading.streaming_cost).map(shown);
+    Some(match streaming {
+        Some(streaming) => format!("{all}; streaming {streaming}"),
+        None => all,
+    })
 }
 
 fn more(sum: Option<(Faults, u64)>, reading: &Reading) -> Option<(Faults, u64)> {
@@ -211,12 +213,29 @@ mod tests {
             working: 0.5,
             waiting: 0.45,
         };
-        let rows = [floor, other];
-        assert_eq!(ratio(&rows[1], &rows, EVENTS), "2.00");
-        assert_eq!(ratio(&rows[1], &rows[1..], EVENTS), "–");
-        let cells = cells(&rows[1], &rows, EVENTS);
-        assert_eq!(cells[2], "4.00 (3.00–5.00)");
-        assert_eq!(cells[9..], ["2/3", "none"]);
+        let load = LoadRecord {
+            rows: vec![floor, other],
+            ..LoadRecord::default()
+        };
+        assert_eq!(ratio(&load.rows[1], &load).as_deref(), Some("2.00"));
+        let table = table(&load);
+        assert!(table.contains("4 (3–5)"), "{table}");
+        assert!(table.contains("| 2/3  | none"), "{table}");
+    }
+
+    #[test]
+    fn columns_without_a_figure_are_left_out() {
+        let load = LoadRecord {
+            counts: Counts::Streams,
+            rows: vec![row("hark", &[1.0]), Row::of("other")],
+            ..LoadRecord::default()
+        };
+        let table = table(&load);
+        assert!(
+            !table.contains("÷ floor") && !table.contains("SYNs"),
+            "{table}"
+        );
+        assert!(table.contains("| 0/0  | –"), "{table}");
     }
 
     #[test]
