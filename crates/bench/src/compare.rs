@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use chat_model::format_timestamp;
 use service_kit::clock::SystemClock;
 
-use crate::machine::Machine;
-use crate::peers::{self, Peer, Place, Programs, Running};
+use crate::configuration;
+use crate::machine::{Machine, commit};
+use crate::peers::{self, Peer, Place, Programs};
 use crate::record::{LoadRecord, Record, Row, ServerRecord};
 use crate::scenario::{self, Reading, Scenario};
 
@@ -72,9 +73,7 @@ impl Comparison {
             );
             let outcome = self.measure(peer, scenario, turn.scenario, |configuration| {
                 let server = &mut record.servers[turn.peer];
-                if server.configuration.is_empty() {
-                    server.configuration = configuration;
-                }
+                configuration::add(&mut server.configuration, configuration);
             });
             progress.done += 1;
             let said = outcome
@@ -135,7 +134,7 @@ impl Comparison {
             written: RefCell::default(),
         };
         let running = peer.start(&place)?;
-        configured(configuration(&running, &place));
+        configured(configuration::of(&running, &place));
         scenario.run(&running, u32::try_from(run).unwrap_or_default())
     }
 
@@ -252,37 +251,6 @@ impl Progress {
         }
         let seconds = self.expected(self.all - self.done).as_secs();
         format!("{}:{:02} left", seconds / 60, seconds % 60)
-    }
-}
-
-/// Each server's command line, and the files that were written for it.
-fn configuration(running: &Running, place: &Place<'_>) -> Vec<(String, String)> {
-    let folder = place.folder.display().to_string();
-    let lines: Vec<&str> = running
-        .servers
-        .iter()
-        .map(|server| server.command_line.as_str())
-        .collect();
-    let files = place.written.borrow();
-    std::iter::once(("started with".to_owned(), lines.join("\n")))
-        .chain(files.iter().cloned())
-        .map(|(title, text)| (title, text.replace(&folder, "/tmp/FOLDER")))
-        .collect()
-}
-
-/// What is checked out where this runs, and whether it was changed since.
-fn commit() -> String {
-    let git = |arguments: &[&str]| {
-        let output = Command::new("git").args(arguments).output().ok()?;
-        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        output.status.success().then_some(said)
-    };
-    let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else {
-        return "unknown".to_owned();
-    };
-    match git(&["status", "--porcelain", "--untracked-files=no"]) {
-        Some(changes) if changes.is_empty() => commit,
-        _ => format!("{commit}, changed"),
     }
 }
 

@@ -16,6 +16,7 @@ mod baseline;
 mod checks;
 mod command;
 mod compare;
+mod configuration;
 mod dialect;
 mod floor;
 mod histogram;

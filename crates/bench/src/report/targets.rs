@@ -1,8 +1,12 @@
+mod list;
+
 use super::markdown::aligned;
 use super::{FLOOR, HARK};
 use crate::record::Record;
 use crate::scenario::{self, Reading};
 use crate::spread::number;
+use Bound::{AtLeast, AtMost};
+use list::TARGETS;
 
 /// What Hark is to reach: one figure of one load.
 struct Target {
@@ -19,204 +23,8 @@ enum Bound {
     AtMost(f64),
     AtLeast(f64),
 }
-use Bound::{AtLeast, AtMost};
 
-const CENTRIFUGO: &str = "centrifugo";
-const NCHAN: &str = "nchan";
 const MOSQUITTO: &str = "hark-mosquitto";
-
-const TARGETS: &[Target] = &[
-    Target {
-        load: "idle",
-        figure: "KiB of memory for each idle stream",
-        bound: AtMost(2.5),
-        reached: |record| median(record, "idle", HARK, settled),
-    },
-    Target {
-        load: "fan-out-1000",
-        figure: "CPU of streaming an event ÷ floor",
-        bound: AtMost(1.3),
-        reached: |record| streaming(record, "fan-out-1000"),
-    },
-    Target {
-        load: "fan-out-10000",
-        figure: "CPU of streaming an event ÷ floor",
-        bound: AtMost(1.3),
-        reached: |record| streaming(record, "fan-out-10000"),
-    },
-    Target {
-        load: "fan-out-channels",
-        figure: "CPU of streaming an event ÷ floor",
-        bound: AtMost(1.35),
-        reached: |record| streaming(record, "fan-out-channels"),
-    },
-    Target {
-        load: "saturated-1000",
-        figure: "events/s ÷ Centrifugo",
-        bound: AtLeast(1.5),
-        reached: |record| to_peer(record, "saturated-1000", CENTRIFUGO, events),
-    },
-    Target {
-        load: "saturated-1000",
-        figure: "events/s ÷ floor",
-        bound: AtLeast(3.0),
-        reached: |record| to_peer(record, "saturated-1000", FLOOR, events),
-    },
-    Target {
-        load: "saturated-1000",
-        figure: "p99 delay ÷ Centrifugo",
-        bound: AtMost(0.5),
-        reached: |record| to_peer(record, "saturated-1000", CENTRIFUGO, delay_p99),
-    },
-    Target {
-        load: "saturated-10000",
-        figure: "events/s ÷ Centrifugo",
-        bound: AtLeast(1.5),
-        reached: |record| to_peer(record, "saturated-10000", CENTRIFUGO, events),
-    },
-    Target {
-        load: "saturated-10000",
-        figure: "events/s ÷ floor",
-        bound: AtLeast(3.0),
-        reached: |record| to_peer(record, "saturated-10000", FLOOR, events),
-    },
-    Target {
-        load: "saturated-10000",
-        figure: "p99 delay ÷ Centrifugo",
-        bound: AtMost(0.5),
-        reached: |record| to_peer(record, "saturated-10000", CENTRIFUGO, delay_p99),
-    },
-    Target {
-        load: "connect",
-        figure: "time to open all ÷ Nchan",
-        bound: AtMost(1.2),
-        reached: |record| to_peer(record, "connect", NCHAN, opening),
-    },
-    Target {
-        load: "connect",
-        figure: "CPU to open one ÷ Nchan",
-        bound: AtMost(1.2),
-        reached: |record| to_peer(record, "connect", NCHAN, opening_cost),
-    },
-    Target {
-        load: "storm",
-        figure: "refused connections and SYNs sent again, at most",
-        bound: AtMost(0.0),
-        reached: |record| {
-            most(record, "storm", |reading| {
-                let connecting = reading.connecting?;
-                Some((connecting.refused + connecting.syn_retransmits) as f64)
-            })
-        },
-    },
-    Target {
-        load: "resume",
-        figure: "time to open all ÷ Nchan",
-        bound: AtMost(1.2),
-        reached: |record| to_peer(record, "resume", NCHAN, opening),
-    },
-    Target {
-        load: "resume",
-        figure: "CPU to open one ÷ Nchan",
-        bound: AtMost(1.2),
-        reached: |record| to_peer(record, "resume", NCHAN, opening_cost),
-    },
-    Target {
-        load: "resume",
-        figure: "reads of history for each channel, at most",
-        bound: AtMost(1.0),
-        reached: |record| most(record, "resume", |reading| reading.history_reads),
-    },
-    Target {
-        load: "resume-cold",
-        figure: "reads of history for each channel, at most",
-        bound: AtMost(1.0),
-        reached: |record| most(record, "resume-cold", |reading| reading.history_reads),
-    },
-    Target {
-        load: "post-100",
-        figure: "posts/s, on disk ÷ Centrifugo, in memory",
-        bound: AtLeast(0.7),
-        reached: |record| to_peer(record, "post-100", CENTRIFUGO, posts),
-    },
-    Target {
-        load: "post-100",
-        figure: "posts/s ÷ Mercure with Bolt",
-        bound: AtLeast(9.0),
-        reached: |record| to_peer(record, "post-100", "mercure-bolt", posts),
-    },
-    Target {
-        load: "post-100",
-        figure: "posts/s ÷ ntfy with SQLite",
-        bound: AtLeast(6.0),
-        reached: |record| to_peer(record, "post-100", "ntfy-sqlite", posts),
-    },
-    Target {
-        load: "post-100",
-        figure: "p99 of a post's answer, ms",
-        bound: AtMost(15.0),
-        reached: |record| median(record, "post-100", HARK, answer_p99),
-    },
-    Target {
-        load: "post-10000",
-        figure: "posts/s ÷ those to 100 channels",
-        bound: AtLeast(0.7),
-        reached: |record| {
-            let few = median(record, "post-100", HARK, posts);
-            quotient(median(record, "post-10000", HARK, posts), few)
-        },
-    },
-    Target {
-        load: "delay",
-        figure: "p50 from post to listener − fsync, ms",
-        bound: AtMost(2.0),
-        reached: |record| {
-            let median = median(record, "delay", HARK, |reading| Some(reading.latency?[0]))?;
-            Some(median - record.machine.fsync)
-        },
-    },
-    Target {
-        load: "delay",
-        figure: "p99 from post to listener, ms",
-        bound: AtMost(15.0),
-        reached: |record| median(record, "delay", HARK, delay_p99),
-    },
-    Target {
-        load: "growth-10000",
-        figure: "mosquitto: CPU of streaming an event ÷ floor, ÷ the same over 10 channels",
-        bound: AtMost(1.3),
-        reached: |record| {
-            let few = streaming_of(record, "growth-10", MOSQUITTO);
-            quotient(streaming_of(record, "growth-10000", MOSQUITTO), few)
-        },
-    },
-    Target {
-        load: "channels",
-        figure: "KiB of memory for each channel with one idle listener",
-        bound: AtMost(4.0),
-        reached: |record| median(record, "channels", HARK, settled),
-    },
-    Target {
-        load: "churn",
-        figure: "memory after all have left ÷ before",
-        bound: AtMost(1.05),
-        reached: |record| {
-            median(record, "churn", HARK, |reading| {
-                let churn = reading.churn?;
-                Some(churn.after / churn.before)
-            })
-        },
-    },
-    Target {
-        load: "streaming on two processors",
-        figure: "events/s ÷ those on one processor",
-        bound: AtLeast(1.6),
-        reached: |record| {
-            let one = median(record, "cores-1", HARK, events);
-            quotient(median(record, "cores-2", HARK, events), one)
-        },
-    },
-];
 
 /// The table of all targets, in Markdown.
 pub(super) fn table(record: &Record) -> String {
@@ -327,34 +135,6 @@ fn faults(record: &Record) -> Option<f64> {
     });
     let faults: Vec<u64> = faults.collect();
     (!faults.is_empty()).then(|| faults.iter().sum::<u64>() as f64)
-}
-
-fn settled(reading: &Reading) -> Option<f64> {
-    Some(reading.resident?[1])
-}
-
-fn events(reading: &Reading) -> Option<f64> {
-    Some(reading.events_per_second)
-}
-
-fn posts(reading: &Reading) -> Option<f64> {
-    Some(reading.posts_per_second)
-}
-
-fn opening(reading: &Reading) -> Option<f64> {
-    reading.own_opening()
-}
-
-fn opening_cost(reading: &Reading) -> Option<f64> {
-    Some(reading.opening_cost)
-}
-
-fn delay_p99(reading: &Reading) -> Option<f64> {
-    Some(reading.latency?[1])
-}
-
-fn answer_p99(reading: &Reading) -> Option<f64> {
-    Some(reading.post?[1])
 }
 
 #[cfg(test)]
