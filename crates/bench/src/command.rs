@@ -11,7 +11,7 @@ use crate::peers::{Programs, Running, hark_dialect};
 use crate::record::{LoadRecord, Record, Row};
 use crate::report;
 use crate::scenario::{Kind, Scenario};
-use crate::{baseline, floor};
+use crate::{baseline, feed, floor};
 
 /// `--quick` ends within three minutes.
 const QUICK: Duration = Duration::from_secs(170);
@@ -34,6 +34,8 @@ enum Command {
     Load(LoadOptions),
     /// Serve as the floor: what the machine allows.
     Floor,
+    /// Serve events without end, to see how many the load generator can check.
+    Feed,
     /// Serve as the baseline: axum's `Sse` over tokio's `broadcast`.
     Axum,
 }
@@ -49,10 +51,10 @@ struct Compare {
     /// Where a server's program is, e.g. centrifugo=/opt/centrifugo
     #[arg(long = "peer", value_name = "NAME=PATH", value_parser = given)]
     peers: Vec<(String, PathBuf)>,
-    /// Only these servers: floor, hark, axum, nchan, centrifugo, mercure, mercure-bolt, ntfy, ntfy-sqlite
+    /// Only these servers: floor, hark, hark-mosquitto, axum, nchan, centrifugo, mercure, mercure-bolt, ntfy, ntfy-sqlite
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Only loads with this in their name.
+    /// Only the load of this id, or loads with this in their name.
     #[arg(long, value_name = "PART")]
     scenario: Vec<String>,
     /// The processor that servers are pinned to.
@@ -123,6 +125,7 @@ pub fn run() -> io::Result<()> {
         Command::Render(options) => render(&options),
         Command::Load(options) => load(&options),
         Command::Floor => floor::serve(),
+        Command::Feed => feed::serve(),
         Command::Axum => baseline::serve(),
     }
 }

@@ -43,7 +43,8 @@ impl Comparison {
             .filter(|peer| self.is_chosen(peer.as_ref()))
             .partition(|peer| self.is_installed(peer.as_ref()));
         let mut scenarios = scenario::all(self.quick);
-        scenarios.retain(|scenario| self.is_asked_for(scenario));
+        let ids: Vec<&str> = scenarios.iter().map(|scenario| scenario.id).collect();
+        scenarios.retain(|scenario| self.is_asked_for(scenario, &ids));
         let mut record = self.empty(processors, command, &scenarios, &installed, &missing)?;
         let turns: Vec<_> = (1..=self.rounds)
             .flat_map(|round| self.turns(round, &scenarios, &installed))
@@ -139,17 +140,23 @@ impl Comparison {
     }
 
     /// Named on the command line, or part of a run of this kind.
-    fn is_asked_for(&self, scenario: &Scenario) -> bool {
-        let mut parts = self.scenarios.iter();
+    fn is_asked_for(&self, scenario: &Scenario, ids: &[&str]) -> bool {
         if self.scenarios.is_empty() {
             return scenario.quick || !self.quick;
         }
-        parts.any(|part| scenario.id == part || scenario.name.contains(part))
+        let mut parts = self.scenarios.iter();
+        parts.any(|part| {
+            if ids.contains(&part.as_str()) {
+                scenario.id == part
+            } else {
+                scenario.name.contains(part)
+            }
+        })
     }
 
     /// A quick run has only those that are installed everywhere, unless others are named.
     fn is_for(&self, scenario: &Scenario, peer: &dyn Peer) -> bool {
-        const QUICK: [&str; 4] = ["floor", "hark", "nchan", "centrifugo"];
+        const QUICK: [&str; 5] = ["feed", "floor", "hark", "nchan", "centrifugo"];
         let named = !self.only.is_empty();
         scenario.servers.contains(&peer.name())
             && (!self.quick || named || QUICK.contains(&peer.name()))
@@ -161,7 +168,7 @@ impl Comparison {
 
     /// Ours need no program.
     fn is_installed(&self, peer: &dyn Peer) -> bool {
-        const OURS: [&str; 3] = ["floor", "hark", "axum"];
+        const OURS: [&str; 4] = ["feed", "floor", "hark", "axum"];
         let program = peer.program();
         program.map_or(OURS.contains(&peer.name()), |name| {
             self.programs.find(name).is_some()

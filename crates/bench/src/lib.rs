@@ -18,6 +18,7 @@ mod command;
 mod compare;
 mod configuration;
 mod dialect;
+mod feed;
 mod floor;
 mod histogram;
 mod instructions;

@@ -52,6 +52,7 @@ pub(crate) trait Peer {
 /// All of them: ours, the physical limit, what a user would write, and what a user would install.
 pub(crate) fn all() -> Vec<Box<dyn Peer>> {
     vec![
+        Box::new(floor::Feed),
         Box::new(floor::Floor),
         Box::new(hark::Hark { mosquitto: false }),
         Box::new(hark::Hark { mosquitto: true }),

@@ -10,7 +10,7 @@ use crate::load::{Begin, Load, Opened, Pace};
 use crate::metrics;
 use crate::netstat::Connections;
 use crate::peers::{Running, listens};
-use crate::process::Sample;
+use crate::process::{Sample, Share};
 use crate::record::Counts;
 use crate::server::Server;
 pub(crate) use list::all;
@@ -61,6 +61,8 @@ pub(crate) enum Kind {
     Resume { behind: u32, cold: bool },
     /// So many streams open and are left at once.
     Churn(u64),
+    /// Streams open and hear what the server sends of itself: what the load generator can do.
+    Listen,
     /// Streams open, then publishers publish.
     Flow(Pace),
 }
@@ -70,7 +72,7 @@ impl Scenario {
     pub(crate) fn counts(&self) -> Counts {
         match self.kind {
             Kind::Flow(_) if self.streams < self.channels => Counts::Posts,
-            Kind::Flow(_) => Counts::Events,
+            Kind::Flow(_) | Kind::Listen => Counts::Events,
             _ => Counts::Streams,
         }
     }
@@ -92,6 +94,7 @@ impl Scenario {
             Kind::Connect(pace) => self.connect(running, &mut load, pace),
             Kind::Resume { behind, cold } => self.resume(running, load, behind, cold),
             Kind::Churn(count) => come_and_go(running, &mut load, count),
+            Kind::Listen => self.listen(load),
             Kind::Flow(pace) => self.flow(running, load, pace),
         }
     }
@@ -211,6 +214,18 @@ impl Scenario {
             ..Reading::of(&measured)
         };
         Ok(reading.with_opening(&opened, opening, self.streams))
+    }
+
+    fn listen(&self, mut load: Load<'_>) -> io::Result<Reading> {
+        self.open(&mut load)?;
+        let measured = load.listen_for(self.window)?;
+        let reading = Reading::of(&measured);
+        // That it is the bottleneck is the point.
+        Ok(Reading {
+            opening_load: reading.load,
+            load: Share::default(),
+            ..reading
+        })
     }
 
     fn open(&self, load: &mut Load<'_>) -> io::Result<Opened> {

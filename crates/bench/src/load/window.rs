@@ -105,6 +105,19 @@ impl Load<'_> {
         Ok(std::mem::take(&mut self.now))
     }
 
+    /// Reads and checks what comes for so long.
+    pub(crate) fn listen_for(&mut self, window: Duration) -> io::Result<Measured> {
+        self.now = Measured::default();
+        let own = OwnTime::read()?;
+        let begin = Instant::now();
+        self.idle(window)?;
+        self.now.own = own.elapsed()?;
+        self.now.window = begin.elapsed();
+        self.now.in_window = self.now.delivered;
+        self.now.faults.lost = self.missing();
+        Ok(std::mem::take(&mut self.now))
+    }
+
     /// Reads what comes for so long, without publishing.
     pub(crate) fn idle(&mut self, time: Duration) -> io::Result<()> {
         let begin = Instant::now();

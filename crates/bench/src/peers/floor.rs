@@ -20,6 +20,23 @@ impl Peer for Floor {
     }
 }
 
+/// A program that only sends, to measure the load generator itself.
+pub(super) struct Feed;
+
+impl Peer for Feed {
+    fn name(&self) -> &'static str {
+        "feed"
+    }
+
+    fn setup(&self) -> &'static str {
+        "`bench feed`: the same made-up events to all streams without end, 64 KiB at a time"
+    }
+
+    fn start(&self, place: &Place<'_>) -> io::Result<Running> {
+        own_server(place, "feed")
+    }
+}
+
 /// A server that is a command of the bench itself.
 pub(super) fn own_server(place: &Place<'_>, command: &str) -> io::Result<Running> {
     let launch = place.launch_own("bench").arg(command);

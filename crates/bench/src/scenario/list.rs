@@ -32,7 +32,14 @@ const HARK: &[&str] = &["hark"];
 pub(crate) fn all(quick: bool) -> Vec<Scenario> {
     let window = Duration::from_millis(if quick { 1_500 } else { 3_000 });
     let idle = if quick { 5_000 } else { 15_000 };
-    let list = [streams(idle), fan_out(), saturated(), posts(), growth()];
+    let list = [
+        generator(),
+        streams(idle),
+        fan_out(),
+        saturated(),
+        posts(),
+        growth(),
+    ];
     let mut all = list.concat();
     for scenario in &mut all {
         scenario.window = scenario.window.max(window);
@@ -60,6 +67,20 @@ fn scenario(
         once: false,
         quick: false,
     }
+}
+
+/// The load generator itself.
+fn generator() -> Vec<Scenario> {
+    vec![Scenario {
+        streams: crate::feed::STREAMS,
+        quick: true,
+        ..scenario(
+            "generator",
+            "events that the load generator can read and check",
+            Kind::Listen,
+            &["feed"],
+        )
+    }]
 }
 
 /// Memory of streams, and how they open.
