@@ -9,7 +9,7 @@ use chat_model::format_timestamp;
 use service_kit::clock::SystemClock;
 
 use crate::configuration;
-use crate::machine::{Machine, commit};
+use crate::machine::{Machine, commit, fsync};
 use crate::peers::{self, Peer, Place, Programs};
 use crate::record::{LoadRecord, Record, Row, ServerRecord};
 use crate::scenario::{self, Reading, Scenario};
@@ -62,6 +62,9 @@ impl Comparison {
                     eprintln!("no time for round {} of {}", turn.round, self.rounds);
                     break;
                 }
+            }
+            if begins {
+                record.fsync.push(fsync()?);
             }
             let (scenario, peer) = (&scenarios[turn.scenario], installed[turn.peer].as_ref());
             eprint!(
@@ -210,6 +213,7 @@ impl Comparison {
             date: format_timestamp(u64::try_from(now).unwrap_or(0)),
             commit: commit.clone(),
             machine: Machine::read(processors)?,
+            fsync: Vec::new(),
             pinned: [self.server_processor, self.load_processor],
             commands: vec![command],
             servers: servers.chain(missing).collect(),

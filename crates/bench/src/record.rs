@@ -20,6 +20,9 @@ pub(crate) struct Record {
     pub(crate) machine: Machine,
     /// The processor that servers ran on, and that of the load generator.
     pub(crate) pinned: [usize; 2],
+    /// A write of 4 KiB with fsync where servers store, in each round. Milliseconds.
+    #[serde(default)]
+    pub(crate) fsync: Vec<f64>,
     /// Each run's command.
     pub(crate) commands: Vec<String>,
     pub(crate) servers: Vec<ServerRecord>,
@@ -92,7 +95,7 @@ impl Record {
     /// When the two differ in the machine or in what was measured.
     pub(crate) fn extend(&mut self, other: Self) -> io::Result<()> {
         let differ = |what: &str| Err(io::Error::other(format!("runs of different {what}")));
-        if !self.machine.is_like(&other.machine) || self.pinned != other.pinned {
+        if self.machine != other.machine || self.pinned != other.pinned {
             return differ("machines");
         }
         if self.commit != other.commit {
@@ -116,6 +119,7 @@ impl Record {
             }
         }
         self.date = self.date.clone().max(other.date);
+        self.fsync.extend(other.fsync);
         self.commands.extend(other.commands);
         Ok(())
     }

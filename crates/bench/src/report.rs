@@ -12,6 +12,7 @@ use std::io;
 use std::path::Path;
 
 use crate::record::{LoadRecord, Record, Row};
+use crate::spread::Spread;
 pub(crate) use markdown::aligned;
 use markdown::between;
 pub(crate) use table::table;
@@ -117,11 +118,12 @@ fn machine(record: &Record) -> String {
     let [servers, load] = record.pinned;
     let files = machine.files.map(|files| files.to_string());
     let day = record.date.split('T').next().unwrap_or_default();
+    let fsync = Spread::of(record.fsync.iter().copied());
     let mut text = String::new();
     writeln!(
         text,
         "{day}, Hark at commit {}. {} with {} processors, {:.1} GiB of memory, {}; {} open files for each process; a \
-         write of 4 KiB with fsync takes {:.2} ms. Servers on processor {servers}, load generator on processor {load}. \
+         write of 4 KiB with fsync takes {} ms. Servers on processor {servers}, load generator on processor {load}. \
          {} rounds, the servers in turn in each; medians (minimum–maximum). Messages of 100 bytes.",
         record.commit,
         machine.processor,
@@ -129,7 +131,7 @@ fn machine(record: &Record) -> String {
         machine.memory as f64 / f64::from(1 << 30),
         machine.kernel,
         files.as_deref().unwrap_or("any number of"),
-        machine.fsync,
+        fsync.map_or_else(|| "unknown".to_owned(), Spread::show),
         rounds(&record.loads),
     )
     .expect("a String takes all");

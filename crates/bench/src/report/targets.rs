@@ -31,17 +31,30 @@ pub(super) fn table(record: &Record) -> String {
     let head = ["load", "figure", "target", "reached", "met"];
     let mut lines = vec![head.map(str::to_owned).to_vec()];
     lines.extend(TARGETS.iter().map(|target| {
+        let measured = record.load(target.load).and_then(|load| load.row(HARK));
+        let reached = (target.reached)(record).ok_or(match measured {
+            Some(row) if row.runs() > 0 => "no figure",
+            _ => "not measured",
+        });
         line(
             &name(record, target.load),
             target.figure,
             target.bound,
-            (target.reached)(record),
+            reached,
         )
     }));
     let figure = "lost, doubled or out of order, or streams ended";
-    lines.push(line("all", figure, AtMost(0.0), faults(record)));
+    lines.push(line(
+        "all",
+        figure,
+        AtMost(0.0),
+        faults(record).ok_or("not measured"),
+    ));
     let mut text = String::new();
     aligned(&lines, &mut text);
+    text.push_str(
+        "\n*No figure*: the load generator had no time left, or the other server has none.\n",
+    );
     text
 }
 
@@ -61,11 +74,11 @@ impl Bound {
     }
 }
 
-fn line(load: &str, figure: &str, bound: Bound, reached: Option<f64>) -> Vec<String> {
+fn line(load: &str, figure: &str, bound: Bound, reached: Result<f64, &str>) -> Vec<String> {
     let (shown, met) = match reached {
-        Some(reached) if bound.is_met(reached) => (number(reached), "yes"),
-        Some(reached) => (number(reached), "**no**"),
-        None => ("not measured".to_owned(), "–"),
+        Ok(reached) if bound.is_met(reached) => (number(reached), "yes"),
+        Ok(reached) => (number(reached), "**no**"),
+        Err(why) => (why.to_owned(), "–"),
     };
     vec![
         load.to_owned(),
@@ -215,7 +228,7 @@ mod tests {
             &[("hark", hark), ("mercure-bolt", slower)],
         )]);
         let lines = lines(&record, "the load post-100");
-        assert_eq!(lines[0][3..], ["not measured", "–"]);
+        assert_eq!(lines[0][3..], ["no figure", "–"]);
         assert_eq!(lines[1][3..], ["2", "**no**"]);
         assert_eq!(
             self::lines(&record, "15000 idle streams")[0][3..],

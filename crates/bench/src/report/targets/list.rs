@@ -2,6 +2,7 @@ use super::Bound::{AtLeast, AtMost};
 use super::{MOSQUITTO, Target, median, most, quotient, streaming, streaming_of, to_peer};
 use crate::report::{FLOOR, HARK};
 use crate::scenario::Reading;
+use crate::spread::Spread;
 
 const CENTRIFUGO: &str = "centrifugo";
 const NCHAN: &str = "nchan";
@@ -153,7 +154,7 @@ pub(super) const TARGETS: &[Target] = &[
         bound: AtMost(2.0),
         reached: |record| {
             let median = median(record, "delay", HARK, |reading| Some(reading.latency?[0]))?;
-            Some(median - record.machine.fsync)
+            Some(median - Spread::of(record.fsync.iter().copied())?.median)
         },
     },
     Target {
