@@ -27,20 +27,17 @@ pub(super) async fn attend(hub: Arc<Hub>, channel: Arc<Channel>, subscription: S
             Errand::Leave if hub.forget(&channel) => return,
             Errand::Leave => continue,
             Errand::Nothing(until) => until,
+            // Boxed: errands are rare, and every channel's task would keep room for them.
             Errand::Head(ask) => {
-                match soft
-                    .run_until_cancelled(ask_head(&hub, &channel, ask))
-                    .await
-                {
+                let ask = Box::pin(ask_head(&hub, &channel, ask));
+                match soft.run_until_cancelled(ask).await {
                     Some(()) => continue,
                     None => return,
                 }
             }
             Errand::Page(ask, after) => {
-                match soft
-                    .run_until_cancelled(fill_hole(&hub, &channel, ask, after))
-                    .await
-                {
+                let fill = Box::pin(fill_hole(&hub, &channel, ask, after));
+                match soft.run_until_cancelled(fill).await {
                     Some(()) => continue,
                     None => return,
                 }

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use chat_model::{ChannelId, Cut, Head, Position, Seq};
+use chat_model::{ChannelId, Cut, Epoch, Head, Position, Seq};
 
 use super::{
     entry::Entry,
@@ -140,8 +140,9 @@ impl Seat {
         if let Some(cut) = Cut::by_epoch(tail.epochs(), position) {
             return self.cut_off(position, cut, tail.mark());
         }
-        let newest = tail.epochs().last().map(|last| last.epoch);
-        if position.seq > known.seq || Some(position.epoch) > newest {
+        // A channel without a log is epoch 0, which needs nobody's word.
+        let newest = tail.epochs().last().map_or(Epoch::ZERO, |last| last.epoch);
+        if position.seq > known.seq || position.epoch > newest {
             if !tail.answered_since(self.mark) {
                 return Step::NeedsHead;
             }
@@ -269,7 +270,7 @@ impl Seat {
 
 #[cfg(test)]
 mod tests {
-    use chat_model::{Epoch, EpochStart, Event, NewMessage};
+    use chat_model::{EpochStart, Event, NewMessage};
     use uuid::Uuid;
 
     use super::*;
@@ -310,13 +311,17 @@ mod tests {
 
     /// A tail that stands at `seq`, with room for about two events that wait.
     fn tail_at(seq: Seq) -> Tail {
+        tail_with(&head(seq))
+    }
+
+    fn tail_with(head: &Head) -> Tail {
         let limits = TailLimits {
             ring_events: 10,
             ring_bytes: 2 * entry(1).cost(),
         };
         let mut tail = Tail::new(limits, 0);
         let ask = tail.ask();
-        tail.answer(ask, &head(seq));
+        tail.answer(ask, head);
         tail
     }
 
@@ -341,6 +346,23 @@ mod tests {
         assert!(matches!(live.step(&tail, 1_000), Step::Items(items) if items.is_empty()));
         assert_eq!(live.position(), Some(head(5).position()));
         assert!(resumed.is_ready(&tail) && live.is_ready(&tail));
+    }
+
+    #[test]
+    fn an_empty_channel_is_asked_about_once_for_all() {
+        let tail = tail_with(&Head {
+            epoch: Epoch::ZERO,
+            epochs: Vec::new(),
+            ..head(0)
+        });
+        for start in [Start::Live, Start::After(Position::default())] {
+            let mut seat = Seat::new(channel(), start, tail.mark());
+            if seat.position().is_none() {
+                assert!(matches!(seat.step(&tail, 0), Step::Items(items) if items.is_empty()));
+            }
+            assert!(matches!(seat.step(&tail, 1_000), Step::Waits));
+            assert!(seat.is_ready(&tail));
+        }
     }
 
     #[test]
