@@ -10,6 +10,7 @@ mod health;
 mod keys;
 mod memory;
 mod options;
+mod places;
 mod queries;
 mod reader;
 mod retention;

@@ -7,6 +7,7 @@ use uuid::{NoContext, Timestamp, Uuid};
 use super::{
     keys::{self, KeyRules, Known},
     memory::{Log, Memory, epoch_value},
+    places,
 };
 use crate::{Append, Appended, Position, StoreError};
 
@@ -31,6 +32,7 @@ pub(super) struct Batch<'a> {
     moment: Moment,
     /// Kept open for all messages: even a look-up among prepared statements shows.
     insert: CachedStatement<'a>,
+    entry: places::Entry<'a>,
 }
 
 impl<'a> Batch<'a> {
@@ -50,6 +52,7 @@ impl<'a> Batch<'a> {
             rules,
             moment,
             insert,
+            entry: places::Entry::prepare(connection)?,
         })
     }
 
@@ -65,6 +68,7 @@ impl<'a> Batch<'a> {
             rules,
             moment,
             insert,
+            entry,
         } = self;
         let log = memory.log(connection, new.channel)?;
         let keyed = new.message.id.is_some() || new.key.is_some();
@@ -139,6 +143,7 @@ impl<'a> Batch<'a> {
             moment.expiry,
             event.as_ref()
         ])?;
+        entry.enter(memory, &log, position)?;
         memory.last_position = position;
         memory.logs.put(new.channel, log);
         if keyed {

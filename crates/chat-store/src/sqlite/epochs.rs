@@ -11,6 +11,7 @@ use super::{
     expiry_clock::now,
     folder::Folder,
     memory::{Memory, epoch_value},
+    places::newest_kept,
     schema::prepare,
 };
 use crate::StoreError;
@@ -45,10 +46,12 @@ pub(super) fn begin_epoch(
 ) -> rusqlite::Result<u64> {
     let epoch = Epoch::after(memory.last_epoch, now);
     let logs = connection.execute(
-        "INSERT INTO epochs (channel_no, epoch, from_seq)
-         SELECT channel_no, ?1, 1 + coalesce(
-            (SELECT max(seq) FROM log WHERE log.channel_no = channels.channel_no), floor_seq)
-         FROM channels",
+        concat!(
+            "INSERT INTO epochs (channel_no, epoch, from_seq)
+             SELECT channel_no, ?1, 1 + coalesce(",
+            newest_kept!(),
+            ", floor_seq) FROM channels"
+        ),
         [epoch_value(epoch)],
     )?;
     connection.execute(

@@ -98,7 +98,11 @@ pub(super) fn find(
         return Ok(Known::No);
     };
     let event: Option<Vec<u8>> = connection
-        .prepare_cached("SELECT event FROM log WHERE channel_no = ?1 AND seq = ?2")?
+        .prepare_cached(
+            "SELECT event FROM log WHERE pos = coalesce(
+                (SELECT pos FROM places WHERE channel_no = ?1 AND seq = ?2),
+                (SELECT pos FROM new_places WHERE channel_no = ?1 AND seq = ?2))",
+        )?
         .query_row(params![channel_no, known.seq], |row| row.get(0))
         .optional()?;
     Ok(Known::Same(Appended::Repeated {

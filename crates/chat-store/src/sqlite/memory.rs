@@ -13,6 +13,8 @@ pub(super) struct Memory {
     /// came twice would lie below the watermark and never be published.
     pub(super) last_position: i64,
     pub(super) last_epoch: Epoch,
+    /// Entries of the table `new_places`.
+    pub(super) new_places: u64,
     /// Number of the oldest remembered key and of the next one.
     pub(super) keys: std::ops::Range<i64>,
 }
@@ -38,6 +40,8 @@ impl Memory {
         )?;
         let newest: Option<i64> =
             connection.query_row("SELECT max(pos) FROM log", [], |row| row.get(0))?;
+        let new_places =
+            connection.query_row("SELECT count(*) FROM new_places", [], |row| row.get(0))?;
         let (oldest, last): (Option<i64>, Option<i64>) = connection.query_row(
             "SELECT (SELECT min(n) FROM sender_keys), (SELECT max(n) FROM sender_keys)",
             [],
@@ -47,6 +51,7 @@ impl Memory {
             logs: LogCache::new(cached_channels),
             last_position: kept.max(newest.unwrap_or(0)),
             last_epoch: stored_epoch(0, last_epoch)?,
+            new_places,
             keys: oldest.unwrap_or(1)..last.unwrap_or(0) + 1,
         })
     }
@@ -87,7 +92,11 @@ fn load_log(connection: &Connection, channel: ChannelId) -> rusqlite::Result<Opt
         .optional()?;
     let Some(mut log) = log else { return Ok(None) };
     let newest = connection
-        .prepare_cached("SELECT seq, at FROM log WHERE channel_no = ?1 ORDER BY seq DESC LIMIT 1")?
+        .prepare_cached(
+            "SELECT seq, at FROM log WHERE pos = coalesce(
+                (SELECT pos FROM new_places WHERE channel_no = ?1 ORDER BY seq DESC LIMIT 1),
+                (SELECT pos FROM places WHERE channel_no = ?1 ORDER BY seq DESC LIMIT 1))",
+        )?
         .query_row([log.channel_no], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     if let Some((head, at)) = newest {

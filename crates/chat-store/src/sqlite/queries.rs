@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{
     append::{from_position, to_position},
     memory::stored_epoch,
+    places::newest_kept,
 };
 use crate::{PageLimit, PageRange, Position, StoredPage, Unpublished};
 
@@ -25,11 +26,11 @@ pub(super) fn at_one_moment<T>(
 /// A channel's number and head.
 fn find(connection: &Connection, channel: ChannelId) -> rusqlite::Result<Option<(i64, Head)>> {
     let found: Option<(i64, u64, Option<u64>)> = connection
-        .prepare_cached(
-            "SELECT channel_no, floor_seq,
-                (SELECT max(seq) FROM log WHERE log.channel_no = channels.channel_no)
-             FROM channels WHERE uuid = ?1",
-        )?
+        .prepare_cached(concat!(
+            "SELECT channel_no, floor_seq, ",
+            newest_kept!(),
+            " FROM channels WHERE uuid = ?1"
+        ))?
         .query_row([channel.uuid().as_bytes()], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })
@@ -83,35 +84,41 @@ pub(super) fn page(
             events: Vec::new(),
         });
     };
-    let (sql, bound, descending) = match range {
-        PageRange::After(seq) => (
-            "SELECT event FROM log WHERE channel_no = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
-            seq,
-            false,
-        ),
-        PageRange::Before(seq) => (
-            "SELECT event FROM log WHERE channel_no = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3",
-            seq,
-            true,
-        ),
-        PageRange::Newest => (
-            "SELECT event FROM log WHERE channel_no = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3",
-            u64::MAX,
-            true,
-        ),
+    let (bound, descending) = match range {
+        PageRange::After(seq) => (seq, false),
+        PageRange::Before(seq) => (seq, true),
+        PageRange::Newest => (u64::MAX, true),
     };
     let bound = i64::try_from(bound).unwrap_or(i64::MAX);
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query(params![channel_no, bound, limit.events])?;
+    // What is new in a channel comes after all the rest of it.
+    let parts = if descending {
+        [
+            "SELECT event FROM new_places place CROSS JOIN log USING (pos)
+             WHERE place.channel_no = ?1 AND place.seq < ?2 ORDER BY place.seq DESC LIMIT ?3",
+            "SELECT event FROM places place CROSS JOIN log USING (pos)
+             WHERE place.channel_no = ?1 AND place.seq < ?2 ORDER BY place.seq DESC LIMIT ?3",
+        ]
+    } else {
+        [
+            "SELECT event FROM places place CROSS JOIN log USING (pos)
+             WHERE place.channel_no = ?1 AND place.seq > ?2 ORDER BY place.seq LIMIT ?3",
+            "SELECT event FROM new_places place CROSS JOIN log USING (pos)
+             WHERE place.channel_no = ?1 AND place.seq > ?2 ORDER BY place.seq LIMIT ?3",
+        ]
+    };
     let mut events = Vec::new();
     let mut bytes = 0;
-    while let Some(row) = rows.next()? {
-        let event = event(row, 0)?;
-        bytes += event.len();
-        if bytes > limit.bytes && !events.is_empty() {
-            break;
+    'page: for sql in parts {
+        let mut statement = connection.prepare_cached(sql)?;
+        let mut rows = statement.query(params![channel_no, bound, limit.events - events.len()])?;
+        while let Some(row) = rows.next()? {
+            let event = event(row, 0)?;
+            bytes += event.len();
+            if bytes > limit.bytes && !events.is_empty() {
+                break 'page;
+            }
+            events.push(event);
         }
-        events.push(event);
     }
     if descending {
         events.reverse();

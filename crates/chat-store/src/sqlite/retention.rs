@@ -11,6 +11,7 @@ use super::{
     keys,
     memory::Memory,
     options::{KeyMemory, Retention},
+    places::{self, newest_kept},
 };
 
 /// Events that one step removes at most.
@@ -169,6 +170,7 @@ impl Sweeper {
         if removed == 0 {
             return Ok(progress);
         }
+        places::settle(connection, memory)?;
         connection
             .prepare_cached("DELETE FROM log WHERE pos <= ?1")?
             .execute([last])?;
@@ -194,11 +196,12 @@ impl Sweeper {
             }
             progress.removed += removed;
         } else if let Some(seen) = self.sweep {
-            let mut statement = connection.prepare_cached(
-                "SELECT channel_no, uuid, (SELECT max(seq) FROM log
-                    WHERE log.channel_no = channels.channel_no) - floor_seq > ?3
+            let mut statement = connection.prepare_cached(concat!(
+                "SELECT channel_no, uuid, ",
+                newest_kept!(),
+                " - floor_seq > ?3
                  FROM channels WHERE channel_no > ?1 ORDER BY channel_no LIMIT ?2",
-            )?;
+            ))?;
             let limit = i64::try_from(self.max_per_channel).unwrap_or(i64::MAX);
             let mut rows = statement.query(params![seen, STEP_CHANNELS, limit])?;
             let mut next = None;
@@ -228,10 +231,11 @@ impl Sweeper {
         if wanted <= log.floor {
             return Ok((0, true));
         }
+        places::settle(connection, memory)?;
         let last: Option<(u64, u64)> = {
             let mut statement = connection.prepare_cached(
-                "SELECT seq, at, length(event) FROM log WHERE channel_no = ?1 AND seq <= ?2
-                 ORDER BY seq LIMIT ?3",
+                "SELECT place.seq, at, length(event) FROM places place CROSS JOIN log USING (pos)
+                 WHERE place.channel_no = ?1 AND place.seq <= ?2 ORDER BY place.seq LIMIT ?3",
             )?;
             let mut rows = statement.query(params![log.channel_no, wanted, STEP_EVENTS])?;
             let (mut last, mut bytes) = (None, 0);
@@ -248,7 +252,10 @@ impl Sweeper {
             return Ok((0, true));
         };
         let removed = connection
-            .prepare_cached("DELETE FROM log WHERE channel_no = ?1 AND seq <= ?2")?
+            .prepare_cached(
+                "DELETE FROM log WHERE pos IN
+                    (SELECT pos FROM places WHERE channel_no = ?1 AND seq <= ?2)",
+            )?
             .execute(params![log.channel_no, seq])?;
         let floors = HashMap::from([(log.channel_no, Floor { channel, seq, at })]);
         raise_floors(connection, memory, &floors)?;
@@ -275,6 +282,7 @@ fn raise_floors(
     )?;
     for (channel_no, floor) in floors {
         statement.execute(params![channel_no, floor.seq, floor.at])?;
+        places::forget(connection, *channel_no, floor.seq)?;
         memory.logs.forget(floor.channel);
     }
     connection

@@ -57,6 +57,21 @@ const MIGRATIONS: &[&str] = &[
     INSERT INTO state VALUES (1, 0, 0, 0, 0, 0);
     CREATE TABLE probe (one INTEGER PRIMARY KEY CHECK (one = 1), filler BLOB NOT NULL);
     INSERT INTO probe VALUES (1, x'');",
+    // Instead of an index: see `places.rs`.
+    "CREATE TABLE places (
+        channel_no INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        pos INTEGER NOT NULL,
+        PRIMARY KEY (channel_no, seq)
+    ) WITHOUT ROWID;
+    CREATE TABLE new_places (
+        channel_no INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        pos INTEGER NOT NULL,
+        PRIMARY KEY (channel_no, seq)
+    ) WITHOUT ROWID;
+    INSERT INTO places SELECT channel_no, seq, pos FROM log ORDER BY channel_no, seq;
+    DROP INDEX log_by_channel;",
 ];
 
 /// "Hark" in ASCII, so that `file` and a careful operator can tell what it is.
@@ -177,4 +192,35 @@ fn migrate(connection: &mut Connection, from: i64) -> rusqlite::Result<()> {
 
 fn user_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_of_the_first_format_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("old.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(MIGRATIONS[0]).unwrap();
+        old.execute_batch(
+            "INSERT INTO channels (channel_no, uuid) VALUES (1, x'01'), (2, x'02');
+             INSERT INTO log VALUES
+                (7, 2, 1, 0, 0, x''), (8, 1, 5, 0, 0, x''), (9, 2, 2, 0, 0, x'');
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+        drop(old);
+        let today = prepare(&path, None).unwrap();
+        assert_eq!(user_version(&today).unwrap(), MIGRATIONS.len() as i64);
+        let places: String = today
+            .query_row(
+                "SELECT group_concat(channel_no || ' ' || seq || ' ' || pos) FROM places",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        assert_eq!(places, "1 5 8,2 1 7,2 2 9");
+    }
 }

@@ -22,6 +22,7 @@ use super::{
     health::Health,
     keys::KeyRules,
     options::SqliteOptions,
+    places::settle_many,
     retention::Sweeper,
     shared::Shared,
     writer::chores::{SWEEP_EVERY, save_state},
@@ -170,10 +171,13 @@ impl Writer {
                 save_state(connection, watermark, expiry)?;
             }
             let mut open = Batch::begin(connection, memory, rules, moment)?;
-            batch
+            let outcomes: Vec<_> = batch
                 .iter()
                 .map(|post| open.append(&post.new))
-                .collect::<rusqlite::Result<Vec<_>>>()
+                .collect::<rusqlite::Result<_>>()?;
+            drop(open);
+            settle_many(connection, memory)?;
+            Ok(outcomes)
         });
         match outcomes {
             Ok(outcomes) => {

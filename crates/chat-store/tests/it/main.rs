@@ -7,5 +7,6 @@ mod folder;
 mod full;
 mod keys;
 mod model;
+mod places;
 mod retention;
 mod support;
