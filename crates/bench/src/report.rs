@@ -32,8 +32,9 @@ and system time of all processes of a server, from /proc, divided by what was de
 part of it that the process which serves streams took. *÷ floor* divides CPU by that of the floor, a minimal program
 that does one `send` for each listener: absolute figures differ between machines, these ratios much less. p50, p99 and
 p99.9 of events are from publishing to delivery, those of posts from the request to its answer. *Saturated*: publishers
-post as soon as they are answered. Where the load generator worked or waited for its processor for more than 90 % of the
-time, the run is not counted, or the time that streams took to open is not shown: it would be that of the load generator.
+post as soon as they are answered. Runs in which the load generator worked or waited for its processor for more than
+90 % of the time are not counted: they would measure the load generator. Streams that open are no such run, but where it
+was busy all the time, the server could have been faster than the time that stands there.
 ";
 
 /// What was measured and on what, whether the targets are met, and a table for each load.

@@ -196,7 +196,7 @@ fn delay(reading: &Reading) -> Option<f64> {
 }
 
 fn opening(reading: &Reading) -> Option<f64> {
-    reading.own_opening()
+    Some(reading.opening)
 }
 
 fn opening_cost(reading: &Reading) -> Option<f64> {

@@ -20,10 +20,14 @@ const STREAMS: &[Column] = &[
         Some(reading.streaming_resident?[1])
     }),
     ("CPU µs to open one", |reading| {
-        Some(reading.opening_cost).filter(|_| reading.churn.is_none())
+        Some(reading.opening_cost).filter(|cost| *cost > 0.0)
     }),
     ("opened in ms", |reading| {
-        reading.own_opening().filter(|_| reading.churn.is_none())
+        Some(reading.opening).filter(|opening| *opening > 0.0)
+    }),
+    ("load generator busy %", |reading| {
+        let busy = reading.opening_load.working + reading.opening_load.waiting;
+        Some(busy * 100.0).filter(|busy| *busy > 0.0)
     }),
     ("begins after p50 ms", |reading| Some(reading.beginning?[0])),
     ("p99 ms", |reading| Some(reading.beginning?[1])),

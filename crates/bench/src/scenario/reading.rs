@@ -178,11 +178,6 @@ impl Reading {
     pub(crate) fn is_of_the_load(&self) -> bool {
         self.load.is_saturated()
     }
-
-    /// Until all streams had opened, in milliseconds, unless that is the load generator's own time.
-    pub(crate) fn own_opening(&self) -> Option<f64> {
-        Some(self.opening).filter(|_| !self.opening_load.is_saturated())
-    }
 }
 
 /// In milliseconds.
