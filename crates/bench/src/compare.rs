@@ -12,7 +12,7 @@ use crate::configuration;
 use crate::machine::{Machine, commit, fsync};
 use crate::peers::{self, Peer, Place, Programs};
 use crate::record::{LoadRecord, Record, Row, ServerRecord};
-use crate::scenario::{self, Reading, Scenario};
+use crate::scenario::{self, Kind, Reading, Scenario};
 
 /// What to compare, and where.
 pub(crate) struct Comparison {
@@ -130,9 +130,16 @@ impl Comparison {
         configured: impl FnOnce(Vec<(String, String)>),
     ) -> io::Result<Reading> {
         let folder = tempfile::tempdir()?;
+        let (server, load) = (self.server_processor, self.load_processor);
+        let (processors, streaming) = match scenario.kind {
+            Kind::Processors(1) => (vec![load], vec![server]),
+            Kind::Processors(_) => (vec![load], vec![server, load]),
+            _ => (vec![server], vec![server]),
+        };
         let place = Place {
             programs: &self.programs,
-            processor: Some(self.server_processor),
+            processors,
+            streaming,
             folder: folder.path(),
             history: scenario.needs_history(),
             written: RefCell::default(),

@@ -3,6 +3,7 @@
 mod measured;
 mod opening;
 mod publisher;
+mod seldom;
 mod stream;
 mod window;
 
@@ -19,6 +20,7 @@ pub(crate) use measured::Measured;
 pub(crate) use opening::{Begin, Opened};
 use opening::{Mark, SLOW};
 use publisher::{Answer, Publisher};
+use seldom::Seldom;
 use stream::{Heard, Stream};
 
 /// Where the load goes.
@@ -68,6 +70,7 @@ pub(crate) struct Load<'a> {
     marks: Vec<Mark>,
     /// Marks are being noted.
     marking: bool,
+    seldom: Option<Seldom>,
     next_channel: usize,
     now: Measured,
 }
@@ -98,6 +101,7 @@ impl<'a> Load<'a> {
             missing_before: 0,
             marks: vec![Mark::default(); channels.len()],
             marking: false,
+            seldom: None,
             next_channel: 0,
             now: Measured::default(),
             channels,
@@ -170,7 +174,18 @@ impl<'a> Load<'a> {
         Ok(true)
     }
 
+    /// Reads each stream only so often from now on, whatever arrives: that costs the load generator
+    /// little, and takes the delay out of what can be measured.
+    pub(crate) fn read_every(&mut self, interval: Duration) {
+        self.seldom = Some(Seldom::every(interval));
+    }
+
     fn turn(&mut self, timeout: Duration) -> io::Result<()> {
+        if let Some(mut seldom) = self.seldom.take() {
+            let turned = self.turn_seldom(&mut seldom, timeout);
+            self.seldom = Some(seldom);
+            return turned;
+        }
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             polled => polled?,
@@ -316,7 +331,14 @@ mod tests {
         load.add_publishers(4).unwrap();
         load.warm_up().unwrap();
         let window = Duration::from_millis(20);
-        for pace in [Pace::ClosedLoop, Pace::PerSecond(500.0)] {
+        for pace in [
+            Pace::ClosedLoop,
+            Pace::PerSecond(500.0),
+            Pace::PerSecond(900.0),
+        ] {
+            if pace == Pace::PerSecond(900.0) {
+                load.read_every(Duration::from_millis(5));
+            }
             load.publish_for(pace, window).unwrap();
             let measured = load.finish(pace).unwrap();
             assert!(measured.faults.is_none(), "{:?}", measured.faults);
@@ -344,5 +366,26 @@ mod tests {
         let mut load = Load::new(&target, vec!["a".to_owned()], 100).unwrap();
         let opened = load.open_streams(1, Begin::Newest(1), Pace::ClosedLoop);
         assert!(opened.is_err());
+    }
+
+    #[test]
+    fn streams_come_and_go() {
+        let target = floor();
+        let mut load = Load::new(&target, vec!["a".to_owned()], 100).unwrap();
+        let time = Duration::from_secs(60);
+        assert_eq!(load.come_and_go(1_300, time).unwrap(), 1_300);
+        assert_eq!(load.come_and_go(1_300, Duration::ZERO).unwrap(), 0);
+        assert!(load.faults().is_none());
+        load.open_streams(1, Begin::Live, Pace::PerSecond(1e6))
+            .unwrap();
+    }
+
+    #[test]
+    fn a_server_without_cursors_cannot_be_resumed() {
+        let target = floor();
+        let mut load = Load::new(&target, vec!["a".to_owned()], 100).unwrap();
+        load.add_publishers(1).unwrap();
+        let error = load.mark().unwrap_err();
+        assert!(error.to_string().contains("cursor"), "{error}");
     }
 }

@@ -78,8 +78,10 @@ pub(crate) struct Programs {
 /// Where a server is to run.
 pub(crate) struct Place<'a> {
     pub(crate) programs: &'a Programs,
-    /// The processor that it is pinned to.
-    pub(crate) processor: Option<usize>,
+    /// The processors that it is pinned to.
+    pub(crate) processors: Vec<usize>,
+    /// Those of the part of it that streams.
+    pub(crate) streaming: Vec<usize>,
     /// An empty folder of its own.
     pub(crate) folder: &'a Path,
     /// Streams will be resumed: keep what is published, where that is a setting.
@@ -149,12 +151,12 @@ impl Place<'_> {
         let program = self.programs.find(name);
         let program =
             program.ok_or_else(|| io::Error::other(format!("{name} is not installed")))?;
-        Ok(Launch::new(&program, self.processor))
+        Ok(Launch::new(&program, &self.processors))
     }
 
     /// One of the binaries that are built with the bench.
     fn launch_own(&self, name: &str) -> Launch {
-        Launch::new(&self.programs.own.join(name), self.processor)
+        Launch::new(&self.programs.own.join(name), &self.processors)
     }
 
     /// Writes a file into its folder.

@@ -1,5 +1,6 @@
 //! What is put on each server, and what is read from it.
 
+mod cores;
 mod list;
 mod reading;
 
@@ -65,6 +66,9 @@ pub(crate) enum Kind {
     Listen,
     /// Streams open, then publishers publish.
     Flow(Pace),
+    /// The same at a pace that keeps so many processors busy, and so many are given to the
+    /// server that streams.
+    Processors(u32),
 }
 
 impl Scenario {
@@ -72,7 +76,7 @@ impl Scenario {
     pub(crate) fn counts(&self) -> Counts {
         match self.kind {
             Kind::Flow(_) if self.streams < self.channels => Counts::Posts,
-            Kind::Flow(_) | Kind::Listen => Counts::Events,
+            Kind::Flow(_) | Kind::Processors(_) | Kind::Listen => Counts::Events,
             _ => Counts::Streams,
         }
     }
@@ -96,6 +100,7 @@ impl Scenario {
             Kind::Churn(count) => come_and_go(running, &mut load, count),
             Kind::Listen => self.listen(load),
             Kind::Flow(pace) => self.flow(running, load, pace),
+            Kind::Processors(count) => self.keep_busy(running, load, count),
         }
     }
 
@@ -190,6 +195,11 @@ impl Scenario {
         let opening = total(&before, &samples(running)?);
         load.add_publishers(self.publishers)?;
         load.warm_up()?;
+        let reading = self.watch(running, &mut load, pace)?;
+        Ok(reading.with_opening(&opened, opening, self.streams))
+    }
+
+    fn watch(&self, running: &Running, load: &mut Load<'_>, pace: Pace) -> io::Result<Reading> {
         let before = samples(running)?;
         load.publish_for(pace, self.window)?;
         let at_end = samples(running)?;
@@ -206,14 +216,13 @@ impl Scenario {
         let streaming = running.streaming().and(costs.last().copied());
         let in_window = spent(&before, &at_end).pop();
         let share = in_window.map(|seconds| seconds / measured.window.as_secs_f64());
-        let reading = Reading {
+        Ok(Reading {
             cost: (!costs.is_empty()).then(|| costs.iter().sum()),
             streaming_cost: streaming.filter(|_| !posts),
             streaming_share: running.streaming().and(share),
             costs,
             ..Reading::of(&measured)
-        };
-        Ok(reading.with_opening(&opened, opening, self.streams))
+        })
     }
 
     fn listen(&self, mut load: Load<'_>) -> io::Result<Reading> {

@@ -16,7 +16,7 @@ use crate::process::{self, Sample};
 const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(5);
 
-/// A command line that will run on one processor.
+/// A command line that will run on certain processors.
 pub(crate) struct Launch {
     program: PathBuf,
     command: Command,
@@ -36,16 +36,11 @@ pub(crate) struct Server {
 
 impl Launch {
     /// taskset becomes the program, so that its pid is the program's.
-    pub(crate) fn new(program: &Path, processor: Option<usize>) -> Self {
-        let command = match processor {
-            Some(processor) => {
-                let mut command = Command::new("taskset");
-                command.args(["--cpu-list", &processor.to_string()]);
-                command.arg(program);
-                command
-            }
-            None => Command::new(program),
-        };
+    pub(crate) fn new(program: &Path, processors: &[usize]) -> Self {
+        let processors: Vec<String> = processors.iter().map(ToString::to_string).collect();
+        let mut command = Command::new("taskset");
+        command.args(["--cpu-list", &processors.join(",")]);
+        command.arg(program);
         Self {
             program: program.to_owned(),
             command,

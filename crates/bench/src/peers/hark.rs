@@ -57,7 +57,7 @@ impl Peer for Hark {
             .until_ready(place.folder)?;
         let node = Node {
             programs: place.programs.clone(),
-            processor: place.processor,
+            processors: place.streaming.clone(),
             folder: place.folder.to_owned(),
             history: chat.url("chat")?.to_owned(),
             mqtt,
@@ -84,7 +84,7 @@ impl Peer for Hark {
 /// How a broadcast-sse of a running Hark is started.
 pub(crate) struct Node {
     programs: Programs,
-    processor: Option<usize>,
+    processors: Vec<usize>,
     folder: PathBuf,
     history: String,
     mqtt: String,
@@ -97,7 +97,7 @@ impl Node {
         let folder = self.folder.join(name);
         std::fs::create_dir(&folder)?;
         let program = self.programs.own.join("broadcast-sse");
-        own(Launch::new(&program, self.processor))
+        own(Launch::new(&program, &self.processors))
             .env("HARK_LOG__LEVEL", "warn")
             .env("HARK_HISTORY__URL", &self.history)
             .env("HARK_MQTT__URL", &self.mqtt)

@@ -39,6 +39,7 @@ pub(crate) fn all(quick: bool) -> Vec<Scenario> {
         saturated(),
         posts(),
         growth(),
+        cores(),
     ];
     let mut all = list.concat();
     for scenario in &mut all {
@@ -266,6 +267,29 @@ fn growth() -> Vec<Scenario> {
             "growth-10000",
             "10,000 channels × 1 stream, 2,000 posts/s",
             10_000,
+        ),
+    ]
+}
+
+/// broadcast-sse alone on one processor and on two, everything else on that of the load.
+fn cores() -> Vec<Scenario> {
+    let on = |id, name, count| Scenario {
+        streams: 10_000,
+        channels: 100,
+        publishers: 64,
+        window: Duration::from_secs(4),
+        ..scenario(id, name, Kind::Processors(count), HARK)
+    };
+    vec![
+        on(
+            "cores-1",
+            "100 channels × 100 streams, paced to keep 70 % of one processor busy with streaming",
+            1,
+        ),
+        on(
+            "cores-2",
+            "100 channels × 100 streams, paced to keep 70 % of two processors busy with streaming",
+            2,
         ),
     ]
 }

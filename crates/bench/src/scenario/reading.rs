@@ -128,7 +128,10 @@ impl Reading {
         if let Some([at_once, settled]) = self.resident {
             parts.push(format!("{at_once:.1} KiB a stream, {settled:.1} settled"));
         }
-        if self.cost.is_none() {
+        if self.cost.is_none() && self.events_per_second > 0.0 {
+            parts.push(format!("{:.0} events/s", self.events_per_second));
+            parts.push(busy(self.opening_load));
+        } else if self.cost.is_none() {
             parts.push(format!(
                 "opened in {:.0} ms, {:.1} µs each",
                 self.opening, self.opening_cost
@@ -165,6 +168,9 @@ impl Reading {
                 parts.push(format!("p50 {median:.1} ms, p99 {p99:.1} ms"));
             }
             parts.push(format!("drained in {:.0} ms", self.drain));
+            if let Some(share) = self.streaming_share {
+                parts.push(format!("streaming used {share:.2} processors"));
+            }
             parts.push(busy(self.load));
         }
         if !self.faults.is_none() || self.refused > 0 {

@@ -1,0 +1,39 @@
+use std::io;
+use std::time::Duration;
+
+use super::{Reading, Scenario, samples, spent};
+use crate::load::{Load, Pace};
+use crate::peers::Running;
+
+/// Posts a second while the cost of an event is found out.
+const TRIAL: f64 = 300.0;
+const TRIAL_WINDOW: Duration = Duration::from_secs(2);
+/// How busy the processors are to be: near saturation, but without a backlog, which would make
+/// events cheaper as several are then written at once.
+const BUSY: f64 = 0.7;
+/// Each stream is read so seldom: the load generator shares a processor with the server.
+const SELDOM: Duration = Duration::from_millis(200);
+
+impl Scenario {
+    /// Finds out what an event costs the server that streams, and then paces the posts so that
+    /// it has work for this part of so many processors.
+    pub(super) fn keep_busy(
+        &self,
+        running: &Running,
+        mut load: Load<'_>,
+        processors: u32,
+    ) -> io::Result<Reading> {
+        let opened = self.open(&mut load)?;
+        load.add_publishers(self.publishers)?;
+        load.warm_up()?;
+        load.read_every(SELDOM);
+        let before = samples(running)?;
+        load.publish_for(Pace::PerSecond(TRIAL), TRIAL_WINDOW)?;
+        load.finish(Pace::PerSecond(TRIAL))?;
+        let spent = spent(&before, &samples(running)?).pop().unwrap_or_default();
+        let share = spent / TRIAL_WINDOW.as_secs_f64();
+        let rate = TRIAL * BUSY * f64::from(processors) / share.max(0.01);
+        let reading = self.watch(running, &mut load, Pace::PerSecond(rate))?;
+        Ok(reading.with_opening(&opened, 0.0, self.streams))
+    }
+}
