@@ -25,6 +25,9 @@ const HARK: &str = "hark";
 const BEGIN: &str = "<!-- benchmarks: written by `cargo xtask bench` -->";
 const END: &str = "<!-- /benchmarks -->";
 
+/// Written by people, who look for the reason of what is missed.
+const EXPLAINED: &str = "performance.md";
+
 const HOW: &str = "\
 Every server runs alone, pinned to one processor; the load generator has another. It is one thread, and checks every
 event on every stream: what was lost, doubled or out of order stands in the last column, everyone's. *CPU* is the user
@@ -60,7 +63,11 @@ pub(crate) fn publish(record: &Record, root: &Path) -> io::Result<()> {
         let file = folder.join(format!("bench-{}.svg", picture.name));
         fs::write(file, picture.chart.svg())?;
     }
-    let document = document(record, &pictures);
+    let mut document = document(record, &pictures);
+    if root.join("docs").join(EXPLAINED).is_file() {
+        let link = format!("## Targets\n\nWhat is missed, and why: [{EXPLAINED}]({EXPLAINED}).\n");
+        document = document.replacen("## Targets\n", &link, 1);
+    }
     fs::write(root.join("docs/benchmarks.md"), document)?;
     let readme = root.join("README.md");
     let text = fs::read_to_string(&readme)?;
@@ -238,6 +245,26 @@ mod tests {
         let readme = fs::read_to_string(readme).unwrap();
         assert!(readme.contains("**2 KiB**") && !readme.contains("old"));
         assert!(readme.ends_with("\nMore\n"));
+    }
+
+    #[test]
+    fn readme_of_this_project_has_its_markers() {
+        let readme = include_str!("../../../README.md");
+        let new = between(readme, BEGIN, END, "figures").unwrap();
+        assert!(new.contains(&format!("{BEGIN}\nfigures\n{END}\n")));
+    }
+
+    #[test]
+    fn explanations_are_pointed_to_when_there_are_any() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("README.md"), format!("{BEGIN}\n{END}\n")).unwrap();
+        let read = || {
+            publish(&record(), root.path()).unwrap();
+            fs::read_to_string(root.path().join("docs/benchmarks.md")).unwrap()
+        };
+        assert!(!read().contains("and why"));
+        fs::write(root.path().join("docs").join(EXPLAINED), "").unwrap();
+        assert!(read().contains("(performance.md).\n\n| load"));
     }
 
     #[test]

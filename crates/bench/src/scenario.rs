@@ -280,7 +280,7 @@ fn resident(samples: &[Vec<Sample>]) -> u64 {
 
 /// Of the server that streams.
 fn resident_streaming(samples: &[Vec<Sample>]) -> u64 {
-    samples.last().map_or(0, |last| resident(&[last.clone()]))
+    samples.last().map_or(0, |last| resident(std::slice::from_ref(last)))
 }
 
 /// Seconds of processor time of each server.
