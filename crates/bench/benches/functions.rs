@@ -55,9 +55,8 @@ const fn commit(name: &'static str, prepare: fn() -> Box<dyn FnMut()>) -> Functi
 fn encode_cursor(channels: usize) -> Box<dyn FnMut()> {
     let positions = positions(channels);
     Box::new(move || {
-        drop(black_box(Cursor::encode(
-            black_box(&positions).iter().copied(),
-        )))
+        let positions = black_box(&positions).iter().copied();
+        drop(black_box(Cursor::encode(positions)));
     })
 }
 
