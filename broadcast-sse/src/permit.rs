@@ -24,16 +24,16 @@ impl StreamPermit {
 
     /// Counts what the stream is about to send.
     pub(crate) fn count(&self, batch: &Batch) {
-        let events = batch
-            .iter()
-            .filter(|sent| matches!(sent, Sent::Event(..)))
-            .count();
-        self.metrics.events_out.inc_by(events as u64);
-        let gaps = batch
-            .iter()
-            .filter(|sent| matches!(sent, Sent::Gap(..)))
-            .count();
-        self.metrics.gaps.inc_by(gaps as u64);
+        let (mut events, mut gaps) = (0, 0);
+        for sent in batch {
+            match sent {
+                Sent::Event(..) => events += 1,
+                Sent::Gap(..) => gaps += 1,
+                Sent::Ready(..) => {}
+            }
+        }
+        self.metrics.events_out.inc_by(events);
+        self.metrics.gaps.inc_by(gaps);
     }
 }
 

@@ -93,6 +93,9 @@ impl Listener {
                     self.bell.ring();
                     return batch;
                 }
+                if seat_ready {
+                    break;
+                }
             }
         }
         if ready && !self.ready {
@@ -163,13 +166,13 @@ impl Listener {
 }
 
 impl Place {
-    /// What comes next, and if nothing does, whether the seat is owed nothing.
+    /// What comes next, and whether the seat is owed nothing after that.
     fn step(&mut self, hub: &Hub, room: usize) -> (Vec<Item>, bool) {
         loop {
             match self.channel.step(&mut self.seat, room) {
                 // Placed, and nothing to say about it.
                 (Step::Items(items), _) if items.is_empty() => {}
-                (Step::Items(items), _) => return (items, false),
+                (Step::Items(items), ready) => return (items, ready),
                 (Step::NeedsPage(position), _) => {
                     let (mark, generation) = self.channel.mark();
                     let page = hub.pages.get(&self.channel, generation, position.seq);
