@@ -44,7 +44,7 @@ pub(crate) fn router(state: AppState, requests: &RequestMetrics, access: AccessP
         .route("/heads", posting(heads::heads))
         .route("/chat/publish/{channel}/{user}", posting(post::older))
         .with_state(Arc::new(state));
-    requests.layer(access.layer(problem::layered(routes)))
+    problem::guarded(routes, access, requests)
 }
 
 /// `{channel}` of a path.

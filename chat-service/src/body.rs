@@ -34,6 +34,12 @@ pub(crate) fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
     let Some(value) = headers.get(CONTENT_TYPE) else {
         return Ok(Kind::Text);
     };
+    // What nearly everybody sends.
+    match value.as_bytes() {
+        b"application/json" => return Ok(Kind::Json),
+        b"text/plain" => return Ok(Kind::Text),
+        _ => {}
+    }
     let unsupported = || {
         let value = String::from_utf8_lossy(value.as_bytes());
         problems::unsupported_type(format!(

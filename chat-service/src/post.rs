@@ -145,11 +145,7 @@ fn answer(channel: ChannelId, posted: Posted) -> Response {
             (StatusCode::OK, seq, Bytes::from(bytes))
         }
     };
-    let location = Bytes::from(format!(
-        "/channels/{channel}/messages?after={}&limit=1",
-        seq.saturating_sub(1)
-    ));
-    let location = HeaderValue::from_maybe_shared(location).expect("ASCII is a header value");
+    let location = location(channel, seq);
     let mut response = Response::new(Body::from(event));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -157,6 +153,18 @@ fn answer(channel: ChannelId, posted: Posted) -> Response {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(LOCATION, location);
     response
+}
+
+/// Where the message can be read: the page that begins with it.
+fn location(channel: ChannelId, seq: Seq) -> HeaderValue {
+    let mut uuid = Uuid::encode_buffer();
+    let mut location = String::with_capacity(96);
+    location.push_str("/channels/");
+    location.push_str(channel.uuid().as_hyphenated().encode_lower(&mut uuid));
+    location.push_str("/messages?after=");
+    location.push_str(&seq.saturating_sub(1).to_string());
+    location.push_str("&limit=1");
+    HeaderValue::from_maybe_shared(Bytes::from(location)).expect("ASCII is a header value")
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {

@@ -77,7 +77,11 @@ impl AccessPolicy {
     /// Puts the policy around all of `router`, its errors and its 404 included: call it after
     /// [`problem::layered`](crate::problem::layered).
     pub fn layer(self, router: Router) -> Router {
-        router.layer(AroundLayer((Identify, Guard(Arc::new(self)))))
+        router.layer(AroundLayer((Identify, self.into_guard())))
+    }
+
+    pub(crate) fn into_guard(self) -> Guard {
+        Guard(Arc::new(self))
     }
 
     /// Whether a page of `origin` may use the service through `host` (both as in their headers, the
@@ -116,10 +120,10 @@ impl AccessPolicy {
 }
 
 #[derive(Clone)]
-struct Guard(Arc<AccessPolicy>);
+pub(crate) struct Guard(Arc<AccessPolicy>);
 
 /// The request's origin, if it has one, and whether its pages may use the service.
-type Origin = (Option<HeaderValue>, bool);
+pub(crate) type Origin = (Option<HeaderValue>, bool);
 
 impl Around for Guard {
     type Kept = Origin;

@@ -14,7 +14,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tracing::error;
 
+use crate::access::AccessPolicy;
 use crate::around::{Around, AroundLayer};
+use crate::operations::RequestMetrics;
 
 mod request_id;
 
@@ -179,10 +181,21 @@ pub async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
 /// The router with problem+json for unknown paths, wrong methods, overlong targets and panics, and
 /// with request ids. Add routes before, access policy and metrics after.
 pub fn layered(router: Router) -> Router {
+    with_fallbacks(router).layer(AroundLayer((Identify, LimitTarget)))
+}
+
+/// Everything that a service puts around its routes, as one layer: [`layered`], the access policy
+/// around that, and metrics around all of it. Each layer of a router is cloned, allocated for and
+/// moved through at every request.
+pub fn guarded(router: Router, access: AccessPolicy, requests: &RequestMetrics) -> Router {
+    let inner = (access.into_guard(), LimitTarget);
+    with_fallbacks(router).layer(AroundLayer((requests.clone(), (Identify, inner))))
+}
+
+fn with_fallbacks(router: Router) -> Router {
     router
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(AroundLayer((Identify, LimitTarget)))
 }
 
 #[derive(Clone)]

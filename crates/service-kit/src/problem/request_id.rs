@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::Request;
 use axum::http::HeaderValue;
+use bytes::Bytes;
 
 use super::REQUEST_ID;
 
@@ -46,11 +47,20 @@ impl RequestId {
 
     /// Unique within a process and, by its random beginning, as good as unique among processes.
     fn fresh() -> Self {
-        static PROCESS: OnceLock<u64> = OnceLock::new();
+        static PROCESS: OnceLock<String> = OnceLock::new();
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let process = PROCESS.get_or_init(|| RandomState::new().build_hasher().finish());
+        let process = PROCESS.get_or_init(|| {
+            let random = RandomState::new().build_hasher().finish();
+            format!("{:08x}-", random & 0xffff_ffff)
+        });
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let text = format!("{:08x}-{number:x}", process & 0xffff_ffff);
-        Self(HeaderValue::try_from(text).expect("hexadecimal digits and a dash are a header value"))
+        let mut text = Vec::with_capacity(process.len() + 16);
+        text.extend_from_slice(process.as_bytes());
+        let digits = (u64::BITS - number.leading_zeros()).div_ceil(4);
+        for place in (0..digits).rev() {
+            text.push(b"0123456789abcdef"[(number >> (4 * place)) as usize & 15]);
+        }
+        let value = HeaderValue::from_maybe_shared(Bytes::from(text));
+        Self(value.expect("hexadecimal digits and a dash are a header value"))
     }
 }
