@@ -14,9 +14,6 @@ struct Arguments {
     service: ServiceArguments,
 }
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     command::run("broker", |arguments: Arguments| run(arguments.service))
 }
