@@ -56,7 +56,7 @@ impl Event<'_> {
         }
         if let Some(text) = &message.text {
             line.extend_from_slice(br#","text":"#);
-            extend_json(&mut line, text);
+            extend_text(&mut line, text);
         }
         if let Some(data) = &message.data {
             line.extend_from_slice(br#","data":"#);
@@ -73,7 +73,21 @@ fn extend_uuid(line: &mut Vec<u8>, uuid: Uuid) {
     line.extend_from_slice(text.as_bytes());
 }
 
-fn extend_json(line: &mut Vec<u8>, value: &impl Serialize) {
+/// A JSON string. Most texts need no escapes, and are looked through faster than byte by byte.
+fn extend_text(line: &mut Vec<u8>, text: &str) {
+    let needs_escape = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\');
+    if text
+        .bytes()
+        .fold(false, |any, byte| any | needs_escape(byte))
+    {
+        return extend_json(line, text);
+    }
+    line.push(b'"');
+    line.extend_from_slice(text.as_bytes());
+    line.push(b'"');
+}
+
+fn extend_json(line: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     serde_json::to_writer(line, value).expect("strings always encode");
 }
 

@@ -32,7 +32,8 @@ pub(super) struct Batch<'a> {
     moment: Moment,
     /// Kept open for all messages: even a look-up among prepared statements shows.
     insert: CachedStatement<'a>,
-    entry: places::Entry<'a>,
+    /// The last position that can be found by channel and number.
+    entered: i64,
 }
 
 impl<'a> Batch<'a> {
@@ -48,11 +49,11 @@ impl<'a> Batch<'a> {
         )?;
         Ok(Self {
             connection,
+            entered: memory.last_position,
             memory,
             rules,
             moment,
             insert,
-            entry: places::Entry::prepare(connection)?,
         })
     }
 
@@ -62,16 +63,20 @@ impl<'a> Batch<'a> {
         &mut self,
         new: &Append,
     ) -> rusqlite::Result<Result<Appended, StoreError>> {
+        let keyed = new.message.id.is_some() || new.key.is_some();
+        if keyed || self.memory.logs.find(new.channel).is_none() {
+            // The database is asked, and must know of this batch.
+            self.enter()?;
+        }
         let Self {
             connection,
             memory,
             rules,
             moment,
             insert,
-            entry,
+            ..
         } = self;
         let log = memory.log(connection, new.channel)?;
-        let keyed = new.message.id.is_some() || new.key.is_some();
         let fingerprint = if keyed {
             new.message.fingerprint()
         } else {
@@ -143,7 +148,6 @@ impl<'a> Batch<'a> {
             moment.expiry,
             event.as_ref()
         ])?;
-        entry.enter(memory, &log, position)?;
         memory.last_position = position;
         memory.logs.put(new.channel, log);
         if keyed {
@@ -164,6 +168,21 @@ impl<'a> Batch<'a> {
             id,
             position: to_position(position),
         }))
+    }
+
+    /// Makes what is stored so far found by channel and number.
+    fn enter(&mut self) -> rusqlite::Result<()> {
+        if self.entered < self.memory.last_position {
+            places::enter(self.connection, self.memory, self.entered)?;
+            self.entered = self.memory.last_position;
+        }
+        Ok(())
+    }
+
+    /// Ends the batch, which must not be left out.
+    pub(super) fn finish(mut self) -> rusqlite::Result<()> {
+        self.enter()?;
+        places::settle_many(self.connection, self.memory)
     }
 }
 

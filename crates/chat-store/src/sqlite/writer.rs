@@ -22,7 +22,6 @@ use super::{
     health::Health,
     keys::KeyRules,
     options::SqliteOptions,
-    places::settle_many,
     retention::Sweeper,
     shared::Shared,
     writer::chores::{SWEEP_EVERY, save_state},
@@ -175,8 +174,7 @@ impl Writer {
                 .iter()
                 .map(|post| open.append(&post.new))
                 .collect::<rusqlite::Result<_>>()?;
-            drop(open);
-            settle_many(connection, memory)?;
+            open.finish()?;
             Ok(outcomes)
         });
         match outcomes {
