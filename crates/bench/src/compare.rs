@@ -20,7 +20,7 @@ pub(crate) struct Comparison {
     pub(crate) quick: bool,
     pub(crate) rounds: usize,
     /// No further round begins when it would probably end later than this.
-    pub(crate) limit: Option<Duration>,
+    pub(crate) limit: Duration,
     /// Names of peers; empty means all.
     pub(crate) only: Vec<String>,
     /// Parts of names of scenarios; empty means all.
@@ -58,7 +58,7 @@ impl Comparison {
                 save(&record)?;
                 let round = turns.iter().filter(|other| other.round == turn.round);
                 let late = progress.elapsed() + progress.expected(round.count());
-                if self.limit.is_some_and(|limit| late > limit) {
+                if late > self.limit {
                     eprintln!("no time for round {} of {}", turn.round, self.rounds);
                     break;
                 }
@@ -286,4 +286,20 @@ fn pin_to(processor: usize) -> io::Result<usize> {
         )));
     }
     Ok(processors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_left_follows_from_the_turns_that_are_done() {
+        let mut progress = Progress::new(10);
+        assert_eq!(progress.left(), "10 turns");
+        progress.begin = Instant::now() - Duration::from_secs(120);
+        progress.done = 4;
+        // 30 s each, and six to come.
+        assert_eq!(progress.left(), "3:00 left");
+        assert_eq!(progress.expected(2).as_secs(), 60);
+    }
 }

@@ -29,7 +29,7 @@ const HISTORY_READS: &str = "hark_sse_history_reads_total";
 /// One load.
 #[derive(Debug, Clone)]
 pub(crate) struct Scenario {
-    /// What the targets of the report (report/targets.rs) know it by.
+    /// What the targets of the report (report/targets) know it by.
     pub(crate) id: &'static str,
     pub(crate) name: String,
     pub(crate) kind: Kind,
@@ -280,7 +280,9 @@ fn resident(samples: &[Vec<Sample>]) -> u64 {
 
 /// Of the server that streams.
 fn resident_streaming(samples: &[Vec<Sample>]) -> u64 {
-    samples.last().map_or(0, |last| resident(std::slice::from_ref(last)))
+    samples
+        .last()
+        .map_or(0, |last| resident(std::slice::from_ref(last)))
 }
 
 /// Seconds of processor time of each server.

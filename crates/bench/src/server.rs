@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -77,11 +77,12 @@ impl Launch {
         Err(server.failure(folder, "ended before it was ready"))
     }
 
-    /// Starts it and waits until it can be connected to.
-    pub(crate) fn until_connected(self, folder: &Path, address: SocketAddr) -> io::Result<Server> {
+    /// Starts it and waits until it answers a connection. That it can be connected to is not
+    /// enough: nginx listens before it has a worker, whose time would not be counted.
+    pub(crate) fn until_it_answers(self, folder: &Path, address: SocketAddr) -> io::Result<Server> {
         let mut server = self.spawn(folder, Stdio::null())?;
         let begin = Instant::now();
-        while TcpStream::connect(address).is_err() {
+        while !answers(address) {
             if server.child.try_wait()?.is_some() {
                 return Err(server.failure(folder, "ended before it listened"));
             }
@@ -132,6 +133,20 @@ fn command_line(command: &Command) -> String {
         }
     });
     variables.chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// Whether it says anything to this request, or hangs up: a broker does that.
+fn answers(address: SocketAddr) -> bool {
+    let ask = || -> io::Result<usize> {
+        let mut socket = TcpStream::connect(address)?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        socket.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        socket.read(&mut [0; 1])
+    };
+    match ask() {
+        Ok(_) => true,
+        Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+    }
 }
 
 fn log_of(folder: &Path, name: &str) -> PathBuf {

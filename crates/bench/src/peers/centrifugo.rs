@@ -55,7 +55,7 @@ impl Peer for Centrifugo {
             .launch("centrifugo")?
             .arg("--config")
             .arg(configuration)
-            .until_connected(place.folder, address)?;
+            .until_it_answers(place.folder, address)?;
         Ok(Running::single(server, address, Api))
     }
 }

@@ -139,7 +139,7 @@ user root
         .launch("mosquitto")?
         .arg("-c")
         .arg(configuration)
-        .until_connected(place.folder, address)?;
+        .until_it_answers(place.folder, address)?;
     Ok((broker, format!("mqtt://{address}")))
 }
 

@@ -85,7 +85,7 @@ http://localhost:{port}, http://127.0.0.1:{port} {{
             .launch("mercure")?
             .args(["run", "--adapter", "caddyfile", "--config"])
             .arg(configuration)
-            .until_connected(place.folder, address)?;
+            .until_it_answers(place.folder, address)?;
         Ok(Running::single(server, address, Hub { token }))
     }
 }

@@ -71,7 +71,7 @@ http {{
             .arg(place.folder)
             .arg("-c")
             .arg(configuration)
-            .until_connected(place.folder, address)?;
+            .until_it_answers(place.folder, address)?;
         let dialect = Simple {
             listen: "/sub",
             publish: "/pub",

@@ -62,7 +62,7 @@ impl Peer for Ntfy {
                 .arg("--cache-startup-queries")
                 .arg("pragma journal_mode=WAL; pragma synchronous=FULL;");
         }
-        let server = launch.until_connected(place.folder, address)?;
+        let server = launch.until_it_answers(place.folder, address)?;
         Ok(Running::single(server, address, Topics))
     }
 }

@@ -293,3 +293,26 @@ fn cores() -> Vec<Scenario> {
         ),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::peers;
+
+    #[test]
+    fn every_load_has_an_id_of_its_own_and_servers_that_exist() {
+        let known: BTreeSet<_> = peers::all().iter().map(|peer| peer.name()).collect();
+        for quick in [true, false] {
+            let all = all(quick);
+            let ids: BTreeSet<_> = all.iter().map(|scenario| scenario.id).collect();
+            assert_eq!(ids.len(), all.len());
+            for scenario in all {
+                assert!(!scenario.servers.is_empty(), "{}", scenario.id);
+                let mut servers = scenario.servers.iter();
+                assert!(servers.all(|name| known.contains(name)), "{}", scenario.id);
+            }
+        }
+    }
+}
