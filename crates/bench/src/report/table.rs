@@ -52,7 +52,12 @@ const EVENTS: &[Column] = &[
     ("p50 ms", |reading| Some(reading.latency?[0])),
     ("p99 ms", |reading| Some(reading.latency?[1])),
     ("p99.9 ms", |reading| Some(reading.latency?[2])),
-    ("posts/s", |reading| Some(reading.posts_per_second)),
+    ("posts/s", |reading| {
+        Some(reading.posts_per_second).filter(|posts| *posts > 0.0)
+    }),
+    ("processors that streaming used", |reading| {
+        reading.streaming_share
+    }),
 ];
 const POSTS: &[Column] = &[
     ("CPU µs a post", |reading| reading.cost),
