@@ -64,7 +64,8 @@ impl<'a> Batch<'a> {
         new: &Append,
     ) -> rusqlite::Result<Result<Appended, StoreError>> {
         let keyed = new.message.id.is_some() || new.key.is_some();
-        if keyed || self.memory.logs.find(new.channel).is_none() {
+        let cached = self.memory.logs.find(new.channel);
+        if keyed || cached.is_none() {
             // The database is asked, and must know of this batch.
             self.enter()?;
         }
@@ -76,7 +77,10 @@ impl<'a> Batch<'a> {
             insert,
             ..
         } = self;
-        let log = memory.log(connection, new.channel)?;
+        let log = match cached {
+            None => memory.log(connection, new.channel)?,
+            cached => cached,
+        };
         let fingerprint = if keyed {
             new.message.fingerprint()
         } else {

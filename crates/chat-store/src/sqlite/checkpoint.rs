@@ -121,10 +121,17 @@ pub(super) fn is_too_large(shared: &Shared) -> bool {
     shared.wal_bytes() > TOO_LARGE_LOG
 }
 
-/// Empties the log on the writer's own connection. Posts wait.
+/// Lets the log begin anew, on the writer's own connection. Posts wait.
+///
+/// The file keeps its size: commits that overwrite it change no inode and allocate no blocks.
 pub(super) fn empty_log(connection: &Connection, shared: &Shared) -> rusqlite::Result<()> {
     connection.busy_timeout(PATIENCE)?;
-    let emptied = pragma(connection, "PRAGMA wal_checkpoint(TRUNCATE)");
+    let mode = if is_too_large(shared) {
+        "TRUNCATE"
+    } else {
+        "RESTART"
+    };
+    let emptied = pragma(connection, &format!("PRAGMA wal_checkpoint({mode})"));
     connection.busy_timeout(BUSY_TIMEOUT)?;
     if emptied?.0 {
         shared.count_blocked_checkpoint();

@@ -30,11 +30,11 @@ use crate::{Append, Appended, StoreError, Unpublished};
 
 /// Bytes of messages in one transaction, about: more would make the first wait for the last.
 const BATCH_BYTES: usize = 4 << 20;
-/// Bytes of the write-ahead log between checkpoints, estimated: a commit writes at least three
-/// pages, and every message its share of the pages of the index.
+/// Bytes of the write-ahead log between checkpoints, estimated: a commit writes about six pages
+/// besides the events, and every message its share of what moves among the places.
 const CHECKPOINT_BYTES: usize = 8 << 20;
-const COMMIT_BYTES: usize = 12 << 10;
-const MESSAGE_BYTES: usize = 2 << 10;
+const COMMIT_BYTES: usize = 24 << 10;
+const MESSAGE_BYTES: usize = 512;
 /// How often the watermark is saved while it moves; that much is published again after a crash.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
