@@ -108,3 +108,43 @@ fn unusable_request_ids_are_replaced() {
     assert_ne!(id, RequestId::given_to(&mut other));
     assert_eq!(id, RequestId::given_to(&mut one), "a request keeps its id");
 }
+
+#[tokio::test]
+async fn guarded_answers_have_an_id_the_policy_and_are_counted_once() {
+    let operations = crate::operations::Operations::new();
+    let requests = RequestMetrics::register(&operations, "hark_test");
+    let access = AccessPolicy::new(
+        &crate::access::AccessConfig::default(),
+        "127.0.0.1:80".parse().unwrap(),
+    );
+    let panics = get(|| async {
+        if true {
+            panic!("on purpose");
+        }
+    });
+    let router = guarded(Router::new().route("/panic", panics), access, &requests);
+    for (method, path, status) in [
+        ("GET", "/panic", StatusCode::INTERNAL_SERVER_ERROR),
+        ("GET", "/nowhere", StatusCode::NOT_FOUND),
+        ("PUT", "/panic", StatusCode::METHOD_NOT_ALLOWED),
+    ] {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::ORIGIN, "http://localhost:8000")
+            .header(REQUEST_ID, "mine-1");
+        let request = request.body(Body::empty()).unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), status, "{method} {path}");
+        let headers = response.headers();
+        assert_eq!(headers[REQUEST_ID], "mine-1");
+        assert_eq!(
+            headers[header::ACCESS_CONTROL_ALLOW_ORIGIN],
+            "http://localhost:8000"
+        );
+        assert_eq!(headers.get_all(header::VARY).iter().count(), 1);
+    }
+    let text = operations.metrics_text();
+    let counted = "route=\"/panic\",method=\"GET\",status=\"500\"} 1\n";
+    assert!(text.contains(counted), "{text}");
+}
