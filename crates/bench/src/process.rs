@@ -88,6 +88,12 @@ pub(crate) fn children(parent: u32) -> io::Result<Vec<u32>> {
     Ok(children)
 }
 
+/// The time that all processors of the machine have worked, known to 10 ms.
+pub(crate) fn machine_time() -> io::Result<Duration> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    worked(&stat).ok_or_else(|| unreadable("stat"))
+}
+
 /// What part of a time this thread worked, and what part it waited for a processor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -130,6 +136,20 @@ impl OwnTime {
             waiting: part(now.waiting, self.waiting),
         })
     }
+}
+
+/// All but idle and waiting for a disk (proc_stat(5): fields 4 and 5), and without guests, which
+/// are in user time already.
+fn worked(stat: &str) -> Option<Duration> {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let fields = line.split_ascii_whitespace().take(8).enumerate();
+    let working = fields.filter(|(index, _)| !matches!(index, 3 | 4));
+    let ticks: u64 = working
+        .map(|(_, field)| field.parse::<u64>().ok())
+        .sum::<Option<u64>>()?;
+    Some(Duration::from_millis(
+        ticks * u64::try_from(TICK.as_millis()).ok()?,
+    ))
 }
 
 fn unreadable(file: &str) -> io::Error {
@@ -182,6 +202,15 @@ mod tests {
         assert!(sample.resident > 0);
         assert!(!sample.threads.is_empty());
         assert!(Sample::of(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn idle_time_is_not_work() {
+        let stat = "cpu  1 2 4 1000 2000 8 16 32 64 128\ncpu0 9 9 9 9 9 9 9 9 9 9\n";
+        assert_eq!(worked(stat), Some(63 * TICK));
+        assert_eq!(worked("cpu0 1\n"), None);
+        let before = machine_time().unwrap();
+        assert!(machine_time().unwrap() >= before);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::load::{Begin, Load, Opened, Pace};
 use crate::metrics;
 use crate::netstat::Connections;
 use crate::peers::{Running, listens};
-use crate::process::{Sample, Share};
+use crate::process::{Sample, Share, machine_time};
 use crate::record::Counts;
 use crate::server::Server;
 pub(crate) use list::all;
@@ -200,9 +200,11 @@ impl Scenario {
     }
 
     fn watch(&self, running: &Running, load: &mut Load<'_>, pace: Pace) -> io::Result<Reading> {
+        let machine = machine_time()?;
         let before = samples(running)?;
         load.publish_for(pace, self.window)?;
         let at_end = samples(running)?;
+        let machine = machine_time()?.saturating_sub(machine);
         let measured = load.finish(pace)?;
         let after = samples(running)?;
         let posts = self.counts() == Counts::Posts;
@@ -214,13 +216,16 @@ impl Scenario {
         let each = |seconds: f64| seconds * 1e6 / count.max(1) as f64;
         let costs: Vec<f64> = spent(&before, &after).into_iter().map(each).collect();
         let streaming = running.streaming().and(costs.last().copied());
-        let in_window = spent(&before, &at_end).pop();
-        let share = in_window.map(|seconds| seconds / measured.window.as_secs_f64());
+        let in_window = spent(&before, &at_end);
+        let window = measured.window.as_secs_f64();
+        let share = in_window.last().map(|seconds| seconds / window);
+        let ours = in_window.iter().sum::<f64>() / window + measured.own.working;
         Ok(Reading {
             cost: (!costs.is_empty()).then(|| costs.iter().sum()),
             streaming_cost: streaming.filter(|_| !posts),
             streaming_share: running.streaming().and(share),
             costs,
+            others: (machine.as_secs_f64() / window - ours).max(0.0),
             ..Reading::of(&measured)
         })
     }

@@ -45,6 +45,9 @@ pub(crate) struct Reading {
     pub(crate) drain: f64,
     /// Processors that the server that streams used in the window, e.g. 0.5 is half of one.
     pub(crate) streaming_share: Option<f64>,
+    /// Processors that other programs of the machine used in the window: they make a reading worse
+    /// than the server is.
+    pub(crate) others: f64,
     pub(crate) faults: Faults,
     pub(crate) refused: u64,
     pub(crate) load: Share,
@@ -172,6 +175,7 @@ impl Reading {
                 parts.push(format!("streaming used {share:.2} processors"));
             }
             parts.push(busy(self.load));
+            parts.push(format!("others used {:.2} processors", self.others));
         }
         if !self.faults.is_none() || self.refused > 0 {
             parts.push(format!("{:?}, {} posts refused", self.faults, self.refused));
