@@ -6,6 +6,7 @@
 
 mod attendant;
 mod bell;
+pub(crate) mod bench;
 mod channel;
 mod entry;
 mod heads;

@@ -20,3 +20,9 @@ mod writers;
 
 pub use config::Config;
 pub use server::{Server, StartError};
+
+/// What `crates/bench` measures; no part of the API.
+#[doc(hidden)]
+pub mod bench_support {
+    pub use crate::hub::bench::{Dispatch, frame};
+}

@@ -4,7 +4,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use bench::Function;
-use chat_model::{ChannelId, Cursor, Epoch, Event, EventHead, NewMessage, Position};
+use broadcast_sse::bench_support::{self, Dispatch};
+use chat_model::{
+    ChannelId, Cursor, Epoch, EpochStart, Event, EventHead, Head, NewMessage, Position,
+};
 use chat_store::{Append, SqliteOptions, SqliteStore, Store};
 use service_kit::clock::SystemClock;
 use tokio::runtime::Runtime;
@@ -26,6 +29,18 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     of_one_thread("parse_cursor_of_1", || parse_cursor(1)),
     of_one_thread("parse_cursor_of_10", || parse_cursor(10)),
     of_one_thread("parse_cursor_of_100", || parse_cursor(100)),
+    of_one_thread("frame", || {
+        let line = event(&message(), Uuid::now_v7()).encode();
+        Box::new(move || {
+            drop(black_box(bench_support::frame(
+                channel(1),
+                black_box(&line),
+            )));
+        })
+    }),
+    dispatch("dispatch_to_1", 1_000, || dispatch_to(1)),
+    dispatch("dispatch_to_1000", 50, || dispatch_to(1_000)),
+    dispatch("dispatch_to_100000", 4, || dispatch_to(100_000)),
 ];
 
 /// So many messages that are posted at once, until the last is on the disk of the temporary folder.
@@ -38,6 +53,15 @@ const fn of_one_thread(name: &'static str, prepare: fn() -> Box<dyn FnMut()>) ->
     Function {
         name,
         calls: 2_000,
+        threads: false,
+        prepare,
+    }
+}
+
+const fn dispatch(name: &'static str, calls: u32, prepare: fn() -> Box<dyn FnMut()>) -> Function {
+    Function {
+        name,
+        calls,
         threads: false,
         prepare,
     }
@@ -63,6 +87,35 @@ fn encode_cursor(channels: usize) -> Box<dyn FnMut()> {
 fn parse_cursor(channels: usize) -> Box<dyn FnMut()> {
     let text = Cursor::encode(positions(channels));
     Box::new(move || drop(black_box(Cursor::parse(black_box(&text)))))
+}
+
+/// One event from the broker to so many listeners of its channel, up to what would be written.
+/// Encoding the event is part of it, for each needs a number of its own.
+fn dispatch_to(listeners: usize) -> Box<dyn FnMut()> {
+    let (message, id) = (message(), Uuid::now_v7());
+    let first = event(&message, id);
+    let head = Head {
+        channel: first.channel,
+        epoch: first.epoch,
+        head: first.seq,
+        first: first.seq,
+        epochs: vec![EpochStart {
+            epoch: first.epoch,
+            from: 1,
+        }],
+    };
+    let Event { epoch, mut seq, .. } = first;
+    let mut dispatch = Dispatch::new(&head, listeners);
+    Box::new(move || {
+        seq += 1;
+        let event = Event {
+            epoch,
+            seq,
+            ..event(&message, id)
+        };
+        let bytes = dispatch.deliver(&event.encode());
+        assert!(bytes > listeners * 100, "everyone gets every event");
+    })
 }
 
 fn commit_batch(messages: usize) -> Box<dyn FnMut()> {

@@ -1,7 +1,4 @@
 //! The time of what every message passes through: `cargo bench -p bench --bench hot_functions`.
-//!
-//! A frame of broadcast-sse is private to it; its two costly parts are here: reading the head of
-//! an event, and encoding a cursor.
 
 mod functions;
 

@@ -127,7 +127,8 @@ impl EventHead {
     pub fn parse(line: &[u8]) -> Result<Self, NotAnEvent> {
         // serde would pass over bytes that are not UTF-8, and read a struct from an array as well.
         let line = std::str::from_utf8(line).map_err(|_| NotAnEvent)?;
-        if !line.starts_with('{') || line.contains(['\r', '\n']) {
+        let holds = |byte| line.as_bytes().contains(&byte);
+        if !line.starts_with('{') || holds(b'\r') || holds(b'\n') {
             return Err(NotAnEvent);
         }
         let fields: HeadFields<'_> = serde_json::from_str(line).map_err(|_| NotAnEvent)?;
