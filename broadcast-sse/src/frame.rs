@@ -162,3 +162,48 @@ fn own(name: &str, cursor: Option<&str>, data: &impl Serialize) -> Bytes {
     let data = serde_json::to_string(data).expect("strings and numbers always encode");
     format!("{id}event: {name}\ndata: {data}\n\n").into()
 }
+
+#[cfg(test)]
+mod tests {
+    use chat_model::Epoch;
+
+    use super::*;
+
+    /// What one chunk carries.
+    fn content(chunk: &[u8]) -> &[u8] {
+        let head = chunk.iter().position(|&byte| byte == b'\r').unwrap();
+        let length = std::str::from_utf8(&chunk[..head]).unwrap();
+        let length = usize::from_str_radix(length, 16).unwrap();
+        let content = chunk[head..].strip_prefix(CHUNK_END).unwrap();
+        let content = content.strip_suffix(CHUNK_END).unwrap();
+        assert_eq!(content.len(), length);
+        content
+    }
+
+    #[test]
+    fn chunks_carry_the_frames() {
+        let channel = uuid::Uuid::nil().into();
+        let position = Position::new(Epoch::from_value(7).unwrap(), 3);
+        for (event_type, line) in [(None, "{}".to_owned()), (Some("note"), "x".repeat(300))] {
+            let event = event(channel, position, event_type, line.as_bytes());
+            let frame = content(&event.chunk);
+            assert_eq!(frame, &event.chunk[event.start..event.chunk.len() - 2]);
+            assert_eq!(&event.chunk[event.data.clone()], line.as_bytes());
+            let text = std::str::from_utf8(frame).unwrap();
+            let rest = match event_type {
+                Some(event_type) => format!("event: {event_type}\ndata: {line}\n\n"),
+                None => format!("data: {line}\n\n"),
+            };
+            let id = Cursor::encode([(channel, position)]);
+            assert_eq!(text, format!("id: {id}\n{rest}"));
+
+            // The same for a stream of several channels, whose ids are its own.
+            let begin = chunk_with_id("longer-than-the-other", rest.len());
+            let own = [&begin[..], &event.chunk[event.after_id..]].concat();
+            let expected = format!("id: longer-than-the-other\n{rest}");
+            assert_eq!(content(&own), expected.as_bytes());
+        }
+        assert_eq!(content(&chunk(b"retry: 1\n\n")), b"retry: 1\n\n");
+        assert_eq!(content(&ping(Framing::Chunked)), ping(Framing::UntilClose));
+    }
+}
