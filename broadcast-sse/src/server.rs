@@ -75,6 +75,19 @@ impl Server {
     /// Serves streams until `lifecycle` says to stop; open ones are ended then, each with its own
     /// time to come back.
     pub async fn run(self, lifecycle: Lifecycle) {
+        let options = HttpOptions {
+            write_stall: self.config.hub.write_stall,
+            send_buffer: Some(self.config.hub.send_buffer),
+            // A stream that is told to come back later needs a connection as well.
+            max_connections: self.config.hub.max_streams.saturating_add(1_000),
+            ..HttpOptions::default()
+        };
+        let (listener, router) = self.start(&lifecycle);
+        http::serve(listener, router, options, &lifecycle).await;
+    }
+
+    /// Starts everything behind the routes.
+    fn start(self, lifecycle: &Lifecycle) -> (TcpListener, Router) {
         let Self {
             config,
             listener,
@@ -88,7 +101,7 @@ impl Server {
                 connections: config.subscribe.connections,
             },
         };
-        let (subscriber, deliveries) = Subscriber::start(&config.mqtt, mode, &lifecycle);
+        let (subscriber, deliveries) = Subscriber::start(&config.mqtt, mode, lifecycle);
         let metrics = Metrics::register(&operations);
         BrokerSide(subscriber.clone()).register(&operations);
         let broker = subscriber.state();
@@ -98,7 +111,7 @@ impl Server {
             deliveries,
             history,
             metrics.clone(),
-            &lifecycle,
+            lifecycle,
         );
         operations.add_check("broker", move || {
             let up = broker.borrow().is_up();
@@ -119,7 +132,7 @@ impl Server {
         });
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         let stall = config.hub.write_stall;
-        let writers = Writers::start(processors, stall, &hub.pings(), &lifecycle);
+        let writers = Writers::start(processors, stall, &hub.pings(), lifecycle);
         let app = App {
             hub,
             writers: Arc::new(writers),
@@ -132,15 +145,70 @@ impl Server {
             lifecycle: lifecycle.clone(),
         };
         let requests = RequestMetrics::register(&operations, "hark_sse");
-        let router: Router =
-            AccessPolicy::new(&config.access, local_addr).layer(app::router(app, &requests));
-        let options = HttpOptions {
-            write_stall: config.hub.write_stall,
-            send_buffer: Some(config.hub.send_buffer),
-            // A stream that is told to come back later needs a connection as well.
-            max_connections: config.hub.max_streams.saturating_add(1_000),
-            ..HttpOptions::default()
+        let router = app::router(app, &requests);
+        let router = AccessPolicy::new(&config.access, local_addr).layer(router);
+        (listener, router)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::{body::Body, extract::Request};
+    use broker::{Broker, BrokerConfig};
+    use tokio_stream::StreamExt;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    /// As TLS and HTTP/2 will have it: there is no bare socket to write to.
+    #[tokio::test]
+    async fn without_a_socket_of_its_own_a_stream_is_an_ordinary_body() {
+        let life = Lifecycle::new();
+        let broker = BrokerConfig {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            ..BrokerConfig::default()
         };
-        http::serve(listener, router, options, &lifecycle).await;
+        let broker = Broker::bind(broker).await.unwrap();
+        let environment = [
+            ("HARK_LISTEN", "127.0.0.1:0".to_owned()),
+            ("HARK_MQTT__URL", format!("mqtt://{}", broker.local_addr())),
+            // Nothing listens on the discard port: history is away.
+            ("HARK_HISTORY__URL", "http://127.0.0.1:9".to_owned()),
+            ("HARK_HUB__PING", "1s".to_owned()),
+        ];
+        let broker_life = life.clone();
+        life.spawn("broker", async move {
+            broker.run(&broker_life).await.unwrap();
+        });
+        let environment = environment.map(|(key, value)| (key.to_owned(), value));
+        let config = Config::load(None, environment).unwrap();
+        let server = Server::bind(config, Operations::new()).unwrap();
+        let (_listener, router) = server.start(&life);
+
+        let path = "/events?c=c3743620-4b1b-4c2b-9d80-05b0e5a2c1f0";
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let answer = router.oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert!(!answer.headers().contains_key("connection"));
+        let mut body = answer.into_body().into_data_stream();
+        let mut heard = String::new();
+        while !heard.contains("event: ping\ndata: {}\n\n") {
+            let part = body.next().await.expect("the stream stays open").unwrap();
+            heard.push_str(std::str::from_utf8(&part).unwrap());
+        }
+        assert!(heard.starts_with("retry: "), "{heard}");
+        life.shutdown();
+        let mut rest = String::new();
+        while let Some(part) = body.next().await {
+            rest.push_str(std::str::from_utf8(&part.unwrap()).unwrap());
+        }
+        let last = rest.trim_end().lines().last();
+        assert!(
+            last.is_some_and(|line| line.starts_with("retry: ")),
+            "{rest}"
+        );
+        assert_eq!(life.wait(Duration::from_secs(20)).await, Ok(()));
     }
 }
