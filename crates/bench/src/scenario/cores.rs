@@ -17,6 +17,8 @@ const GROWTH: f64 = 4.0;
 const BUSY: f64 = 0.7;
 /// Each stream is read so seldom: the load generator shares a processor with the server.
 const SELDOM: Duration = Duration::from_millis(200);
+/// An event that takes longer has waited in the server as well.
+const BACKLOG: Duration = Duration::from_millis(400);
 
 impl Scenario {
     /// Finds out what an event costs the server that streams, and then paces the posts so that
@@ -41,6 +43,12 @@ impl Scenario {
             rate *= (BUSY * f64::from(processors) / share.max(f64::EPSILON)).min(GROWTH);
         }
         let reading = self.watch(running, &mut load, Pace::PerSecond(rate))?;
+        let p99 = reading.latency.map_or(0.0, |[_, p99, _]| p99);
+        if p99 > BACKLOG.as_secs_f64() * 1e3 {
+            return Err(io::Error::other(format!(
+                "a backlog of {p99:.0} ms: several events were written at once, so their cost says nothing"
+            )));
+        }
         Ok(reading.with_opening(&opened, 0.0, self.streams))
     }
 }
