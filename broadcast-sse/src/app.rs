@@ -12,7 +12,11 @@ use axum::{
 };
 use chat_model::ChannelId;
 use service_kit::{
-    http::Offer, lifecycle::Lifecycle, operations::RequestMetrics, problem, problem::Problem,
+    access::AccessPolicy,
+    http::Offer,
+    lifecycle::Lifecycle,
+    operations::RequestMetrics,
+    problem::{self, Problem},
 };
 use tokio::sync::{Notify, Semaphore};
 
@@ -26,12 +30,11 @@ use crate::{
     writers::Writers,
 };
 
-/// What the handlers need.
-#[derive(Clone)]
+/// What the handlers need; shared as a whole, because axum clones it for every request.
 pub(crate) struct App {
     pub(crate) hub: Arc<Hub>,
     /// What streams are written by, where their sockets can be had.
-    pub(crate) writers: Arc<Writers<EventStream>>,
+    pub(crate) writers: Writers<EventStream>,
     pub(crate) limits: QueryLimits,
     /// One permit for each stream that may be open.
     pub(crate) streams: Arc<Semaphore>,
@@ -39,18 +42,18 @@ pub(crate) struct App {
     pub(crate) lifecycle: Lifecycle,
 }
 
-/// The routes, with what every answer has, but without the access policy.
-pub(crate) fn router(app: App, requests: &RequestMetrics) -> Router {
-    let router = Router::new()
+/// The service's paths, and around them, from the inside: problems and request ids, access, metrics.
+pub(crate) fn router(app: App, requests: &RequestMetrics, access: AccessPolicy) -> Router {
+    let routes = Router::new()
         .route("/", get(events))
         .route("/events", get(events))
         .route("/chat/receive/{channel}", get(legacy))
-        .with_state(app);
-    requests.layer(problem::layered(router))
+        .with_state(Arc::new(app));
+    problem::guarded(routes, access, requests)
 }
 
 async fn events(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     RawQuery(query): RawQuery,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -65,7 +68,7 @@ async fn events(
 
 /// The older system's stream of one channel.
 async fn legacy(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     Path(channel): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {

@@ -135,7 +135,7 @@ impl Server {
         let writers = Writers::start(processors, stall, &hub.pings(), lifecycle);
         let app = App {
             hub,
-            writers: Arc::new(writers),
+            writers,
             limits: QueryLimits {
                 channels: config.hub.max_channels,
                 newest: MAX_NEWEST,
@@ -145,9 +145,8 @@ impl Server {
             lifecycle: lifecycle.clone(),
         };
         let requests = RequestMetrics::register(&operations, "hark_sse");
-        let router = app::router(app, &requests);
-        let router = AccessPolicy::new(&config.access, local_addr).layer(router);
-        (listener, router)
+        let access = AccessPolicy::new(&config.access, local_addr);
+        (listener, app::router(app, &requests, access))
     }
 }
 

@@ -1,6 +1,5 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
-use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::response::Response;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -10,7 +9,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
 use super::Operations;
-use crate::around::{Around, AroundLayer};
+use crate::around::Around;
 
 /// Upper bounds of the answer times, in seconds.
 const BUCKETS: [f64; 12] = [
@@ -67,11 +66,6 @@ impl RequestMetrics {
         Self {
             shared: Arc::new(shared),
         }
-    }
-
-    /// Counts the requests of all routes of `router`, and those that no route took.
-    pub fn layer(&self, router: Router) -> Router {
-        router.layer(AroundLayer(self.clone()))
     }
 }
 

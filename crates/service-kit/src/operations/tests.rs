@@ -5,6 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 use tower::ServiceExt;
 
 use super::*;
+use crate::access::{AccessConfig, AccessPolicy};
 
 async fn ask(router: Router, path: &str) -> (StatusCode, String) {
     let request = Request::get(path).body(Body::empty()).unwrap();
@@ -51,9 +52,9 @@ async fn requests_are_counted_by_route_not_by_path() {
     operations.register(|registry| registry.register("hark_sample", "A sample", counter.clone()));
     counter.inc_by(3);
     let metrics = RequestMetrics::register(&operations, "hark_test");
-    let router = metrics.layer(crate::problem::layered(
-        Router::new().route("/things/{id}", get(|| async { "thing" })),
-    ));
+    let routes = Router::new().route("/things/{id}", get(|| async { "thing" }));
+    let access = AccessPolicy::new(&AccessConfig::default(), ([127, 0, 0, 1], 8080).into());
+    let router = crate::problem::guarded(routes, access, &metrics);
     ask(router.clone(), "/things/1").await;
     ask(router.clone(), "/things/2").await;
     ask(router, "/elsewhere").await;

@@ -8,7 +8,7 @@ use axum::routing::get;
 use bytes::Bytes;
 use service_kit::http::{Framing, HttpOptions, Offer, Taken};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -109,7 +109,7 @@ async fn who_asks_for_the_head_only_keeps_the_connection() {
 
 /// More than the kernel's buffers hold.
 fn large() -> Bytes {
-    (0..8 << 20).map(|i: u32| b'a' + (i % 26) as u8).collect()
+    (0..1 << 20).map(|i: u32| b'a' + (i % 26) as u8).collect()
 }
 
 async fn read_exactly(client: &mut TcpStream, count: usize) -> Vec<u8> {
@@ -119,33 +119,45 @@ async fn read_exactly(client: &mut TcpStream, count: usize) -> Vec<u8> {
     bytes
 }
 
+/// A server whose sockets take little at a time.
+fn small() -> HttpOptions {
+    HttpOptions {
+        send_buffer: Some(4_096),
+        ..options()
+    }
+}
+
 #[tokio::test]
 async fn what_does_not_fit_in_one_go_comes_before_the_takers_bytes() {
-    let first = large();
-    let (server, mut takeovers) = serve(first.clone(), options());
-    let mut client = server.connect().await;
-    client
-        .write_all(b"GET /stream HTTP/1.0\r\n\r\n")
-        .await
-        .unwrap();
-    let taker = async {
-        let (_, mut taken) = taken(&mut takeovers).await;
-        taken.socket.write_all(b"END").await.unwrap();
-    };
-    let reader = async {
-        let answer = rest(&mut client).await;
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-        assert!(head.starts_with("HTTP/1.0 200 "), "{head}");
-        let body = body.strip_suffix("END").expect("the taker's bytes last");
-        assert!(body.as_bytes() == first, "the first bytes come whole");
-    };
-    tokio::join!(taker, reader);
-    server.stop().await;
+    // More than the server keeps before it flushes, and less, but more than the kernel takes.
+    for first in [large(), large().slice(..24 << 10)] {
+        let (server, mut takeovers) = serve(first.clone(), small());
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        let mut client = socket.connect(server.addr).await.unwrap();
+        let request = b"GET /stream HTTP/1.0\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        let taker = async {
+            let (_, mut taken) = taken(&mut takeovers).await;
+            taken.socket.write_all(b"END").await.unwrap();
+        };
+        let reader = async {
+            // Not before the kernel has taken what it can.
+            client.peek(&mut [0; 1]).await.unwrap();
+            let answer = rest(&mut client).await;
+            let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+            assert!(head.starts_with("HTTP/1.0 200 "), "{head}");
+            let body = body.strip_suffix("END").expect("the taker's bytes last");
+            assert!(body.as_bytes() == first, "the first bytes come whole");
+        };
+        tokio::join!(taker, reader);
+        server.stop().await;
+    }
 }
 
 #[tokio::test]
 async fn who_goes_before_the_head_is_out_is_not_taken() {
-    let (server, mut takeovers) = serve(large(), options());
+    let (server, mut takeovers) = serve(large(), small());
     let mut client = server.connect().await;
     client
         .write_all(b"GET /stream HTTP/1.1\r\nhost: a\r\n\r\n")
