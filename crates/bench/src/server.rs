@@ -37,10 +37,20 @@ pub(crate) struct Server {
 impl Launch {
     /// taskset becomes the program, so that its pid is the program's.
     pub(crate) fn new(program: &Path, processors: &[usize]) -> Self {
+        Self::behind(program, processors, &[])
+    }
+
+    /// At the lowest priority: it gets the time that the other processes leave.
+    pub(crate) fn last(program: &Path, processors: &[usize]) -> Self {
+        Self::behind(program, processors, &["nice", "-n", "19"])
+    }
+
+    /// `before` becomes the program as well.
+    fn behind(program: &Path, processors: &[usize], before: &[&str]) -> Self {
         let processors: Vec<String> = processors.iter().map(ToString::to_string).collect();
         let mut command = Command::new("taskset");
         command.args(["--cpu-list", &processors.join(",")]);
-        command.arg(program);
+        command.args(before).arg(program);
         Self {
             program: program.to_owned(),
             command,

@@ -37,7 +37,7 @@ impl Peer for Hark {
         if self.mosquitto {
             "as hark, with Debian's mosquitto as broker and `subscribe.mode` per-channel"
         } else {
-            "release binaries of broker, chat-service and broadcast-sse, default settings but for the log level; every post is committed with fsync before it is answered"
+            "release binaries of broker, chat-service and broadcast-sse, default settings but for the log level; chat-service at the lowest priority, as docs/operations.md has it for services that share processors; every post is synced to the disk before it is answered"
         }
     }
 
@@ -49,7 +49,9 @@ impl Peer for Hark {
             let mqtt = broker.url("mqtt")?.to_owned();
             (broker, mqtt)
         };
-        let chat = own(place.launch_own("chat-service"))
+        // What was accepted is delivered before more is accepted.
+        let chat = place.programs.own.join("chat-service");
+        let chat = own(Launch::last(&chat, &place.processors))
             .env("HARK_LOG__LEVEL", "warn")
             .env("HARK_HTTP__MAX_CONNECTIONS", "20000")
             .env("HARK_STORE__DIR", place.folder.join("store"))
