@@ -22,7 +22,7 @@ use crate::{
 
 /// Bytes that a stream takes from its listener at a time. What is taken is what one unfinished
 /// write may hold.
-const ROOM: usize = 16 * 1024;
+const ROOM: usize = 32 * 1024;
 
 /// How long a client waits before it reconnects after the connection broke: spread, so that those
 /// whom one broken node sends away do not come back at the same moment.

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use super::{Slot, Source};
 
 /// Parts that one system call takes.
-const PARTS: usize = 64;
+const PARTS: usize = 128;
 
 /// Bytes that a client may send after its request: as much as one more request head.
 const UNASKED: usize = 32 * 1024;
