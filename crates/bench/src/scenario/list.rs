@@ -139,7 +139,7 @@ fn streams(idle: usize) -> Vec<Scenario> {
         ),
         resume(
             "resume-cold",
-            "the same at a node that has none of the events in its memory",
+            "10,000 streams of 10 channels that resume 100 events behind at a node that has none of them in memory",
             true,
             HARK,
         ),
