@@ -36,8 +36,9 @@ part of it that the process which serves streams took. *÷ floor* divides CPU by
 that does one `send` for each listener: absolute figures differ between machines, these ratios much less. p50, p99 and
 p99.9 of events are from publishing to delivery, those of posts from the request to its answer. *Saturated*: publishers
 post as soon as they are answered. Runs in which the load generator worked or waited for its processor for more than
-90 % of the time are not counted: they would measure the load generator. Streams that open are no such run, but where it
-was busy all the time, the server could have been faster than the time that stands there.
+90 % of the time are not counted, unless the servers used up theirs: they would measure the load generator. Streams that
+open are no such run, but where it was busy all the time, the server could have been faster than the time that stands
+there.
 ";
 
 /// What was measured and on what, whether the targets are met, and a table for each load.

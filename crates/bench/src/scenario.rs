@@ -219,8 +219,10 @@ impl Scenario {
         let in_window = spent(&before, &at_end);
         let window = measured.window.as_secs_f64();
         let share = in_window.last().map(|seconds| seconds / window);
-        let ours = in_window.iter().sum::<f64>() / window + measured.own.working;
+        let servers = in_window.iter().sum::<f64>() / window;
+        let ours = servers + measured.own.working;
         Ok(Reading {
+            servers,
             cost: (!costs.is_empty()).then(|| costs.iter().sum()),
             streaming_cost: streaming.filter(|_| !posts),
             streaming_share: running.streaming().and(share),

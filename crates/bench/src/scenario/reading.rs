@@ -45,6 +45,8 @@ pub(crate) struct Reading {
     pub(crate) drain: f64,
     /// Processors that the server that streams used in the window, e.g. 0.5 is half of one.
     pub(crate) streaming_share: Option<f64>,
+    /// Processors that all servers used in the window.
+    pub(crate) servers: f64,
     /// Processors that other programs of the machine used in the window: they make a reading worse
     /// than the server is.
     pub(crate) others: f64,
@@ -184,9 +186,11 @@ impl Reading {
     }
 
     /// Whether the load generator may have been the bottleneck: then its figures
-    /// say nothing about the server.
+    /// say nothing about the server. Servers that used up their processor were it themselves.
     pub(crate) fn is_of_the_load(&self) -> bool {
-        self.load.is_saturated()
+        /// As nearly as a window can be measured.
+        const ALL_OF_ONE: f64 = 0.97;
+        self.load.is_saturated() && self.servers < ALL_OF_ONE
     }
 }
 
@@ -194,4 +198,24 @@ impl Reading {
 fn quantile(histogram: &Histogram, part: f64) -> Option<f64> {
     let value = histogram.quantile(part)?;
     Some(value.as_secs_f64() * 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_load_generator_counts_only_against_servers_with_time_left() {
+        let reading = |working, servers| Reading {
+            load: Share {
+                working,
+                waiting: 0.0,
+            },
+            servers,
+            ..Reading::default()
+        };
+        assert!(reading(0.95, 0.5).is_of_the_load());
+        assert!(!reading(0.95, 0.99).is_of_the_load());
+        assert!(!reading(0.5, 0.5).is_of_the_load());
+    }
 }
