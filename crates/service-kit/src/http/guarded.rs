@@ -1,8 +1,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,11 +30,9 @@ pub(super) struct Phase {
     answered_at: AtomicU64,
     /// A request body was let go of before its end.
     unread_body: AtomicBool,
-    /// Who gets the socket.
-    take_over: Mutex<Option<TakeOver>>,
-    /// The body of an answer has begun and will not go on here.
-    held: AtomicBool,
-    /// What there was of it has been written as well.
+    /// Who gets the socket; known once the body of an answer has said all that it will here.
+    take_over: OnceLock<TakeOver>,
+    /// What it said has been written as well.
     flushed: AtomicBool,
 }
 
@@ -47,8 +44,7 @@ impl Phase {
             answered: AtomicU64::new(0),
             answered_at: AtomicU64::new(0),
             unread_body: AtomicBool::new(false),
-            take_over: Mutex::new(None),
-            held: AtomicBool::new(false),
+            take_over: OnceLock::new(),
             flushed: AtomicBool::new(false),
         }
     }
@@ -56,28 +52,22 @@ impl Phase {
     /// The answer's body has nothing more to say here: who is to have the socket once what was said
     /// has been written.
     pub(super) fn hold(&self, take_over: TakeOver) {
-        *self.lock_take_over() = Some(take_over);
-        self.held.store(true, Ordering::Relaxed);
+        // The first is the last: the connection is taken for it.
+        self.take_over.get_or_init(|| take_over);
     }
 
     /// Everything that was written before has gone out. hyper flushes only when its own buffer is
     /// empty, and polls the body before it flushes.
     fn flushed(&self) {
-        if self.held.load(Ordering::Relaxed) {
+        if self.take_over.get().is_some() {
             self.flushed.store(true, Ordering::Relaxed);
         }
     }
 
     /// Who is to have the socket now.
-    pub(super) fn released(&self) -> Option<TakeOver> {
-        let released = self.flushed.load(Ordering::Relaxed);
-        released.then(|| self.lock_take_over().take()).flatten()
-    }
-
-    fn lock_take_over(&self) -> std::sync::MutexGuard<'_, Option<TakeOver>> {
-        self.take_over
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn released(&self) -> Option<&TakeOver> {
+        let flushed = self.flushed.load(Ordering::Relaxed);
+        flushed.then(|| self.take_over.get()).flatten()
     }
 
     pub(super) fn requested(&self) {

@@ -1,8 +1,7 @@
+use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::http::Version;
@@ -10,7 +9,7 @@ use axum::http::header::CONNECTION;
 use axum::http::{Extensions, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
-use hyper::body::{Body as HttpBody, Frame};
+use futures_util::{StreamExt, stream};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -78,7 +77,7 @@ impl Offer {
         Self { framing }
     }
 
-    /// Who made it; `None` without one.
+    /// The offer that came with a request; `None` if its socket cannot be had.
     pub fn get(extensions: &Extensions) -> Option<Self> {
         extensions.get().copied()
     }
@@ -92,8 +91,11 @@ impl Offer {
         first: Bytes,
         take: impl FnOnce(Taken) + Send + 'static,
     ) -> Response {
-        let first = Some(first).filter(|first| !first.is_empty());
-        let mut response = response.map(|_| Body::new(Held { first }));
+        // A body that begins and does not go on. Nothing wakes its task after that, and nothing needs
+        // to: the connection looks whether the socket can be taken each time it has polled the body.
+        let first = stream::iter((!first.is_empty()).then_some(Ok::<_, Infallible>(first)));
+        let held = Body::from_stream(first.chain(stream::pending()));
+        let mut response = response.map(|_| held);
         // Nobody will read what the client sends after this request (RFC 9112, section 9.6).
         let headers = response.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -116,27 +118,5 @@ impl TakeOver {
 impl fmt::Debug for TakeOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TakeOver").finish_non_exhaustive()
-    }
-}
-
-/// A body that begins and does not go on: the rest is written by the taker.
-struct Held {
-    first: Option<Bytes>,
-}
-
-impl HttpBody for Held {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        // Nothing wakes the task after that, and nothing needs to: the connection looks whether the
-        // socket can be taken each time it has polled the body.
-        match self.first.take() {
-            Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
-            None => Poll::Pending,
-        }
     }
 }
