@@ -107,12 +107,12 @@ pub(crate) fn chunk(frame: &[u8]) -> Bytes {
     chunk.into()
 }
 
-/// The beginning of a chunk of which only the `id:` line is the stream's own; `shared` bytes of a
-/// frame follow.
-pub(crate) fn chunk_with_id(cursor: &str, shared: usize) -> Bytes {
+/// The beginning of a chunk of which only the `id:` line is the stream's own; what others share of
+/// it, up to its end, follows.
+pub(crate) fn chunk_with_id(cursor: &str, shared: &[u8]) -> Bytes {
     let id = id_line(cursor);
     let mut begin = Vec::with_capacity(id.len() + 12);
-    begin_chunk(&mut begin, id.len() + shared);
+    begin_chunk(&mut begin, id.len() + shared.len() - CHUNK_END.len());
     begin.extend_from_slice(id.as_bytes());
     begin.into()
 }
@@ -198,8 +198,8 @@ mod tests {
             assert_eq!(text, format!("id: {id}\n{rest}"));
 
             // The same for a stream of several channels, whose ids are its own.
-            let begin = chunk_with_id("longer-than-the-other", rest.len());
-            let own = [&begin[..], &event.chunk[event.after_id..]].concat();
+            let shared = &event.chunk[event.after_id..];
+            let own = [&chunk_with_id("longer-than-the-other", shared)[..], shared].concat();
             let expected = format!("id: longer-than-the-other\n{rest}");
             assert_eq!(content(&own), expected.as_bytes());
         }

@@ -22,7 +22,7 @@ use crate::{
 
 /// Bytes that a stream takes from its listener at a time. What is taken is what one unfinished
 /// write may hold.
-const ROOM: usize = 32 * 1024;
+pub(crate) const ROOM: usize = 32 * 1024;
 
 /// How long a client waits before it reconnects after the connection broke: spread, so that those
 /// whom one broken node sends away do not come back at the same moment.
@@ -154,11 +154,9 @@ impl Form {
                 });
             }
             (Self::Events, Sent::Event(entry, Some(cursor))) if chunked => {
-                let shared = entry.frame_without_id().len();
-                return parts.extend([
-                    frame::chunk_with_id(cursor, shared),
-                    entry.chunk_without_id(),
-                ]);
+                let shared = entry.chunk_without_id();
+                let begin = frame::chunk_with_id(cursor, &shared);
+                return parts.extend([begin, shared]);
             }
             (Self::Events, Sent::Event(entry, Some(cursor))) => {
                 return parts.extend([frame::id_line(cursor).into(), entry.frame_without_id()]);

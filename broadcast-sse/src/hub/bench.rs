@@ -15,9 +15,7 @@ use super::{
     seat::{Item, Seat, Start, Step},
     tail::{Tail, TailLimits},
 };
-
-/// As much as one turn of a stream takes.
-const ROOM: usize = 64 << 10;
+use crate::stream::ROOM;
 
 /// The chunk that is written to everyone who listens to this channel alone.
 ///
