@@ -246,8 +246,8 @@ impl Registry {
         Some((self.packet_id(), filters))
     }
 
-    /// Up to `max` filters for the next SUBSCRIBE, with its packet id; `None` when there is nothing
-    /// to ask for now, or too much is unanswered.
+    /// Up to `max` filters for the next SUBSCRIBE, with its packet id; `None` when no filter waits
+    /// to be asked for, or too much is unanswered.
     pub(super) fn next_subscribe(
         &mut self,
         max: usize,

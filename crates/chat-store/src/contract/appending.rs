@@ -113,8 +113,8 @@ pub(super) async fn time_never_decreases_unless_it_was_wrong(bench: &impl Bench)
     let minutes = |count: i64| Timestamp::from_millis(start.as_millis() + count * 60_000);
     let mut seen = Vec::new();
     // Back by two minutes: held. Then an hour ahead, and back: that hour is not believed.
-    for now in [0, -2, 1, 60, 2, 3] {
-        bench.clock().set(minutes(now));
+    for minute in [0, -2, 1, 60, 2, 3] {
+        bench.clock().set(minutes(minute));
         let (_, event) = store(&opened, text(channel(1), "tick")).await;
         seen.push(EventView::parse(&event).unwrap().at.into_owned());
     }
