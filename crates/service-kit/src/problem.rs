@@ -179,14 +179,15 @@ pub async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
 }
 
 /// The router with problem+json for unknown paths, wrong methods, overlong targets and panics, and
-/// with request ids. Add routes before, access policy and metrics after.
+/// with request ids. Add routes before and the access policy after. A service whose requests are
+/// counted calls [`guarded`] instead.
 pub fn layered(router: Router) -> Router {
     with_fallbacks(router).layer(AroundLayer((Identify, LimitTarget)))
 }
 
 /// Everything that a service puts around its routes, as one layer: [`layered`], the access policy
 /// around that, and metrics around all of it. Each layer of a router is cloned, allocated for and
-/// moved through at every request.
+/// moved through at every request. Add routes before and nothing after.
 pub fn guarded(router: Router, access: AccessPolicy, requests: &RequestMetrics) -> Router {
     let inner = (access.into_guard(), LimitTarget);
     with_fallbacks(router).layer(AroundLayer((requests.clone(), (Identify, inner))))
