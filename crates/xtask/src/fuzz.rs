@@ -88,6 +88,7 @@ fn targets(folder: &Path) -> Vec<String> {
     let seeds = std::fs::read_dir(folder.join("seeds"))
         .into_iter()
         .flatten()
+        // Without a folder there is no target, which fails the step.
         .flatten();
     let mut names: Vec<_> = seeds
         .map(|entry| entry.file_name().to_string_lossy().into_owned())

@@ -185,6 +185,7 @@ fn browser(workspace: &Workspace) -> Outcome {
 }
 
 fn is_newer(file: &Path, than: &Path) -> bool {
+    // A file that is not there, or does not tell, is not newer: what depends on it is made anew.
     let changed = |path: &Path| {
         path.metadata()
             .and_then(|metadata| metadata.modified())
@@ -198,7 +199,7 @@ impl Workspace {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
         let root = root.expect("xtask lies in crates/xtask").to_owned();
         // cargo has put xtask beside the others, wherever the target folder is.
-        let xtask = std::env::current_exe().expect("the path of xtask");
+        let xtask = std::env::current_exe().expect("the system tells a running program its path");
         let binaries = xtask
             .parent()
             .expect("a binary lies in a folder")

@@ -32,7 +32,7 @@ pub(crate) fn run(command: &mut Command) -> Outcome {
         }
     };
     let mut tally = Tally::default();
-    let mut output = BufReader::new(child.stdout.take().expect("piped"));
+    let mut output = BufReader::new(child.stdout.take().expect("it was piped just now"));
     let mut line = Vec::new();
     // An error reading a pipe is its end.
     while output

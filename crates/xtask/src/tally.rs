@@ -12,6 +12,7 @@ impl Tally {
     pub(crate) fn count_line(&mut self, line: &str) {
         let line = line.trim_end();
         if let Some(rest) = line.strip_prefix("test result: ") {
+            // What is no number is no count; a step's end is judged by its exit status.
             for part in rest.split(['.', ';']) {
                 match part.trim().split_once(' ') {
                     Some((number, "passed")) => self.passed += number.parse().unwrap_or(0),
