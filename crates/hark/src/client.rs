@@ -145,6 +145,7 @@ fn unreachable(url: &Url, error: &reqwest::Error) -> Failure {
 /// What an answer that is no success says of itself.
 async fn refused(response: Response) -> Failure {
     let (status, url) = (response.status(), response.url().clone());
+    // A body that breaks off or is no problem document has no reason to tell; the status stands.
     let body = response.text().await.unwrap_or_default();
     let problem: Value = serde_json::from_str(&body).unwrap_or_default();
     let detail = problem["detail"]

@@ -1,4 +1,7 @@
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 use service_kit::{
@@ -57,11 +60,11 @@ impl Config {
                 service.insert(shared.to_owned(), table[shared].clone());
             }
         }
-        let data = options
-            .data
-            .clone()
-            .map(|data| Value::String(data.display().to_string()));
-        let data = data.unwrap_or_else(|| table["data"].clone());
+        let data = match options.data.as_deref().map(Path::to_str) {
+            Some(Some(data)) => Value::from(data),
+            Some(None) => return Err(ConfigError::invalid("data", "must be UTF-8")),
+            None => table["data"].clone(),
+        };
         table_in(&mut chat_service, "store").insert("dir".to_owned(), data.clone());
         let history = Table::from_iter([("url".to_owned(), Value::from("http://127.0.0.1:8080"))]);
         broadcast_sse.insert("history".to_owned(), Value::Table(history));
@@ -75,6 +78,7 @@ impl Config {
         set(table_in(&mut table, "demo"), "listen", options.demo);
         set(table_in(&mut table, "operations"), "listen", options.ops);
         let config = Self {
+            // What is no text is refused as `chat_service.store.dir` below.
             data: PathBuf::from(data.as_str().unwrap_or_default()),
             demo: config::parse(take(&mut table, "demo"))?,
             operations: config::parse(take(&mut table, "operations"))?,

@@ -103,6 +103,7 @@ impl Services {
     /// The services' URLs: as configured, or on the host under which the page itself was asked
     /// for, so that it works from another machine as well.
     fn urls(&self, headers: &HeaderMap) -> (String, String) {
+        // A host that is missing or is no name is answered as if asked from this machine.
         let host = headers
             .get(header::HOST)
             .and_then(|host| host.to_str().ok())

@@ -75,6 +75,7 @@ impl EventStream {
             },
             "id" if !value.contains('\0') => self.id = Some(value.to_owned()),
             "retry" => {
+                // What is no number is ignored (HTML Living Standard, section 9.2.6).
                 if let Ok(milliseconds) = value.parse() {
                     self.retry = Some(Duration::from_millis(milliseconds));
                 }
