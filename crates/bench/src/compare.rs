@@ -146,7 +146,7 @@ impl Comparison {
         };
         let running = peer.start(&place)?;
         configured(configuration::of(&running, &place));
-        scenario.run(&running, u32::try_from(run).unwrap_or_default())
+        scenario.run(&running, u32::try_from(run).unwrap_or(u32::MAX))
     }
 
     /// Named on the command line, or part of a run of this kind.
@@ -205,7 +205,9 @@ impl Comparison {
         };
         let servers = installed.iter().map(|peer| {
             let version = self.programs.version(peer.as_ref());
-            server(peer.as_ref(), version.or_else(|| Some(ours.clone())))
+            // What another's program does not tell is unknown, not ours.
+            let untold = peer.program().map_or(ours.as_str(), |_| "unknown");
+            server(peer.as_ref(), version.or_else(|| Some(untold.to_owned())))
         });
         let missing = missing.iter().map(|peer| server(peer.as_ref(), None));
         let loads = scenarios.iter().map(|scenario| {
@@ -217,6 +219,7 @@ impl Comparison {
             }
         });
         Ok(Record {
+            // A clock before 1970 is as good as one at 1970.
             date: format_timestamp(u64::try_from(now).unwrap_or(0)),
             commit: commit.clone(),
             machine: Machine::read(processors)?,

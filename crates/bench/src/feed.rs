@@ -60,6 +60,8 @@ fn gather(mut listener: TcpListener) -> io::Result<(Vec<TcpStream>, Poll)> {
     let mut sockets = Vec::new();
     while sockets.len() < STREAMS {
         poll.poll(&mut events, None)?;
+        // An error is mostly that nobody waits; after any other the load generator, which then
+        // lacks a stream, fails the reading.
         while let Ok((mut socket, _)) = listener.accept() {
             let token = Token(sockets.len());
             poll.registry()

@@ -126,12 +126,14 @@ impl Client {
         while !self.unsent.is_empty() {
             match socket.write(&self.unsent) {
                 Ok(length) => drop(self.unsent.drain(..length)),
+                // Full, or broken: then the next read finds its end.
                 Err(_) => break,
             }
         }
         let sent = if frame.is_empty() || !self.unsent.is_empty() {
             0
         } else {
+            // As above; what was not taken waits in `unsent`.
             socket.write(frame).unwrap_or(0)
         };
         self.unsent.extend_from_slice(&frame[sent..]);

@@ -58,6 +58,7 @@ pub(crate) fn fsync() -> io::Result<f64> {
 
 /// What is checked out where this runs, and whether it was changed since.
 pub(crate) fn commit() -> String {
+    // Without git, or outside of a checkout, the commit is unknown.
     let git = |arguments: &[&str]| {
         let output = Command::new("git").args(arguments).output().ok()?;
         let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();

@@ -75,7 +75,7 @@ impl Launch {
     /// Starts it and waits for the line `ready` on its standard output.
     pub(crate) fn until_ready(self, folder: &Path) -> io::Result<Server> {
         let mut server = self.spawn(folder, Stdio::piped())?;
-        let output = server.child.stdout.take().expect("piped");
+        let output = server.child.stdout.take().expect("it was piped just now");
         // It says nothing further, so nothing can fill the pipe when it is no longer read.
         for line in BufReader::new(output).lines() {
             let line = line?;
@@ -185,6 +185,7 @@ impl Server {
     }
 
     fn failure(&self, folder: &Path, what: &str) -> io::Error {
+        // Without its log `what` is told all the same.
         let log = std::fs::read_to_string(log_of(folder, &self.name)).unwrap_or_default();
         let end: Vec<&str> = log.lines().rev().take(5).collect();
         let end: Vec<&str> = end.into_iter().rev().collect();
@@ -201,6 +202,7 @@ impl Drop for Server {
         let begin = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) {
             if begin.elapsed() > STOP {
+                // An error means that it has ended in the meantime: the next look finds it.
                 self.child.kill().ok();
             }
             std::thread::sleep(Duration::from_millis(10));
