@@ -81,6 +81,7 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Resul
     }
 }
 
+/// A length that cannot be read announces nothing: the limit holds for the bytes all the same.
 fn announced(headers: &HeaderMap) -> Option<u64> {
     headers
         .get(CONTENT_LENGTH)

@@ -246,6 +246,7 @@ impl Outbox {
 
     /// So that the depth of the outbox is right before the broker is first seen.
     async fn show_watermark(&self) {
+        // An error is told by `publish`, which asks again once the broker is there.
         if let Ok(watermark) = self.store.published_to().await {
             self.gauges.confirmed.store(watermark.offset(), Relaxed);
         }

@@ -38,12 +38,12 @@ pub(crate) async fn drained(store: &dyn Store, mut broker: watch::Receiver<Broke
     const PAUSE: Duration = Duration::from_millis(10);
     let empty = async {
         loop {
+            // Without the store there is nothing to wait for.
             let Ok(confirmed) = store.published_to().await else {
                 return;
             };
             match store.unpublished(confirmed, ONE).await {
                 Ok(waiting) if !waiting.is_empty() => sleep(PAUSE).await,
-                // Without the store there is nothing to wait for.
                 Ok(_) | Err(_) => return,
             }
         }
