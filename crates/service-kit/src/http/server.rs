@@ -56,6 +56,7 @@ pub async fn serve(listener: TcpListener, router: Router, options: HttpOptions, 
     }
     // Connections in the backlog are refused by the kernel from here on.
     drop(listener);
+    // All are free when the last connection has ended; an error cannot be: it is never closed.
     let _all = places.acquire_many(most).await;
 }
 
