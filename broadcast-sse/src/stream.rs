@@ -181,6 +181,7 @@ struct LegacyEvent<'a> {
 /// ours, so that its clients lose nothing when they reconnect.
 fn legacy(entry: &Entry) -> Option<Bytes> {
     let line = entry.data();
+    // Its head was readable, or it would not be here; a body that is not has no text to show.
     let event = EventView::parse(&line).ok()?;
     let data = LegacyEvent {
         id: event.id,

@@ -108,7 +108,9 @@ impl History {
     }
 
     fn url(&self, path: &str) -> Url {
-        self.base.join(path).expect("the paths are our own")
+        self.base
+            .join(path)
+            .expect("fixed paths join an HTTP base, which the configuration checks")
     }
 }
 
