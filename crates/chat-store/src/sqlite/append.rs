@@ -64,21 +64,11 @@ impl<'a> Batch<'a> {
         new: &Append,
     ) -> rusqlite::Result<Result<Appended, StoreError>> {
         let keyed = new.message.id.is_some() || new.key.is_some();
-        let cached = self.memory.logs.find(new.channel);
-        if keyed || cached.is_none() {
-            // The database is asked, and must know of this batch.
-            self.enter()?;
-        }
-        let Self {
-            connection,
-            memory,
-            rules,
-            moment,
-            insert,
-            ..
-        } = self;
-        let log = match cached {
-            None => memory.log(connection, new.channel)?,
+        let log = match self.memory.logs.find(new.channel) {
+            None => {
+                self.enter()?;
+                self.memory.log(self.connection, new.channel)?
+            }
             cached => cached,
         };
         let fingerprint = if keyed {
@@ -88,18 +78,34 @@ impl<'a> Batch<'a> {
         };
         if let (true, Some(log)) = (keyed, log) {
             match keys::find(
-                connection,
-                rules,
+                self.connection,
+                self.rules,
                 log.channel_no,
                 new,
                 &fingerprint,
-                moment.expiry,
+                self.moment.expiry,
             )? {
                 Known::No => {}
-                Known::Same(repeated) => return Ok(Ok(repeated)),
+                Known::Same { epoch, seq, id } => {
+                    self.enter()?;
+                    return Ok(Ok(Appended::Repeated {
+                        event: places::event(self.connection, log.channel_no, seq)?,
+                        epoch,
+                        seq,
+                        id,
+                    }));
+                }
                 Known::Other(what) => return Ok(Err(StoreError::KeyReused { what })),
             }
         }
+        let Self {
+            connection,
+            memory,
+            rules,
+            moment,
+            insert,
+            ..
+        } = self;
         let (epoch, seq, last_at) = match log {
             Some(log) => (log.epoch, log.head + 1, log.at),
             None => (new_log_epoch(memory, moment.now), 1, 0),
@@ -174,7 +180,7 @@ impl<'a> Batch<'a> {
         }))
     }
 
-    /// Makes what is stored so far found by channel and number.
+    /// Makes what is stored so far found by channel and number: before anything is looked up so.
     fn enter(&mut self) -> rusqlite::Result<()> {
         if self.entered < self.memory.last_position {
             places::enter(self.connection, self.memory, self.entered)?;

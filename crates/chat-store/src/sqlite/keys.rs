@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use chat_model::Epoch;
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
@@ -11,7 +11,7 @@ use super::{
     memory::{Log, Memory, epoch_value, stored_epoch},
     options::KeyMemory,
 };
-use crate::{Append, Appended, ReusedKey, StoreError};
+use crate::{Append, ReusedKey, StoreError};
 
 /// [`KeyMemory`] in the database's units, and what was dropped by it.
 pub(super) struct KeyRules {
@@ -36,7 +36,12 @@ impl KeyRules {
 /// What is known of a post's id and key.
 pub(super) enum Known {
     No,
-    Same(Appended),
+    /// Where it was stored; the event itself may be gone.
+    Same {
+        epoch: Epoch,
+        seq: u64,
+        id: Uuid,
+    },
     Other(ReusedKey),
 }
 
@@ -97,20 +102,11 @@ pub(super) fn find(
     let Some(known) = found else {
         return Ok(Known::No);
     };
-    let event: Option<Vec<u8>> = connection
-        .prepare_cached(
-            "SELECT event FROM log WHERE pos = coalesce(
-                (SELECT pos FROM places WHERE channel_no = ?1 AND seq = ?2),
-                (SELECT pos FROM new_places WHERE channel_no = ?1 AND seq = ?2))",
-        )?
-        .query_row(params![channel_no, known.seq], |row| row.get(0))
-        .optional()?;
-    Ok(Known::Same(Appended::Repeated {
-        event: event.map(Bytes::from),
+    Ok(Known::Same {
         epoch: stored_epoch(0, known.epoch)?,
         seq: known.seq,
         id: known.id,
-    }))
+    })
 }
 
 fn look_up(

@@ -5,7 +5,8 @@
 //! new goes into a small table of the same form, whose few pages a whole batch shares, and moves to
 //! the large one a thousand at a time, sorted. What is new in a channel is always its newest.
 
-use rusqlite::{Connection, params};
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::memory::Memory;
 
@@ -38,6 +39,23 @@ pub(super) fn enter(
         .execute([after])?;
     memory.new_places += entered as u64;
     Ok(())
+}
+
+/// One event of a channel; `None` if it is no longer kept.
+pub(super) fn event(
+    connection: &Connection,
+    channel_no: i64,
+    seq: u64,
+) -> rusqlite::Result<Option<Bytes>> {
+    let event: Option<Vec<u8>> = connection
+        .prepare_cached(
+            "SELECT event FROM log WHERE pos = coalesce(
+                (SELECT pos FROM places WHERE channel_no = ?1 AND seq = ?2),
+                (SELECT pos FROM new_places WHERE channel_no = ?1 AND seq = ?2))",
+        )?
+        .query_row(params![channel_no, seq], |row| row.get(0))
+        .optional()?;
+    Ok(event.map(Bytes::from))
 }
 
 /// Moves what is new to the rest once that pays.
