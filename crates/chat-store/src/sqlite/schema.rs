@@ -145,7 +145,7 @@ pub(super) fn prepare(path: &Path, max_file_bytes: Option<u64>) -> Result<Connec
             known,
         });
     }
-    if version == 0 {
+    if version <= 0 {
         let tables: i64 = connection
             .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
             .map_err(unusable)?;
@@ -177,6 +177,7 @@ fn migrate(connection: &mut Connection, from: i64) -> rusqlite::Result<()> {
     for (done, step) in MIGRATIONS
         .iter()
         .enumerate()
+        // A negative version stands in a file without tables: it takes all steps.
         .skip(usize::try_from(from).unwrap_or(0))
     {
         let transaction = connection.transaction()?;
