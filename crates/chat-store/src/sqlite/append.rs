@@ -233,17 +233,19 @@ fn create_log(
 
 /// A UUIDv7 (RFC 9562 §5.7) of this moment.
 fn time_ordered_id(now: u64) -> Uuid {
-    let nanoseconds = u32::try_from(now % 1000).expect("below 1000") * 1_000_000;
+    let nanoseconds = u32::try_from(now % 1000).expect("a remainder below 1000") * 1_000_000;
     Uuid::new_v7(Timestamp::from_unix(NoContext, now / 1000, nanoseconds))
 }
 
 /// The only lane of a store with one writer.
 const LANE: u32 = 0;
 
+/// The store counts its positions up from 1, so that none is negative.
 pub(super) fn to_position(pos: i64) -> Position {
     Position::new(LANE, u64::try_from(pos).unwrap_or(0))
 }
 
+/// A position beyond all that the store can hold is as good as the last.
 pub(super) fn from_position(position: Position) -> i64 {
     i64::try_from(position.offset()).unwrap_or(i64::MAX)
 }
