@@ -91,3 +91,6 @@ pub(super) fn forget(connection: &Connection, channel_no: i64, up_to: u64) -> ru
         .execute(params![channel_no, up_to])?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
