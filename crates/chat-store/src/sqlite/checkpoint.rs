@@ -123,7 +123,8 @@ pub(super) fn is_too_large(shared: &Shared) -> bool {
 
 /// Lets the log begin anew, on the writer's own connection. Posts wait.
 ///
-/// The file keeps its size: commits that overwrite it change no inode and allocate no blocks.
+/// The file keeps its size unless that is too large: commits that overwrite it change no inode and
+/// allocate no blocks.
 pub(super) fn empty_log(connection: &Connection, shared: &Shared) -> rusqlite::Result<()> {
     connection.busy_timeout(PATIENCE)?;
     let mode = if is_too_large(shared) {
@@ -145,6 +146,7 @@ fn pragma(connection: &Connection, sql: &str) -> rusqlite::Result<(bool, u64)> {
         let pages: i64 = row.get(1)?;
         Ok((
             row.get::<_, i64>(0)? != 0,
+            // -1 when there is no log.
             u64::try_from(pages).unwrap_or(0),
         ))
     })
