@@ -1,5 +1,6 @@
 //! What every service of Hark needs and what has nothing to do with chat: configuration, telemetry,
-//! shutdown, an HTTP server that strangers may talk to, problem+json, CORS, health and metrics.
+//! shutdown, an HTTP server that strangers may talk to, problem+json, CORS, health and metrics, and
+//! whom to trust as a client of TLS.
 //!
 //! It is not a framework: a service is `Config::load → Server::bind → run`, written out in the
 //! service, with these parts.
@@ -33,3 +34,4 @@ pub mod lifecycle;
 pub mod operations;
 pub mod problem;
 pub mod telemetry;
+pub mod tls;

@@ -1,0 +1,164 @@
+//! The client's side of TLS: whom to trust, and nothing else to choose.
+//!
+//! rustls with ring: aws-lc, its other provider, wants a C toolchain and minutes of compiling.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::{ClientConfig, RootCertStore};
+use thiserror::Error;
+
+/// Why there is nobody to trust. The text names the file.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// The file could not be read.
+    #[error("cannot read the certificates of the authority in {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is broken PEM.
+    #[error("{} is not valid PEM: {reason}", path.display())]
+    NotPem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The file is readable, but there is no certificate in it.
+    #[error(
+        "{} holds no certificate: it must hold that of the authority that signed the server's, as PEM (`-----BEGIN CERTIFICATE-----`)",
+        path.display()
+    )]
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// What the PEM text encloses is no certificate that can be trusted.
+    #[error("{} holds something that is not a certificate: {reason}", path.display())]
+    BadCertificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// No file was named, and the system has no certificates.
+    #[error(
+        "the system has no certificates of authorities: install the package ca-certificates, or name a file: {reason}"
+    )]
+    NoRoots {
+        /// What was wrong with the places that were looked at.
+        reason: String,
+    },
+}
+
+/// A configuration for TLS 1.2 and 1.3 that always verifies the server: its certificate must be
+/// signed by an authority of `ca_file` (PEM, one certificate or more), or of the system when there
+/// is no file, and name the host that was asked for. No client certificate, no ALPN. The same
+/// configuration is for all connections: it remembers sessions.
+///
+/// # Errors
+/// When there is no authority to trust. The file is read now and not again.
+pub fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+    let roots = match ca_file {
+        Some(path) => from_file(path)?,
+        None => of_system()?,
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has the cipher suites of TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+fn from_file(path: &Path) -> Result<RootCertStore, TlsError> {
+    let path_buf = || path.to_path_buf();
+    // Read as a whole: the parser's own reading tells less about a file that cannot be read.
+    let text = std::fs::read(path).map_err(|source| TlsError::Unreadable {
+        path: path_buf(),
+        source,
+    })?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let certificate = certificate.map_err(|error: pem::Error| TlsError::NotPem {
+            path: path_buf(),
+            reason: error.to_string(),
+        })?;
+        roots
+            .add(certificate)
+            .map_err(|error| TlsError::BadCertificate {
+                path: path_buf(),
+                reason: error.to_string(),
+            })?;
+    }
+    if roots.is_empty() {
+        return Err(TlsError::NoCertificate { path: path_buf() });
+    }
+    Ok(roots)
+}
+
+fn of_system() -> Result<RootCertStore, TlsError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // A system's collection may hold certificates that are too old to be understood; one authority
+    // less is found out when a server of its is met.
+    let (taken, _passed_over) = roots.add_parsable_certificates(found.certs);
+    if taken == 0 {
+        let reasons: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
+        let reason = if reasons.is_empty() {
+            "none was found".to_owned()
+        } else {
+            reasons.join("; ")
+        };
+        return Err(TlsError::NoRoots { reason });
+    }
+    Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(content: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        std::fs::write(&file, content).unwrap();
+        let error = client(Some(&file)).unwrap_err().to_string();
+        assert!(error.contains("ca.pem"), "{error}");
+        error
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let error = client(Some(Path::new("/nowhere/ca.pem"))).unwrap_err();
+        assert!(matches!(error, TlsError::Unreadable { .. }), "{error}");
+        assert!(error.to_string().contains("/nowhere/ca.pem"), "{error}");
+    }
+
+    #[test]
+    fn what_holds_no_certificate_is_refused() {
+        assert!(refused("").contains("no certificate"));
+        let key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        assert!(refused(key).contains("no certificate"));
+        let cut = "-----BEGIN CERTIFICATE-----\nAAAA\n";
+        assert!(refused(cut).contains("not valid PEM"));
+        let other = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(refused(other).contains("not a certificate"));
+    }
+
+    #[test]
+    fn a_certificate_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        let made = rcgen::generate_simple_self_signed(vec!["broker".to_owned()]).unwrap();
+        std::fs::write(&file, made.cert.pem()).unwrap();
+        let config = client(Some(&file)).unwrap();
+        assert!(config.alpn_protocols.is_empty());
+    }
+}
