@@ -1,6 +1,6 @@
 //! What the tests of Hark are written with: real processes, a server-sent
 //! events client that behaves as a browser does, a TCP proxy that breaks
-//! connections on demand, a real mosquitto, and [`eventually!`].
+//! connections on demand, a real mosquitto, a real PostgreSQL, and [`eventually!`].
 //!
 //! It is a dev-dependency only and knows none of the services: it speaks to
 //! them as strangers do. In particular it parses events by itself instead of
@@ -29,6 +29,7 @@ mod ledger;
 mod listener;
 mod mosquitto;
 mod mqtt;
+mod postgres;
 mod process;
 mod program;
 mod proxy;
@@ -40,6 +41,7 @@ pub use ledger::{Delivered, Gap, Ledger};
 pub use listener::{GaveUp, Listener, open_without_reading};
 pub use mosquitto::Mosquitto;
 pub use mqtt::mqtt_publish;
+pub use postgres::Postgres;
 pub use process::Process;
 pub use program::{Finished, Program};
 pub use proxy::FaultProxy;

@@ -1,0 +1,109 @@
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::programs::is_root;
+
+/// Reads until the test process is gone, however it ended, or lets go of the
+/// pipe; then ends the server, if it still runs, and removes the folder. A
+/// parent-death signal would not do: it comes when the *thread* ends that
+/// started the server.
+const WATCHER: &str = r#"
+cat >/dev/null
+pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null)
+case $(cat "/proc/$pid/comm" 2>/dev/null) in postgres)
+    kill -CONT "$pid"; kill -QUIT "$pid"
+    tries=0
+    while kill -0 "$pid" 2>/dev/null && [ $tries -lt 100 ]; do
+        sleep 0.1
+        tries=$((tries + 1))
+    done
+    kill -KILL "$pid" 2>/dev/null
+esac
+rm -rf "$1"
+"#;
+
+/// The folder of one cluster, with its data, its log and its socket. It is
+/// removed after the test process has ended or let go of it.
+pub(super) struct Folder {
+    path: PathBuf,
+    /// Its end of the pipe goes with this process.
+    _watcher: Child,
+}
+
+impl Folder {
+    pub(super) fn new() -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("hark-postgres-")
+            .tempdir()
+            .expect("a temporary folder");
+        // From here on the watcher removes it.
+        let path = folder.keep();
+        let watcher = Command::new("sh")
+            .args(["-c", WATCHER, "sh"])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // Signals of the terminal are not for it.
+            .process_group(0)
+            .spawn()
+            .expect("sh can be started");
+        if is_root() {
+            let mut chown = Command::new("chown");
+            let status = chown.arg("postgres:").arg(&path).status();
+            assert!(
+                status.is_ok_and(|status| status.success()),
+                "this test needs the user postgres: apt-get install postgresql"
+            );
+        }
+        Self {
+            path,
+            _watcher: watcher,
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn data(&self) -> PathBuf {
+        self.path.join("data")
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    /// Appends to a file of the data folder.
+    pub(super) fn append(&self, name: &str, text: &str) {
+        let file = fs::File::options()
+            .append(true)
+            .open(self.data().join(name));
+        let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+        written.unwrap_or_else(|error| panic!("cannot write {name}: {error}"));
+    }
+
+    /// Removes what a killed server has left on the machine: its lock file, whose
+    /// pid may become another's, and the shared memory segment that is named
+    /// there (seventh line, second number).
+    pub(super) fn forget_server(&self) {
+        let lock = self.data().join("postmaster.pid");
+        let Ok(text) = fs::read_to_string(&lock) else {
+            return;
+        };
+        let segment = text
+            .lines()
+            .nth(6)
+            .and_then(|line| line.split_whitespace().nth(1));
+        if let Some(segment) = segment {
+            // It matters little: 56 bytes.
+            let mut remove = Command::new("ipcrm");
+            let _removed = remove.args(["-m", segment]).output();
+        }
+        // It is there, as it was read, and nobody else knows it.
+        let _removed = fs::remove_file(lock);
+    }
+}

@@ -1,0 +1,92 @@
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tokio::time::timeout;
+
+use super::PATIENCE;
+
+/// Where Debian keeps the programs of each version.
+const VERSIONS: &str = "/usr/lib/postgresql";
+
+/// One of PostgreSQL's programs, run by a user who may: as root it refuses to.
+pub(super) fn program(name: &str) -> tokio::process::Command {
+    tokio::process::Command::from(command(name))
+}
+
+/// One that outlives the runtime of the test that started it, and signals of
+/// the terminal.
+pub(super) fn lasting(name: &str) -> Command {
+    let mut command = command(name);
+    command.process_group(0);
+    command
+}
+
+fn command(name: &str) -> Command {
+    let path = installed().join(name);
+    assert!(
+        path.exists(),
+        "this test needs `{}`: apt-get install postgresql",
+        path.display()
+    );
+    let mut command = if is_root() {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "postgres", "--regid", "postgres"]);
+        command.arg("--clear-groups").arg(path);
+        command
+    } else {
+        Command::new(path)
+    };
+    // A folder that this user may not read makes some of them fail.
+    command.current_dir("/");
+    command
+}
+
+/// The folder of the newest version's programs.
+fn installed() -> PathBuf {
+    let versions = fs::read_dir(VERSIONS).into_iter().flatten().flatten();
+    let newest = versions
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .max();
+    let Some(newest) = newest else {
+        panic!("this test needs PostgreSQL: apt-get install postgresql")
+    };
+    Path::new(VERSIONS).join(newest.to_string()).join("bin")
+}
+
+pub(super) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Runs a program to its end and returns what it printed.
+pub(super) async fn run(mut command: tokio::process::Command) -> String {
+    let ran = timeout(PATIENCE, command.stdin(Stdio::null()).output()).await;
+    let output = ran
+        .unwrap_or_else(|_| panic!("{command:?} takes longer than {PATIENCE:?}"))
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {errors}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The processes that this one has started.
+pub(super) fn children(parent: u32) -> Vec<u32> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| stat(*pid).is_some_and(|(_, of)| of == parent))
+        .collect()
+}
+
+/// Whether there is such a process that has not ended.
+pub(super) fn is_running(pid: u32) -> bool {
+    stat(pid).is_some_and(|(state, _)| state != "Z")
+}
+
+/// State and parent of a process (proc(5)): they follow its name, which is in
+/// parentheses and may hold anything.
+fn stat(pid: u32) -> Option<(String, u32)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
+}
