@@ -55,6 +55,7 @@ pub async fn all<B: Bench>(mut fresh: impl FnMut() -> B) {
     outbox::outbox_has_every_event_in_order(&fresh()).await;
     outbox::watermark_survives_reopening(&fresh()).await;
     outbox::position_is_never_used_twice(&fresh()).await;
+    outbox::oldest_unpublished_is_found(&fresh()).await;
     outbox::follower_sees_commits_in_order(&fresh()).await;
     outbox::slow_follower_is_let_go(&fresh()).await;
     epochs::new_epoch_starts_after_the_kept_head(&fresh()).await;

@@ -30,13 +30,21 @@
 
 #[cfg(feature = "contract")]
 pub mod contract;
+mod counters;
 mod error;
+mod expiry_clock;
+mod follower;
+mod next_event;
+mod queue;
+mod retention;
+mod sender_keys;
 mod sqlite;
 mod stats;
 mod store;
 
 pub use error::{ReusedKey, StoreError};
-pub use sqlite::{KeyMemory, Retention, SqliteOptions, SqliteStore, new_epoch};
+pub use retention::{KeyMemory, Retention};
+pub use sqlite::{SqliteOptions, SqliteStore, new_epoch};
 pub use stats::StoreStats;
 pub use store::{
     Append, Appended, IdempotencyKey, PageLimit, PageRange, Position, Store, StoredPage,

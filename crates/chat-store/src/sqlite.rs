@@ -4,7 +4,6 @@ mod append;
 mod checkpoint;
 mod database;
 mod epochs;
-mod expiry_clock;
 mod folder;
 mod health;
 mod keys;
@@ -29,18 +28,17 @@ use std::{
 };
 
 use async_trait::async_trait;
-use chat_model::{ChannelId, Head, NewMessage};
+use chat_model::{ChannelId, Head};
 use rusqlite::Connection;
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 
 pub use self::epochs::new_epoch;
-pub use self::options::{KeyMemory, Retention, SqliteOptions};
+pub use self::options::SqliteOptions;
 
 use self::{
     append::to_position,
     checkpoint::Checkpointer,
     database::Database,
-    expiry_clock::{ExpiryClock, SavedExpiry},
     folder::Folder,
     reader::Readers,
     shared::{Alarm, Shared, spawn},
@@ -49,10 +47,15 @@ use self::{
 use crate::{
     Append, Appended, PageLimit, PageRange, Position, Store, StoreError, StoreStats, StoredPage,
     Unpublished,
+    expiry_clock::{ExpiryClock, SavedExpiry},
+    queue,
 };
 
-/// Bytes of the queue that one permit stands for.
-const PERMIT_BYTES: usize = 1024;
+/// The smallest page.
+const ONE: PageLimit = PageLimit {
+    events: 1,
+    bytes: 0,
+};
 
 /// [`Store`] in a folder of this machine, for one process at a time.
 ///
@@ -107,30 +110,12 @@ impl SqliteStore {
         })?;
         Ok(Self {
             jobs,
-            room: Arc::new(Semaphore::new(options.queue_bytes / PERMIT_BYTES)),
+            room: Arc::new(Semaphore::new(options.queue_bytes / queue::PERMIT_BYTES)),
             readers,
             shared,
             ended: Mutex::new(ended),
             alarm,
         })
-    }
-
-    /// Waits until one of the store's threads panics. The store is of no use then: whoever runs it
-    /// had best end the process, and start anew with what was committed.
-    pub fn panicked(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut alarm = self.alarm.watch();
-        async move {
-            if alarm.wait_for(|panicked| *panicked).await.is_err() {
-                // The store was closed in good order.
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-
-    /// The counters at this moment. Cheap: two look-ups of a file's size.
-    #[must_use]
-    pub fn stats(&self) -> StoreStats {
-        self.shared.stats()
     }
 
     /// Removes everything that has expired now, instead of little by little; returns how many
@@ -155,14 +140,14 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn append(&self, new: Append) -> Result<Appended, StoreError> {
-        let permits = permits_for(&new.message);
+        let permits = queue::permits_for(&new.message);
         let room = self.room.clone().acquire_many_owned(permits).await;
         let room = room.map_err(|_| closed())?;
         let (reply, answer) = oneshot::channel();
-        self.shared.queued.fetch_add(1, Relaxed);
+        self.shared.counters.queued.fetch_add(1, Relaxed);
         let post = Post { new, reply, room };
         if self.jobs.send(Job::Append(Box::new(post))).is_err() {
-            self.shared.queued.fetch_sub(1, Relaxed);
+            self.shared.counters.queued.fetch_sub(1, Relaxed);
             return Err(closed());
         }
         match answer.await {
@@ -220,12 +205,29 @@ impl Store for SqliteStore {
         }
     }
 
+    async fn oldest_unpublished(&self) -> Result<Option<u64>, StoreError> {
+        let oldest = self.unpublished(self.published_to().await?, ONE).await?;
+        Ok(oldest.first().map(|event| event.committed_at))
+    }
+
     fn follow(&self, batches: usize) -> mpsc::Receiver<Vec<Unpublished>> {
-        self.shared.follow(batches)
+        self.shared.follower.follow(batches)
     }
 
     async fn check(&self) -> Result<(), StoreError> {
         self.ask(Job::Check).await
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.shared.stats()
+    }
+
+    async fn broken(&self) {
+        let mut alarm = self.alarm.watch();
+        if alarm.wait_for(|panicked| *panicked).await.is_err() {
+            // The store was closed in good order.
+            std::future::pending::<()>().await;
+        }
     }
 
     async fn new_epoch(&self) -> Result<u64, StoreError> {
@@ -252,19 +254,6 @@ impl std::fmt::Debug for SqliteStore {
 
 fn closed() -> StoreError {
     StoreError::unavailable("the store is closed")
-}
-
-/// A message's share of the queue: its text and what goes with it.
-fn permits_for(message: &NewMessage) -> u32 {
-    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let from = message.from.as_ref();
-    let bytes = length(&message.text)
-        + length(&message.data)
-        + from.map_or(0, |from| length(&from.id) + length(&from.name));
-    // The queue has at least 1,024 permits: a larger message takes all of those.
-    u32::try_from(bytes / PERMIT_BYTES + 1)
-        .unwrap_or(u32::MAX)
-        .min(1024)
 }
 
 /// Makes the entries of new files last; not every system can, and the data itself is synced.

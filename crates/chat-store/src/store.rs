@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::StoreError;
+use crate::{StoreError, StoreStats};
 
 /// The durable log of every channel.
 ///
@@ -24,7 +24,10 @@ use crate::StoreError;
 /// - A failure passes without a restart when its cause does.
 ///
 /// All futures may be dropped at any time; a message whose `append` was dropped may or may not be
-/// stored. No call needs tokio's timers or I/O.
+/// stored.
+///
+/// Several processes may write to one store, if its implementation says so. Each of them publishes
+/// what it has stored itself, and what a process that is gone has left.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Stores a message as the next event of its channel.
@@ -56,25 +59,40 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<Unpublished>, StoreError>;
 
     /// The position up to which everything is known to be published: where the outbox begins at
-    /// start. It may lie a little behind what was last given to
-    /// [`mark_published`](Self::mark_published) before a crash.
+    /// start, and whenever a follower has ended, for the lane may be another one then. It may lie
+    /// a little behind what was last given to [`mark_published`](Self::mark_published) before a
+    /// crash.
     async fn published_to(&self) -> Result<Position, StoreError>;
 
     /// Notes that everything up to and including a position is published. Returns at once; saved
     /// with some later commit, within seconds, and at [`close`](Self::close). A position below the
-    /// highest noted changes nothing.
+    /// highest noted, or of another lane, changes nothing.
     fn mark_published(&self, up_to: Position);
+
+    /// When the oldest event that is not known to be published was committed, whoever stored it,
+    /// in milliseconds since 1970; `None` when there is none. What was published within the last
+    /// second may count as not published.
+    async fn oldest_unpublished(&self) -> Result<Option<u64>, StoreError>;
 
     /// Follows what is committed from now on, in the order of the log, without reading it back.
     ///
-    /// At most `batches` batches wait in the queue. A follower that lets it fill up is dropped:
-    /// its receiver ends (`None`) after what is queued. Then, and at the start: follow first, read
-    /// [`unpublished`](Self::unpublished) to its end, then take from here what lies beyond.
-    /// There is one follower at a time; a new one replaces the old.
+    /// At most `batches` batches wait in the queue. A follower that lets it fill up is dropped, and
+    /// so is one that the store cannot tell of everything: its receiver ends (`None`) after what is
+    /// queued. Then, and at the start: follow first, ask [`published_to`](Self::published_to)
+    /// whether the lane is the same, read [`unpublished`](Self::unpublished) to its end, then take
+    /// from here what lies beyond. There is one follower at a time; a new one replaces the old.
     fn follow(&self, batches: usize) -> mpsc::Receiver<Vec<Unpublished>>;
 
     /// Whether the store can write now, found out by writing if it has not for a few seconds.
     async fn check(&self) -> Result<(), StoreError>;
+
+    /// The counters at this moment. Cheap.
+    fn stats(&self) -> StoreStats;
+
+    /// Waits until the store is of no use any more for a reason that lies in this process, such as
+    /// a thread that panicked. Whoever runs it had best end the process then, and start anew with
+    /// what was committed.
+    async fn broken(&self);
 
     /// Gives every log a new epoch, which starts after the newest event that is kept.
     ///

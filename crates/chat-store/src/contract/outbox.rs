@@ -81,6 +81,38 @@ pub(super) async fn position_is_never_used_twice(bench: &impl Bench) {
     opened.close().await;
 }
 
+pub(super) async fn oldest_unpublished_is_found(bench: &impl Bench) {
+    let opened = bench.open().await;
+    let start = opened.published_to().await.unwrap();
+    assert_eq!(opened.oldest_unpublished().await.unwrap(), None);
+    let first = bench.clock().now().as_millis().unsigned_abs();
+    fill(&opened, channel(1), 1).await;
+    bench.clock().advance(Duration::from_secs(5));
+    fill(&opened, channel(2), 1).await;
+    assert_eq!(opened.oldest_unpublished().await.unwrap(), Some(first));
+    let all = outbox(&opened, start).await;
+    opened.mark_published(all[0].position);
+    oldest_becomes(&opened, Some(first + 5_000)).await;
+    opened.mark_published(all[1].position);
+    oldest_becomes(&opened, None).await;
+    opened.close().await;
+}
+
+/// What was just published may count as not published for a while.
+async fn oldest_becomes(store: &Arc<dyn Store>, expected: Option<u64>) {
+    let started = std::time::Instant::now();
+    loop {
+        let oldest = store.oldest_unpublished().await.unwrap();
+        if oldest == expected {
+            return;
+        }
+        assert!(
+            started.elapsed() < Duration::from_secs(10),
+            "{oldest:?} instead of {expected:?}"
+        );
+    }
+}
+
 pub(super) async fn follower_sees_commits_in_order(bench: &impl Bench) {
     let opened = bench.open().await;
     let start = opened.published_to().await.unwrap();

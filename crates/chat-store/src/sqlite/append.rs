@@ -1,19 +1,14 @@
 //! One message of a batch: is it new, does it fit, where does it go.
 
-use chat_model::{ChannelId, Epoch, Event};
+use chat_model::{ChannelId, Epoch};
 use rusqlite::{CachedStatement, Connection, params};
-use uuid::{NoContext, Timestamp, Uuid};
 
 use super::{
     keys::{self, KeyRules, Known},
     memory::{Log, Memory, epoch_value},
     places,
 };
-use crate::{Append, Appended, Position, StoreError};
-
-/// How far a channel's newest event may lie ahead of the clock and still hold `at` back: more than
-/// this was a clock gone wrong, which must not pin `at` for years. Milliseconds.
-const BELIEVABLE_LEAD: u64 = 5 * 60 * 1000;
+use crate::{Append, Appended, Position, StoreError, next_event::next_event};
 
 /// The moment of a batch.
 #[derive(Debug, Clone, Copy)]
@@ -110,30 +105,10 @@ impl<'a> Batch<'a> {
             Some(log) => (log.epoch, log.head + 1, log.at),
             None => (new_log_epoch(memory, moment.now), 1, 0),
         };
-        let at = if last_at > moment.now + BELIEVABLE_LEAD {
-            moment.now
-        } else {
-            moment.now.max(last_at)
+        let next = match next_event(new, epoch, seq, last_at, moment.now) {
+            Ok(next) => next,
+            Err(refused) => return Ok(Err(refused)),
         };
-        let id = new
-            .message
-            .id
-            .unwrap_or_else(|| time_ordered_id(moment.now));
-        let event = Event {
-            channel: new.channel,
-            epoch,
-            seq,
-            id,
-            at,
-            message: &new.message,
-        }
-        .encode();
-        if event.len() > new.max_event_bytes {
-            return Ok(Err(StoreError::TooLarge {
-                size: event.len(),
-                limit: new.max_event_bytes,
-            }));
-        }
         if keyed {
             let needed = i64::from(new.message.id.is_some()) + i64::from(new.key.is_some());
             if let Err(error) = keys::make_room(connection, memory, rules, needed, moment.expiry)? {
@@ -146,7 +121,7 @@ impl<'a> Batch<'a> {
         };
         let log = Log {
             head: seq,
-            at,
+            at: next.at,
             ..log
         };
         let position = memory.last_position + 1;
@@ -156,7 +131,7 @@ impl<'a> Batch<'a> {
             log.head,
             log.at,
             moment.expiry,
-            event.as_ref()
+            next.event.as_ref()
         ])?;
         memory.last_position = position;
         memory.logs.put(new.channel, log);
@@ -167,15 +142,15 @@ impl<'a> Batch<'a> {
                 &log,
                 new,
                 &fingerprint,
-                id,
+                next.id,
                 moment.expiry,
             )?;
         }
         Ok(Ok(Appended::Stored {
-            event,
+            event: next.event,
             epoch,
             seq,
-            id,
+            id: next.id,
             position: to_position(position),
         }))
     }
@@ -229,12 +204,6 @@ fn create_log(
         floor: 0,
         at: 0,
     })
-}
-
-/// A UUIDv7 (RFC 9562 §5.7) of this moment.
-fn time_ordered_id(now: u64) -> Uuid {
-    let nanoseconds = u32::try_from(now % 1000).expect("a remainder below 1000") * 1_000_000;
-    Uuid::new_v7(Timestamp::from_unix(NoContext, now / 1000, nanoseconds))
 }
 
 /// The only lane of a store with one writer.

@@ -8,13 +8,12 @@ use service_kit::clock::SharedClock;
 
 use super::{
     database::Database,
-    expiry_clock::now,
     folder::Folder,
     memory::{Memory, epoch_value},
     places::newest_kept,
     schema::prepare,
 };
-use crate::StoreError;
+use crate::{StoreError, expiry_clock::now};
 
 /// Epochs that a log's list has at most; the oldest go. Each costs a restore from a copy.
 const LONGEST_LIST: i64 = 64;

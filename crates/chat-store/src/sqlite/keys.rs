@@ -6,12 +6,10 @@ use chat_model::Epoch;
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
-use super::{
-    expiry_clock::milliseconds,
-    memory::{Log, Memory, epoch_value, stored_epoch},
-    options::KeyMemory,
+use super::memory::{Log, Memory, epoch_value, stored_epoch};
+use crate::{
+    Append, KeyMemory, ReusedKey, StoreError, expiry_clock::milliseconds, sender_keys::keys_of,
 };
-use crate::{Append, ReusedKey, StoreError};
 
 /// [`KeyMemory`] in the database's units, and what was dropped by it.
 pub(super) struct KeyRules {
@@ -43,25 +41,6 @@ pub(super) enum Known {
         id: Uuid,
     },
     Other(ReusedKey),
-}
-
-/// An id and a key live in one table; the first byte keeps them apart.
-fn id_key(id: Uuid) -> [u8; 17] {
-    prefixed(b'i', id.as_bytes())
-}
-
-fn prefixed(kind: u8, bytes: &[u8; 16]) -> [u8; 17] {
-    let mut key = [kind; 17];
-    key[1..].copy_from_slice(bytes);
-    key
-}
-
-fn keys_of(new: &Append) -> impl Iterator<Item = (ReusedKey, [u8; 17])> {
-    let id = new.message.id.map(|id| (ReusedKey::Id, id_key(id)));
-    let key = new
-        .key
-        .map(|key| (ReusedKey::IdempotencyKey, prefixed(b'k', key.bytes())));
-    id.into_iter().chain(key)
 }
 
 struct Remembered {

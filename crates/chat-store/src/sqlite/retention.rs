@@ -7,12 +7,11 @@ use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::{
-    expiry_clock::milliseconds,
     keys,
     memory::Memory,
-    options::{KeyMemory, Retention},
     places::{self, newest_kept},
 };
+use crate::{KeyMemory, Retention, expiry_clock::milliseconds};
 
 /// Events that one step removes at most.
 const STEP_EVENTS: usize = 1_000;

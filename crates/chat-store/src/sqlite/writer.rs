@@ -18,7 +18,6 @@ use super::{
     checkpoint::{Checkpointer, Wish, empty_log, is_too_large},
     database::{Database, Failure},
     epochs::begin_epoch,
-    expiry_clock::{ExpiryClock, now},
     health::Health,
     keys::KeyRules,
     options::SqliteOptions,
@@ -26,7 +25,11 @@ use super::{
     shared::Shared,
     writer::chores::{SWEEP_EVERY, save_state},
 };
-use crate::{Append, Appended, StoreError, Unpublished};
+use crate::{
+    Append, Appended, StoreError, Unpublished,
+    expiry_clock::{ExpiryClock, now},
+    queue::PERMIT_BYTES,
+};
 
 /// Bytes of messages in one transaction, about: more would make the first wait for the last.
 const BATCH_BYTES: usize = 4 << 20;
@@ -136,12 +139,12 @@ impl Writer {
 
     /// Takes what waits already, up to the bounds; the first other job ends the batch.
     fn gather(&self, first: Post, jobs: &Receiver<Job>) -> (Vec<Post>, Option<Job>) {
-        let mut bytes = first.room.num_permits() * super::PERMIT_BYTES;
+        let mut bytes = first.room.num_permits() * PERMIT_BYTES;
         let mut batch = vec![first];
         while batch.len() < self.largest_batch && bytes < BATCH_BYTES {
             match jobs.try_recv() {
                 Ok(Job::Append(post)) => {
-                    bytes += post.room.num_permits() * super::PERMIT_BYTES;
+                    bytes += post.room.num_permits() * PERMIT_BYTES;
                     batch.push(*post);
                 }
                 Ok(other) => return (batch, Some(other)),
@@ -192,8 +195,8 @@ impl Writer {
             Err(failure) => {
                 self.note_failure(&failure);
                 let count = batch.len() as u64;
-                self.shared.failed.fetch_add(count, Relaxed);
-                self.shared.queued.fetch_sub(count, Relaxed);
+                self.shared.counters.failed.fetch_add(count, Relaxed);
+                self.shared.counters.queued.fetch_sub(count, Relaxed);
                 for post in batch {
                     answer(post.reply, Err(failure.to_error()));
                 }
@@ -218,23 +221,30 @@ impl Writer {
                     self.note_length(&post.new, *seq);
                 }
                 Ok(Appended::Repeated { .. }) => {
-                    self.shared.repeated.fetch_add(1, Relaxed);
+                    self.shared.counters.repeated.fetch_add(1, Relaxed);
                 }
                 Err(_) => {
-                    self.shared.refused.fetch_add(1, Relaxed);
+                    self.shared.counters.refused.fetch_add(1, Relaxed);
                 }
             }
         }
         if stored > 0 {
             self.bytes_since_checkpoint += COMMIT_BYTES;
-            self.shared.count_commit(stored, started.elapsed());
+            self.shared.counters.count_commit(stored, started.elapsed());
             self.shared
-                .tell_follower(|| committed(&batch, &outcomes, moment.now));
+                .follower
+                .tell(|| committed(&batch, &outcomes, moment.now));
         }
         let early = self.rules.dropped_early.get();
-        self.shared.keys_dropped_early.fetch_add(early, Relaxed);
+        self.shared
+            .counters
+            .keys_dropped_early
+            .fetch_add(early, Relaxed);
         self.note_keys();
-        self.shared.queued.fetch_sub(batch.len() as u64, Relaxed);
+        self.shared
+            .counters
+            .queued
+            .fetch_sub(batch.len() as u64, Relaxed);
         for (post, outcome) in batch.into_iter().zip(outcomes) {
             answer(post.reply, outcome);
         }
@@ -261,6 +271,7 @@ impl Writer {
         if let Some(memory) = self.database.memory() {
             let count = memory.keys.end - memory.keys.start;
             self.shared
+                .counters
                 .keys
                 .store(u64::try_from(count).unwrap_or(0), Relaxed);
         }
@@ -270,7 +281,7 @@ impl Writer {
         self.health.failed(failure);
         if matches!(failure, Failure::Unknown(_)) {
             // The follower was not told of messages that may be there; it must read them.
-            self.shared.let_follower_go();
+            self.shared.follower.let_go();
         }
         if failure.is_disk_full() {
             // What the write-ahead log holds may be all that is needed.
@@ -329,7 +340,7 @@ impl Writer {
 
     fn finish(mut self) {
         self.save();
-        self.shared.let_follower_go();
+        self.shared.follower.let_go();
         self.checkpointer.ask(Wish::Passive);
         self.checkpointer.stop();
         // The last connection to go folds the write-ahead log into the database.

@@ -33,8 +33,9 @@ async fn events_expire_by_age() {
         post(&store, text(1, day.to_string())).await.unwrap();
         folder.clock.advance(DAY);
     }
+    // Some may have expired by themselves in the meantime.
+    store.expire().await.unwrap();
     // Those of the last 30 days, and the one that is 30 days old is gone.
-    assert_eq!(store.expire().await.unwrap(), 11);
     assert_eq!(first(&store).await, 12);
     assert_eq!(store.stats().expired, 11);
     store.close().await;

@@ -7,11 +7,11 @@ use super::*;
 use crate::sqlite::append::{Batch, Moment};
 use crate::sqlite::epochs::begin_epoch;
 use crate::sqlite::keys::KeyRules;
-use crate::sqlite::options::{KeyMemory, Retention};
 use crate::sqlite::queries;
 use crate::sqlite::retention::Sweeper;
 use crate::sqlite::schema::prepare;
 use crate::{Append, Appended, PageLimit, PageRange, StoreError};
+use crate::{KeyMemory, Retention};
 
 struct Bench {
     _dir: tempfile::TempDir,

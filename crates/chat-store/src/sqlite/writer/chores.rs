@@ -10,9 +10,9 @@ use rusqlite::params;
 use super::{CHECKPOINT_BYTES, MESSAGE_BYTES, SAVE_EVERY, Writer};
 use crate::{
     StoreError,
+    expiry_clock::ExpiryClock,
     sqlite::{
         database::Failure,
-        expiry_clock::ExpiryClock,
         retention::{Progress, vacuum_step},
     },
 };
@@ -55,7 +55,10 @@ impl Writer {
         });
         match vacuumed {
             Ok(progress) => {
-                self.shared.expired.fetch_add(progress.removed, Relaxed);
+                self.shared
+                    .counters
+                    .expired
+                    .fetch_add(progress.removed, Relaxed);
                 self.note_keys();
                 // A removed event changes about as much as a stored one.
                 self.bytes_since_checkpoint += usize::try_from(progress.removed)

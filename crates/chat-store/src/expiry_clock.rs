@@ -12,7 +12,7 @@ const LONGEST_PAUSE: u64 = 24 * 3600 * 1000;
 /// The system's clock may jump years ahead (a dead battery, a wrong time server) and must not
 /// expire a log by that. So it is only asked how long the service was down, and believed for at
 /// most [`LONGEST_PAUSE`].
-pub(super) struct ExpiryClock {
+pub(crate) struct ExpiryClock {
     clock: SharedClock,
     base: u64,
     since: Duration,
@@ -20,16 +20,16 @@ pub(super) struct ExpiryClock {
 
 /// What of the clock is kept in the store.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SavedExpiry {
+pub(crate) struct SavedExpiry {
     /// The reading.
-    pub(super) reading: u64,
+    pub(crate) reading: u64,
     /// The system's clock at that moment, in milliseconds since 1970.
-    pub(super) saved_at: u64,
+    pub(crate) saved_at: u64,
 }
 
 impl ExpiryClock {
     /// Goes on from what was saved; `newest` is the reading at which the newest event was kept.
-    pub(super) fn resume(clock: SharedClock, saved: SavedExpiry, newest: u64) -> Self {
+    pub(crate) fn resume(clock: SharedClock, saved: SavedExpiry, newest: u64) -> Self {
         let pause = if saved.saved_at == 0 {
             0
         } else {
@@ -43,12 +43,12 @@ impl ExpiryClock {
         Self { clock, base, since }
     }
 
-    pub(super) fn reading(&self) -> u64 {
+    pub(crate) fn reading(&self) -> u64 {
         let passed = self.clock.monotonic().saturating_sub(self.since);
         self.base + milliseconds(passed)
     }
 
-    pub(super) fn save(&self) -> SavedExpiry {
+    pub(crate) fn save(&self) -> SavedExpiry {
         SavedExpiry {
             reading: self.reading(),
             saved_at: now(&self.clock),
@@ -57,11 +57,11 @@ impl ExpiryClock {
 }
 
 /// The system's time in milliseconds since 1970.
-pub(super) fn now(clock: &SharedClock) -> u64 {
+pub(crate) fn now(clock: &SharedClock) -> u64 {
     // A clock before 1970 is as good as one at 1970.
     u64::try_from(clock.now().as_millis()).unwrap_or(0)
 }
 
-pub(super) fn milliseconds(duration: Duration) -> u64 {
+pub(crate) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,0 +1,55 @@
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use crate::StoreStats;
+
+/// What every implementation counts.
+///
+/// The counters stand alone, so their order towards other memory does not matter (`Relaxed`).
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    commits: AtomicU64,
+    stored: AtomicU64,
+    pub(crate) repeated: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    largest_batch: AtomicU64,
+    commit_micros: AtomicU64,
+    longest_commit_micros: AtomicU64,
+    pub(crate) queued: AtomicU64,
+    pub(crate) expired: AtomicU64,
+    pub(crate) keys_dropped_early: AtomicU64,
+    pub(crate) keys: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn count_commit(&self, messages: u64, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.commits.fetch_add(1, Relaxed);
+        self.stored.fetch_add(messages, Relaxed);
+        self.largest_batch.fetch_max(messages, Relaxed);
+        self.commit_micros.fetch_add(micros, Relaxed);
+        self.longest_commit_micros.fetch_max(micros, Relaxed);
+    }
+
+    /// The counters at this moment; what they do not have is 0.
+    pub(crate) fn snapshot(&self) -> StoreStats {
+        StoreStats {
+            commits: self.commits.load(Relaxed),
+            stored: self.stored.load(Relaxed),
+            repeated: self.repeated.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+            largest_batch: self.largest_batch.load(Relaxed),
+            commit_time: Duration::from_micros(self.commit_micros.load(Relaxed)),
+            longest_commit: Duration::from_micros(self.longest_commit_micros.load(Relaxed)),
+            queued: self.queued.load(Relaxed),
+            expired: self.expired.load(Relaxed),
+            keys_dropped_early: self.keys_dropped_early.load(Relaxed),
+            keys: self.keys.load(Relaxed),
+            ..StoreStats::default()
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! How long events and senders' keys are kept, for every implementation.
+
+use std::time::Duration;
+
+use crate::StoreError;
+
+/// When events expire: whichever rule comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Age at which an event expires, by the store's own clock, which no jump of the system's
+    /// clock can push forward.
+    pub max_age: Duration,
+    /// Newest events kept for each channel, at least 1.
+    pub max_per_channel: u64,
+    /// Bytes in use in the database (not the file's size, which shrinks later); above it the
+    /// oldest events go, whatever their channel.
+    pub max_bytes: u64,
+}
+
+impl Default for Retention {
+    /// 30 days, 100,000 events a channel, 10 GiB.
+    fn default() -> Self {
+        Self {
+            max_age: Duration::from_secs(30 * 24 * 3600),
+            max_per_channel: 100_000,
+            max_bytes: 10 << 30,
+        }
+    }
+}
+
+/// How long and how many of the senders' own ids and keys are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyMemory {
+    /// How long a key is remembered.
+    pub max_age: Duration,
+    /// Keys remembered at most, at least 2 (a post may bring an id and a key). At the bound the
+    /// oldest go first.
+    pub max_count: u64,
+    /// The age below which a key is never forgotten; posts with a key are refused instead.
+    pub min_age: Duration,
+}
+
+impl Default for KeyMemory {
+    /// 24 hours, 1,000,000 keys (about 100 MB), none younger than an hour forgotten.
+    fn default() -> Self {
+        Self {
+            max_age: Duration::from_secs(24 * 3600),
+            max_count: 1_000_000,
+            min_age: Duration::from_secs(3600),
+        }
+    }
+}
+
+impl Retention {
+    pub(crate) fn validate(&self) -> Result<(), StoreError> {
+        check_option(
+            self.max_per_channel >= 1,
+            "retention.max_per_channel",
+            "must be at least 1",
+        )
+    }
+}
+
+impl KeyMemory {
+    pub(crate) fn validate(&self) -> Result<(), StoreError> {
+        check_option(self.max_count >= 2, "keys.max_count", "must be at least 2")?;
+        check_option(
+            self.min_age <= self.max_age,
+            "keys.min_age",
+            "must not exceed keys.max_age",
+        )
+    }
+}
+
+pub(crate) fn check_option(
+    fine: bool,
+    option: &'static str,
+    reason: &str,
+) -> Result<(), StoreError> {
+    if fine {
+        return Ok(());
+    }
+    Err(StoreError::BadOption {
+        option,
+        reason: reason.to_owned(),
+    })
+}
