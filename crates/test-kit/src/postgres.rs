@@ -12,6 +12,7 @@ use crate::{ensure, eventually};
 
 mod folder;
 mod programs;
+mod replica;
 
 use folder::Folder;
 use programs::program;
@@ -122,7 +123,15 @@ impl Postgres {
     /// The URL of a database of it, with user and password.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
-        url_at(self.address, database)
+        Self::url_at(self.address, database)
+    }
+
+    /// The URL of a database behind this address, such as that of a
+    /// [`FaultProxy`](crate::FaultProxy), with user and password.
+    #[must_use]
+    pub fn url_at(address: SocketAddr, database: &str) -> String {
+        let (user, password) = (Self::USER, Self::PASSWORD);
+        format!("postgres://{user}:{password}@{address}/{database}")
     }
 
     /// The URL of a new, empty database.
@@ -262,13 +271,6 @@ impl Drop for Postgres {
             let _ended = postmaster.wait();
         }
     }
-}
-
-/// The URL of a database with user and password, behind another address, such
-/// as that of a [`FaultProxy`](crate::FaultProxy).
-fn url_at(address: SocketAddr, database: &str) -> String {
-    let (user, password) = (Postgres::USER, Postgres::PASSWORD);
-    format!("postgres://{user}:{password}@{address}/{database}")
 }
 
 fn signal(pid: u32, signal: Signal) {
