@@ -1,17 +1,16 @@
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use chat_mqtt::MqttConfig;
-use chat_store::{KeyMemory, Retention, SqliteOptions};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use service_kit::access::AccessConfig;
-use service_kit::clock::SharedClock;
 use service_kit::config::{self, ConfigError, duration, size};
 use service_kit::http::HttpOptions;
 use service_kit::telemetry::LogConfig;
 
 use crate::rate_limit::Rate;
+use crate::store::StoreConfig;
 
 /// What an event has besides what was said: keys, ids, time, type. An event of an empty text takes
 /// 210 bytes.
@@ -39,30 +38,6 @@ pub struct Config {
 #[expect(missing_docs, reason = "config.default.toml documents every key, once")]
 pub struct OperationsConfig {
     pub listen: SocketAddr,
-}
-
-/// The `[store]` table.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config.default.toml documents every key, once")]
-pub struct StoreConfig {
-    pub dir: PathBuf,
-    #[serde(with = "duration")]
-    pub max_age: Duration,
-    pub max_per_channel: u64,
-    #[serde(with = "size")]
-    pub max_bytes: u64,
-    #[serde(
-        deserialize_with = "optional_size",
-        serialize_with = "write_optional_size"
-    )]
-    pub max_file_bytes: Option<u64>,
-    #[serde(with = "duration")]
-    pub keys_max_age: Duration,
-    pub keys_max_count: u64,
-    #[serde(with = "duration")]
-    pub keys_min_age: Duration,
-    pub readers: usize,
 }
 
 /// The `[limits]` table.
@@ -193,25 +168,6 @@ impl Config {
         Ok(())
     }
 
-    pub(crate) fn store_options(&self, clock: SharedClock) -> SqliteOptions {
-        let store = &self.store;
-        SqliteOptions {
-            retention: Retention {
-                max_age: store.max_age,
-                max_per_channel: store.max_per_channel,
-                max_bytes: store.max_bytes,
-            },
-            keys: KeyMemory {
-                max_age: store.keys_max_age,
-                max_count: store.keys_max_count,
-                min_age: store.keys_min_age,
-            },
-            readers: store.readers,
-            max_file_bytes: store.max_file_bytes,
-            ..SqliteOptions::new(&store.dir, clock)
-        }
-    }
-
     pub(crate) fn http_options(&self) -> HttpOptions {
         HttpOptions {
             header_timeout: self.http.header_timeout,
@@ -230,23 +186,6 @@ impl Config {
             limits_loopback: self.limits.limit_loopback,
         })
     }
-}
-
-fn optional_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    size::parse(&text)
-        .map(Some)
-        .map_err(serde::de::Error::custom)
-}
-
-fn write_optional_size<S: Serializer>(
-    bytes: &Option<u64>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&bytes.map_or_else(String::new, size::format))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The way into the log, whatever door a message comes in by: this module knows nothing of HTTP.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,7 +27,6 @@ struct Shared {
     store: Arc<dyn Store>,
     broker: watch::Receiver<BrokerState>,
     max_event_bytes: usize,
-    newest: AtomicU64,
     failing: AtomicBool,
 }
 
@@ -79,7 +78,6 @@ impl Ingest {
                 store,
                 broker,
                 max_event_bytes,
-                newest: AtomicU64::new(0),
                 failing: AtomicBool::new(false),
             }),
         }
@@ -105,19 +103,11 @@ impl Ingest {
         });
         shared.note(&appended);
         Ok(match appended? {
-            Appended::Stored {
+            Appended::Stored { event, seq, .. } => Posted::New {
                 event,
                 seq,
-                position,
-                ..
-            } => {
-                shared.newest.fetch_max(position.offset(), Relaxed);
-                Posted::New {
-                    event,
-                    seq,
-                    broker_up: shared.broker.borrow().is_up(),
-                }
-            }
+                broker_up: shared.broker.borrow().is_up(),
+            },
             Appended::Repeated {
                 event,
                 epoch,
@@ -130,11 +120,6 @@ impl Ingest {
                 id,
             },
         })
-    }
-
-    /// The highest offset in the outbox that this process has committed; 0 before the first.
-    pub(crate) fn newest(&self) -> u64 {
-        self.shared.newest.load(Relaxed)
     }
 }
 

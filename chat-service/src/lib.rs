@@ -39,8 +39,8 @@ mod post;
 mod problems;
 mod rate_limit;
 mod server;
+mod store;
 
-pub use config::{
-    Config, HttpConfig, LimitsConfig, OperationsConfig, OutboxConfig, StoreConfig, default_toml,
-};
+pub use config::{Config, HttpConfig, LimitsConfig, OperationsConfig, OutboxConfig, default_toml};
 pub use server::{Server, StartError};
+pub use store::StoreConfig;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use chat_mqtt::Publisher;
-use chat_store::{SqliteStore, StoreError};
+use chat_store::{Store, StoreError};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric,
@@ -16,7 +16,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use service_kit::operations::Operations;
 
-use crate::ingest::{Ingest, Posted};
+use crate::ingest::Posted;
 use crate::outbox::Gauges;
 
 /// Upper bounds of commit times, in seconds.
@@ -88,9 +88,8 @@ impl PostMetrics {
 
 /// Reads the counters that store, publisher and outbox keep themselves, when they are asked for.
 pub(crate) struct Snapshot {
-    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) publisher: Publisher,
-    pub(crate) ingest: Ingest,
     pub(crate) outbox: Arc<Gauges>,
 }
 
@@ -105,8 +104,6 @@ impl Collector for Snapshot {
         let store = self.store.stats();
         let publisher = self.publisher.counters();
         let outbox = &*self.outbox;
-        let newest = self.ingest.newest().max(outbox.sent.load(Relaxed));
-        let depth = newest.saturating_sub(outbox.confirmed.load(Relaxed));
         let broker_up = u64::from(self.publisher.state().borrow().is_up());
         for (name, help, value) in [
             (
@@ -186,7 +183,7 @@ impl Collector for Snapshot {
             (
                 "outbox_depth",
                 "Positions between the newest commit and the watermark",
-                depth,
+                store.unpublished,
             ),
             (
                 "outbox_in_flight",

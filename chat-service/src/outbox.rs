@@ -38,15 +38,16 @@ const PAGE: PageLimit = PageLimit {
     events: 500,
     bytes: 1 << 20,
 };
+/// A name for the event on its way, different for every position of every lane.
+fn token(position: Position) -> Token {
+    Token(u64::from(position.lane()) << 48 ^ position.offset())
+}
+
 /// How the outbox is doing, for the metrics.
 #[derive(Debug, Default)]
 pub(crate) struct Gauges {
     pub(crate) in_flight: AtomicU64,
     pub(crate) in_flight_bytes: AtomicU64,
-    /// Highest offset handed to the publisher.
-    pub(crate) sent: AtomicU64,
-    /// The watermark.
-    pub(crate) confirmed: AtomicU64,
     /// Whether commits come straight from the writer.
     pub(crate) following: AtomicBool,
     /// When an event was last given up for publishing.
@@ -120,7 +121,6 @@ impl Outbox {
     }
 
     async fn drive(&mut self) {
-        self.show_watermark().await;
         let mut broker = self.publisher.state();
         let mut store_is_away = false;
         loop {
@@ -155,12 +155,25 @@ impl Outbox {
         loop {
             // Follow first: what is committed while the log is read must not fall in between.
             let mut commits = self.store.follow(FOLLOWED_BATCHES);
+            self.keep_to_lane().await?;
             self.catch_up().await?;
             self.gauges.following.store(true, Relaxed);
             self.follow(&mut commits).await?;
             self.gauges.following.store(false, Relaxed);
-            info!("more was committed than could be followed; reading the log");
+            info!("following the commits ended; reading the log");
         }
+    }
+
+    /// Changes to the lane that is this process's now. What was on its way in another is published
+    /// again by whoever has that.
+    async fn keep_to_lane(&mut self) -> Result<(), Interrupted> {
+        let watermark = self.store.published_to().await?;
+        if watermark.lane() != self.sent.lane() {
+            info!("this process writes to another lane of the store");
+            self.flight.clear();
+            self.sent = watermark;
+        }
+        Ok(())
     }
 
     /// Publishes from the log until its end.
@@ -209,7 +222,7 @@ impl Outbox {
         let (position, bytes) = (event.position, event.event.len());
         let confirmation = self
             .publisher
-            .publish(Token(position.offset()), event.channel, event.event)
+            .publish(token(position), event.channel, event.event)
             .await;
         self.sent = position;
         self.flight.push(position, bytes, confirmation);
@@ -225,7 +238,6 @@ impl Outbox {
             // Set aside: counted by the publisher; listeners find it in history by their heads.
             Ok(()) | Err(NotConfirmed::SetAside) => {
                 if let Some(position) = self.flight.pop() {
-                    self.gauges.confirmed.store(position.offset(), Relaxed);
                     self.store.mark_published(position);
                 }
                 self.show();
@@ -244,20 +256,11 @@ impl Outbox {
         Ok(())
     }
 
-    /// So that the depth of the outbox is right before the broker is first seen.
-    async fn show_watermark(&self) {
-        // An error is told by `publish`, which asks again once the broker is there.
-        if let Ok(watermark) = self.store.published_to().await {
-            self.gauges.confirmed.store(watermark.offset(), Relaxed);
-        }
-    }
-
     fn show(&self) {
         let gauges = &self.gauges;
         gauges.in_flight.store(self.flight.len() as u64, Relaxed);
         gauges
             .in_flight_bytes
             .store(self.flight.bytes() as u64, Relaxed);
-        gauges.sent.store(self.sent.offset(), Relaxed);
     }
 }

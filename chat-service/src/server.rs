@@ -3,7 +3,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chat_mqtt::{BrokerState, Publisher};
-use chat_store::{SqliteStore, Store, StoreError};
+use chat_store::{Store, StoreError};
 use service_kit::access::AccessPolicy;
 use service_kit::clock::SharedClock;
 use service_kit::config::ConfigError;
@@ -35,7 +35,7 @@ pub enum StartError {
     /// The address.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The data folder.
+    /// The data folder or the database.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -45,7 +45,7 @@ pub struct Server {
     config: Config,
     clock: SharedClock,
     operations: Operations,
-    store: Arc<SqliteStore>,
+    store: Arc<dyn Store>,
     listener: TcpListener,
     local_addr: SocketAddr,
     broker: BrokerView,
@@ -71,12 +71,7 @@ impl Server {
             addr: config.listen,
             source,
         })?;
-        let options = config.store_options(clock.clone());
-        let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&options));
-        let store = opened.await.map_err(|died| StoreError::Unavailable {
-            reason: format!("opening it failed: {died}"),
-        })??;
-        let store = Arc::new(store);
+        let store = config.store.open(clock.clone()).await?;
         let broker = BrokerView::default();
         add_checks(&operations, Arc::clone(&store), Arc::clone(&broker));
         Ok(Self {
@@ -110,16 +105,11 @@ impl Server {
         // Publishing outlives the last request.
         let later = life.later_stage();
         let publisher = Publisher::start(&config.mqtt, config.outbox.connections, &later);
-        let ingest = Ingest::new(
-            Arc::clone(&store) as Arc<dyn Store>,
-            publisher.state(),
-            config.limits.message,
-        );
+        let ingest = Ingest::new(Arc::clone(&store), publisher.state(), config.limits.message);
         let gauges = Arc::new(Gauges::default());
         let snapshot = Snapshot {
             store: Arc::clone(&store),
             publisher: publisher.clone(),
-            ingest: ingest.clone(),
             outbox: Arc::clone(&gauges),
         };
         operations.register(|registry| registry.register_collector(Box::new(snapshot)));
@@ -129,8 +119,12 @@ impl Server {
             events: config.outbox.in_flight,
             bytes: config.outbox.in_flight_bytes,
         };
-        let shared = Arc::clone(&store) as Arc<dyn Store>;
-        let outbox = Outbox::new(shared, publisher.clone(), bounds, Arc::clone(&gauges));
+        let outbox = Outbox::new(
+            Arc::clone(&store),
+            publisher.clone(),
+            bounds,
+            Arc::clone(&gauges),
+        );
         let (ended, outbox_end) = oneshot::channel::<()>();
         let soft = later.soft();
         later.spawn("outbox", async move {
@@ -140,17 +134,17 @@ impl Server {
 
         let state = AppState {
             ingest,
-            store: Arc::clone(&store) as Arc<dyn Store>,
+            store: Arc::clone(&store),
             clock,
             limits: Arc::new(config.limits.clone()),
             rate: Arc::new(RateLimiter::new(config.rate())),
             posts: PostMetrics::register(&operations),
             outbox: gauges,
         };
-        // A store without its threads takes nothing for ever: the process ends and starts anew.
-        let (panicked, soft) = (store.panicked(), later.soft());
+        // A store that is broken takes nothing for ever: the process ends and starts anew.
+        let (watched, soft) = (Arc::clone(&store), later.soft());
         later.spawn("store", async move {
-            soft.run_until_cancelled(panicked).await;
+            soft.run_until_cancelled(watched.broken()).await;
         });
         let requests = RequestMetrics::register(&operations, "hark_chat");
         let access = AccessPolicy::new(&config.access, local_addr);
@@ -169,7 +163,7 @@ impl Server {
     }
 }
 
-fn add_checks(operations: &Operations, store: Arc<SqliteStore>, broker: BrokerView) {
+fn add_checks(operations: &Operations, store: Arc<dyn Store>, broker: BrokerView) {
     operations.add_check("store", move || {
         let store = Arc::clone(&store);
         async move {

@@ -21,11 +21,10 @@ const ONE: PageLimit = PageLimit {
 /// # Errors
 /// When the store cannot be read.
 pub(crate) async fn is_behind(store: &dyn Store, clock: &dyn Clock) -> Result<bool, StoreError> {
-    let oldest = store.unpublished(store.published_to().await?, ONE).await?;
-    let Some(oldest) = oldest.first() else {
+    let Some(oldest) = store.oldest_unpublished().await? else {
         return Ok(false);
     };
-    let committed = i64::try_from(oldest.committed_at).unwrap_or(i64::MAX);
+    let committed = i64::try_from(oldest).unwrap_or(i64::MAX);
     // A clock that was put back leaves events of the future: those count as late, because a
     // listener that asks in vain loses nothing.
     let age = clock.now().as_millis().abs_diff(committed);

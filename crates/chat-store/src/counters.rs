@@ -19,6 +19,8 @@ pub(crate) struct Counters {
     commit_micros: AtomicU64,
     longest_commit_micros: AtomicU64,
     pub(crate) queued: AtomicU64,
+    /// The newest position committed, in the lane of this process.
+    pub(crate) newest: AtomicU64,
     pub(crate) expired: AtomicU64,
     pub(crate) keys_dropped_early: AtomicU64,
     pub(crate) keys: AtomicU64,

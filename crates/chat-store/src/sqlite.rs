@@ -88,7 +88,11 @@ impl SqliteStore {
             reason: error.to_string(),
         })?;
         sync_folder(folder.dir());
-        let shared = Arc::new(Shared::new(path.clone(), kept.published_to));
+        let shared = Arc::new(Shared::new(
+            path.clone(),
+            kept.published_to,
+            kept.newest_position,
+        ));
         let expiry = ExpiryClock::resume(options.clock.clone(), kept.expiry, kept.newest);
         let alarm = Alarm::default();
         let (alive, ended) = mpsc::channel(1);
@@ -268,6 +272,7 @@ fn sync_folder(dir: &Path) {
 /// What the store knew when it was last open.
 struct Kept {
     published_to: u64,
+    newest_position: u64,
     expiry: SavedExpiry,
     /// Expiry clock's reading at which the newest event or key was kept.
     newest: u64,
@@ -278,7 +283,8 @@ impl Kept {
         connection.query_row(
             "SELECT published_to, expiry_clock, expiry_saved_at, max(
                 coalesce((SELECT kept_at FROM log ORDER BY pos DESC LIMIT 1), 0),
-                coalesce((SELECT kept_at FROM sender_keys ORDER BY n DESC LIMIT 1), 0))
+                coalesce((SELECT kept_at FROM sender_keys ORDER BY n DESC LIMIT 1), 0)),
+                max(published_to, last_position, coalesce((SELECT max(pos) FROM log), 0))
              FROM state",
             [],
             |row| {
@@ -289,6 +295,7 @@ impl Kept {
                         saved_at: row.get(2)?,
                     },
                     newest: row.get(3)?,
+                    newest_position: row.get(4)?,
                 })
             },
         )

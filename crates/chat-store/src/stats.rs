@@ -24,6 +24,9 @@ pub struct StoreStats {
     pub longest_commit: Duration,
     /// Posts waiting for the writer at this moment.
     pub queued: u64,
+    /// Positions between the newest commit of this process and what is known to be published, those
+    /// left by its predecessor included.
+    pub unpublished: u64,
     /// Events removed by retention.
     pub expired: u64,
     /// Sender's keys forgotten before their time because there were too many.

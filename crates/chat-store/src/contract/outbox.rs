@@ -60,6 +60,10 @@ pub(super) async fn watermark_survives_reopening(bench: &impl Bench) {
     let mark = opened.published_to().await.unwrap();
     assert_eq!(mark, all[3].position);
     assert_eq!(outbox(&opened, mark).await, all[4..]);
+    assert!(opened.stats().unpublished > 0, "what was left counts");
+    let last = all[4].position;
+    opened.mark_published(last);
+    assert_eq!(opened.stats().unpublished, 0);
     opened.close().await;
 }
 

@@ -27,14 +27,16 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(database: PathBuf, published_to: u64) -> Self {
+    pub(super) fn new(database: PathBuf, published_to: u64, newest: u64) -> Self {
+        let counters = Counters::default();
+        counters.newest.store(newest, Relaxed);
         Self {
             database,
             published_to: AtomicU64::new(published_to),
             announced: AtomicBool::new(false),
             empty_log: AtomicBool::new(false),
             follower: Follower::default(),
-            counters: Counters::default(),
+            counters,
             checkpoints_blocked: AtomicU64::new(0),
         }
     }
@@ -79,7 +81,9 @@ impl Shared {
     }
 
     pub(super) fn stats(&self) -> StoreStats {
+        let newest = self.counters.newest.load(Relaxed);
         StoreStats {
+            unpublished: newest.saturating_sub(self.published_to()),
             database_bytes: self.file_bytes(""),
             wal_bytes: self.wal_bytes(),
             checkpoints_blocked: self.checkpoints_blocked.load(Relaxed),

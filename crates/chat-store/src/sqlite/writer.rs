@@ -215,8 +215,15 @@ impl Writer {
         let mut stored = 0;
         for (post, outcome) in batch.iter().zip(&outcomes) {
             match outcome {
-                Ok(Appended::Stored { event, seq, .. }) => {
+                Ok(Appended::Stored {
+                    event,
+                    seq,
+                    position,
+                    ..
+                }) => {
                     stored += 1;
+                    let newest = &self.shared.counters.newest;
+                    newest.store(position.offset(), Relaxed);
                     self.bytes_since_checkpoint += event.len() + MESSAGE_BYTES;
                     self.note_length(&post.new, *seq);
                 }
