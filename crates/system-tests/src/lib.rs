@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 mod chain;
+mod cluster;
 mod hark;
 mod load;
 mod node;
@@ -14,6 +15,7 @@ mod seed;
 mod sender;
 
 pub use chain::Chain;
+pub use cluster::{Cluster, Front, Link, Links, Size};
 pub use hark::{Hark, hark};
 pub use load::Load;
 pub use node::Node;

@@ -36,6 +36,15 @@ impl Node {
             .env("HARK_STORE__DIR", store)
     }
 
+    /// A chat-service with this broker (`mqtt://…`) and a database (`postgres://…`).
+    #[must_use]
+    pub fn chat_service_on_postgres(broker: &str, database: &str) -> Self {
+        Self::new("chat-service", "chat")
+            .env("HARK_MQTT__URL", broker)
+            .env("HARK_STORE__ENGINE", "postgres")
+            .env("HARK_STORE__POSTGRES__URL", database)
+    }
+
     /// A broadcast-sse with this broker (`mqtt://…`) and this chat-service (`http://…`).
     #[must_use]
     pub fn broadcast_sse(broker: &str, history: &str) -> Self {
