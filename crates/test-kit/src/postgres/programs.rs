@@ -3,6 +3,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::timeout;
 
 use super::PATIENCE;
@@ -68,6 +69,12 @@ pub(super) async fn run(mut command: tokio::process::Command) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {errors}");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub(super) fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid.cast_signed()).expect("a pid is positive");
+    // It may have ended by itself; whoever waits for it sees that.
+    let _gone = kill_process(pid, signal);
 }
 
 /// The processes that this one has started.
