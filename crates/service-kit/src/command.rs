@@ -17,6 +17,7 @@ use crate::config::{self, ConfigError};
 use crate::http::{self, HttpOptions};
 use crate::lifecycle::Lifecycle;
 use crate::operations::Operations;
+use crate::service_manager;
 use crate::telemetry::{self, LogConfig, TelemetryError};
 
 /// How long a soft shutdown may take before it becomes a hard one.
@@ -112,12 +113,15 @@ pub fn print_config(config: &impl Serialize) -> Result<(), Failure> {
     print(&config::render(config)?)
 }
 
-/// Prints one line per address and then `ready`, which scripts wait for.
+/// Prints one line per address and then `ready`, which scripts wait for, and tells the service
+/// manager.
 ///
 /// # Errors
-/// When standard output is closed.
+/// When standard output is closed, or the service manager's socket cannot be reached.
 pub fn announce(addresses: &[(&str, String)]) -> Result<(), Failure> {
-    print(&format!("{}ready\n", lines(addresses)))
+    print(&format!("{}ready\n", lines(addresses)))?;
+    service_manager::ready(std::env::var_os("NOTIFY_SOCKET").as_deref())
+        .map_err(|error| Failure::failed(format!("cannot reach NOTIFY_SOCKET: {error}")))
 }
 
 /// Prints what a person may want to do next, after what scripts read.

@@ -33,5 +33,6 @@ pub mod http;
 pub mod lifecycle;
 pub mod operations;
 pub mod problem;
+pub mod service_manager;
 pub mod telemetry;
 pub mod tls;
