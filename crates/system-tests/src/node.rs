@@ -124,6 +124,12 @@ impl Node {
         self.process.as_ref().expect("a started node")
     }
 
+    /// Whether it was started and has ended by itself, or was killed by somebody else.
+    pub fn has_ended(&mut self) -> bool {
+        let process = self.process.as_mut();
+        process.is_some_and(|process| process.ended().is_some())
+    }
+
     /// Kills it as `kill -9` does.
     pub async fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {

@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use crate::run::{self, cargo};
@@ -41,10 +41,15 @@ fn build(root: &Path, packages: &[&str]) -> Option<ExitCode> {
 }
 
 fn program(root: &Path) -> Command {
-    let folder = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    let mut command = Command::new(root.join(folder).join("release/bench"));
+    let mut command = Command::new(target(root).join("release/bench"));
     command.current_dir(root);
     command
+}
+
+/// Where cargo builds.
+pub(crate) fn target(root: &Path) -> PathBuf {
+    let folder = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    root.join(folder)
 }
 
 fn finish(command: &mut Command) -> ExitCode {

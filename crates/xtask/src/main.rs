@@ -5,6 +5,7 @@
 //! the steps are listed in [`steps`].
 
 mod bench;
+mod cluster;
 mod fuzz;
 mod run;
 mod tally;
@@ -21,6 +22,7 @@ usage: cargo xtask test [--only STEP]...
        cargo xtask bench [--quick] [OPTION]...
        cargo xtask bench --render FILE...
        cargo xtask bench --instructions [--bless]
+       cargo xtask cluster [--release] [--chat N] [--sse N]
 
 Runs all checks and tests, or only the steps named:
   tools     install what is missing (as root on Debian), or name it
@@ -33,7 +35,9 @@ Runs all checks and tests, or only the steps named:
 
 `bench` puts the same load on Hark and on other servers; --help tells its options. A full run writes
 docs/benchmarks.md, and --render writes it again from the readings that a run has saved. --instructions
-counts the instructions of the hot functions and names those that grew; --bless keeps the counts.";
+counts the instructions of the hot functions and names those that grew; --bless keeps the counts.
+
+`cluster` starts several nodes of everything on this machine, to play with, until Ctrl-C.";
 
 /// Where everything lies.
 struct Workspace {
@@ -88,11 +92,14 @@ fn steps() -> [Step; 7] {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(("bench", rest)) = arguments
-        .split_first()
-        .map(|(first, rest)| (first.as_str(), rest))
-    {
-        return bench::bench(&Workspace::find().root, rest);
+    match arguments.split_first() {
+        Some((first, rest)) if first == "bench" => {
+            return bench::bench(&Workspace::find().root, rest);
+        }
+        Some((first, rest)) if first == "cluster" => {
+            return cluster::cluster(&Workspace::find().root, rest);
+        }
+        _ => {}
     }
     let Some(chosen) = chosen_steps(&arguments) else {
         eprintln!("{USAGE}");
