@@ -1,18 +1,24 @@
-//! An HTTP/1 server that strangers may talk to: everything a client can hold on to (a connection, a
+//! An HTTP server that strangers may talk to, plain or by TLS, HTTP/1 or HTTP/2: everything a client can hold on to (a connection, a
 //! head, a body, an answer it does not read) has a time or a size at which it ends.
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::net::TcpListener;
 
+use crate::tls::ServerTls;
+
 mod body;
 mod connection;
 mod deadline;
 mod guarded;
+mod http1;
+mod http2;
+mod rewound;
 mod server;
 mod takeover;
 
@@ -43,6 +49,9 @@ pub struct HttpOptions {
     pub max_head_bytes: usize,
     /// Connections at a time; further ones wait in the kernel's backlog.
     pub max_connections: usize,
+    /// Certificate and key; `None` serves plain HTTP. A plain connection may speak HTTP/2 from its
+    /// first byte (RFC 9113, section 3.3), as proxies do.
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 impl Default for HttpOptions {
@@ -56,6 +65,7 @@ impl Default for HttpOptions {
             send_buffer: None,
             max_head_bytes: 32 * 1024,
             max_connections: 100_000,
+            tls: None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The client's side of TLS: whom to trust, and nothing else to choose.
+//! TLS: whom a client trusts, and by which certificate a server is known.
 //!
 //! rustls with ring: aws-lc, its other provider, wants a C toolchain and minutes of compiling.
 
@@ -10,11 +10,15 @@ use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 
-/// Why there is nobody to trust. The text names the file.
+mod server;
+
+pub use server::{ServerTls, TlsConfig};
+
+/// Why a certificate or a key is of no use. The text names the file.
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// The file could not be read.
-    #[error("cannot read the certificates of the authority in {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -38,6 +42,32 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
     },
+    /// The file is readable, but there is no private key in it.
+    #[error(
+        "{} holds no private key as PEM (`-----BEGIN PRIVATE KEY-----`)",
+        path.display()
+    )]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Certificate and key cannot be used together.
+    #[error(
+        "the certificate in {} and the key in {} cannot be used: {reason}",
+        cert.display(),
+        key.display()
+    )]
+    BadPair {
+        /// The file of the certificate.
+        cert: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Only one of the two files is named.
+    #[error("`tls.cert` and `tls.key` belong together: set both, or none for plain HTTP")]
+    HalfAPair,
     /// What the PEM text encloses is no certificate that can be trusted.
     #[error("{} holds something that is not a certificate: {reason}", path.display())]
     BadCertificate {

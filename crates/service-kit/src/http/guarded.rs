@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::HttpOptions;
@@ -17,6 +17,9 @@ use super::takeover::TakeOver;
 /// connection is closed. A close with unread bytes is a reset, and a reset can overtake the answer.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
+
+/// How the preface of HTTP/2 begins (RFC 9113, section 3.4); `PRI` is no method of HTTP/1.
+const HTTP2: &[u8] = b"PRI ";
 
 /// Where a connection stands between two requests: what its I/O cannot see by itself.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub(super) struct Phase {
     take_over: OnceLock<TakeOver>,
     /// What it said has been written as well.
     flushed: AtomicBool,
+    /// The client speaks HTTP/2, from the first byte.
+    http2: AtomicBool,
 }
 
 impl Phase {
@@ -46,6 +51,7 @@ impl Phase {
             unread_body: AtomicBool::new(false),
             take_over: OnceLock::new(),
             flushed: AtomicBool::new(false),
+            http2: AtomicBool::new(false),
         }
     }
 
@@ -68,6 +74,10 @@ impl Phase {
     pub(super) fn released(&self) -> Option<&TakeOver> {
         let flushed = self.flushed.load(Ordering::Relaxed);
         flushed.then(|| self.take_over.get()).flatten()
+    }
+
+    pub(super) fn is_http2(&self) -> bool {
+        self.http2.load(Ordering::Relaxed)
     }
 
     pub(super) fn requested(&self) {
@@ -127,8 +137,10 @@ enum Waiting {
 
 /// A connection whose client must keep moving: heads, the time between requests, and the taking of
 /// what is written to it are bounded. Passing a time ends the connection with `TimedOut`.
-pub(super) struct GuardedStream {
-    stream: TcpStream,
+pub(super) struct GuardedStream<S> {
+    stream: S,
+    /// What the client began with, if it is HTTP/2; `None` before it has begun.
+    beginning: Option<Bytes>,
     phase: Arc<Phase>,
     times: Times,
     waiting: Waiting,
@@ -145,10 +157,11 @@ struct Linger {
     timer: Deadline,
 }
 
-impl GuardedStream {
-    pub(super) fn new(stream: TcpStream, phase: Arc<Phase>, times: Times) -> Self {
+impl<S> GuardedStream<S> {
+    pub(super) fn new(stream: S, phase: Arc<Phase>, times: Times) -> Self {
         Self {
             stream,
+            beginning: None,
             waiting: Waiting::Head {
                 until: phase.begun + times.header,
             },
@@ -162,8 +175,26 @@ impl GuardedStream {
         }
     }
 
-    pub(super) fn into_inner(self) -> TcpStream {
-        self.stream
+    /// The stream, and what has been read of it and not passed on.
+    pub(super) fn into_parts(self) -> (S, Bytes) {
+        (self.stream, self.beginning.unwrap_or_default())
+    }
+
+    /// Keeps the first bytes of the connection back if they are not HTTP/1.
+    fn keep_http2(&mut self, read: &[u8]) -> bool {
+        if self.beginning.is_some() || read.is_empty() {
+            return false;
+        }
+        let http2 = read.starts_with(HTTP2);
+        self.beginning = Some(if http2 {
+            Bytes::copy_from_slice(read)
+        } else {
+            Bytes::new()
+        });
+        if http2 {
+            self.phase.http2.store(true, Ordering::Relaxed);
+        }
+        http2
     }
 
     /// Notes which phase a read falls into. A whole request may have come and gone since the last.
@@ -204,7 +235,7 @@ impl GuardedStream {
     }
 }
 
-impl AsyncRead for GuardedStream {
+impl<S: AsyncRead + Unpin> AsyncRead for GuardedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -212,7 +243,13 @@ impl AsyncRead for GuardedStream {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         this.before_read();
+        let before = buffer.filled().len();
         let result = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        if this.keep_http2(&buffer.filled()[before..]) {
+            // Whoever polls the connection sees it, and nothing is read here any more.
+            buffer.set_filled(before);
+            return Poll::Pending;
+        }
         match (&this.waiting, &result) {
             (Waiting::Idle { .. }, Poll::Ready(Ok(()))) => {
                 this.waiting = Waiting::Head {
@@ -240,7 +277,7 @@ impl AsyncRead for GuardedStream {
     }
 }
 
-impl AsyncWrite for GuardedStream {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -263,8 +300,9 @@ impl AsyncWrite for GuardedStream {
         self.stream.is_write_vectored()
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A TCP stream has no buffer of its own.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.stream).poll_flush(cx);
+        ready!(self.write_result(cx, result))?;
         self.phase.flushed();
         Poll::Ready(Ok(()))
     }

@@ -9,8 +9,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
 
+use super::HttpOptions;
+use super::connection::{self, Visit};
 use super::takeover::Place;
-use super::{HttpOptions, connection};
 use crate::lifecycle::Lifecycle;
 
 /// How long accepting pauses when descriptors or memory run out.
@@ -28,6 +29,12 @@ pub async fn serve(listener: TcpListener, router: Router, options: HttpOptions, 
     let most =
         u32::try_from(options.max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
     let places = Arc::new(Semaphore::new(most as usize));
+    if let Some(tls) = options.tls.clone() {
+        let soft = soft.clone();
+        life.spawn_transient(async move {
+            soft.run_until_cancelled(tls.keep_fresh()).await;
+        });
+    }
     let mut accepting = Accepting::default();
     loop {
         let place = tokio::select! {
@@ -43,16 +50,15 @@ pub async fn serve(listener: TcpListener, router: Router, options: HttpOptions, 
             debug!(%peer, %error, "connection lost before it began");
             continue;
         }
-        let run = connection::run(
-            stream,
+        let visit = Visit {
             peer,
-            Place::from(place),
-            router.clone(),
-            Arc::clone(&options),
-            soft.clone(),
-            hard.clone(),
-        );
-        life.spawn_transient(run);
+            place: Place::from(place),
+            router: router.clone(),
+            options: Arc::clone(&options),
+            soft: soft.clone(),
+            hard: hard.clone(),
+        };
+        life.spawn_transient(connection::run(stream, visit));
     }
     // Connections in the backlog are refused by the kernel from here on.
     drop(listener);

@@ -1,8 +1,10 @@
 //! The HTTP server over real sockets: what strangers do to it, and how it ends.
 
+mod http2;
 mod limits;
 mod shutdown;
 mod takeover;
+mod tls;
 
 use std::net::SocketAddr;
 use std::time::Duration;

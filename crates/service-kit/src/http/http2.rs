@@ -1,0 +1,242 @@
+//! One connection of HTTP/2 (RFC 9113): many requests at a time, streams of events among them.
+
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tower::ServiceExt;
+use tracing::debug;
+
+use super::body::TimedBody;
+use super::connection::Visit;
+use super::guarded::Phase;
+
+/// Requests at a time on one connection. Clients wait, or open another one.
+const MOST_STREAMS: u32 = 250;
+/// Bytes of one answer that wait for the client's window: what a stream of events costs here at
+/// most when its client is slow.
+const MOST_WAITING: usize = 64 * 1024;
+/// How often a client is asked whether it is still there (RFC 9113, section 6.7). It then has the
+/// time of a stalled write to answer.
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// How often a connection looks whether it is idle or stuck.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Answers the requests of a connection until it ends, the soft token lets it end after the requests
+/// under way, or the hard one drops it. It ends by itself when it is idle, when the client does not
+/// answer, and when the client takes nothing of any of the answers that it asked for.
+pub(super) async fn run<S>(stream: S, visit: Visit)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Visit {
+        peer,
+        place: _place,
+        router,
+        options,
+        soft,
+        hard,
+    } = visit;
+    let answers = Arc::new(Answers::new());
+    let counted = Arc::clone(&answers);
+    let body_timeout = options.body_timeout;
+    // Whether a body was read to its end matters only where the next request comes after it.
+    let phase = Arc::new(Phase::new());
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut request =
+            request.map(|body| Body::new(TimedBody::new(body, Arc::clone(&phase), body_timeout)));
+        request.extensions_mut().insert(ConnectInfo(peer));
+        let open = Open::new(Arc::clone(&counted));
+        let answer = router.clone().oneshot(request);
+        async move {
+            let response: Response<Body> = match answer.await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            };
+            Ok::<_, Infallible>(response.map(|body| WatchedBody::new(body, open)))
+        }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MOST_STREAMS)
+        .max_send_buf_size(MOST_WAITING)
+        .max_header_list_size(u32::try_from(options.max_head_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(options.write_stall)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let mut look = interval(
+        LOOK_EVERY
+            .min(options.write_stall)
+            .min(options.idle_timeout),
+    );
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut draining = false;
+    let result = loop {
+        tokio::select! {
+            result = connection.as_mut() => break result,
+            () = hard.cancelled() => return,
+            () = soft.cancelled(), if !draining => {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            _ = look.tick() => {
+                if answers.stuck_for() > options.write_stall {
+                    debug!(%peer, "the client takes nothing of what is sent to it");
+                    return;
+                }
+                if !draining && answers.idle_for() > options.idle_timeout {
+                    draining = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    };
+    if let Err(error) = result {
+        // Clients go away in many ways, none of which needs anybody's attention.
+        debug!(%peer, %error, cause = ?std::error::Error::source(&error), "connection ended");
+    }
+}
+
+/// How the answers of a connection stand.
+struct Answers {
+    begun: Instant,
+    /// Requests under way.
+    open: AtomicUsize,
+    /// Answers whose bodies have begun.
+    begun_bodies: AtomicUsize,
+    /// Those of them that had nothing to say when they were last asked. The others wait for the
+    /// client to take what they said.
+    silent: AtomicUsize,
+    /// When a request began or ended, or a body was asked, in milliseconds since `begun`.
+    moved_at: AtomicU64,
+}
+
+impl Answers {
+    fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            open: AtomicUsize::new(0),
+            begun_bodies: AtomicUsize::new(0),
+            silent: AtomicUsize::new(0),
+            moved_at: AtomicU64::new(0),
+        }
+    }
+
+    fn moved(&self) {
+        let at = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.moved_at.store(at, Relaxed);
+    }
+
+    fn still_for(&self) -> Duration {
+        let moved_at = Duration::from_millis(self.moved_at.load(Relaxed));
+        self.begun.elapsed().saturating_sub(moved_at)
+    }
+
+    /// How long there has been no request.
+    fn idle_for(&self) -> Duration {
+        if self.open.load(Relaxed) > 0 {
+            return Duration::ZERO;
+        }
+        self.still_for()
+    }
+
+    /// How long there have been answers of which the client takes nothing. One that has nothing to
+    /// say is no sign that the client is stuck.
+    fn stuck_for(&self) -> Duration {
+        let bodies = self.begun_bodies.load(Relaxed);
+        if bodies == 0 || self.silent.load(Relaxed) > 0 {
+            return Duration::ZERO;
+        }
+        self.still_for()
+    }
+}
+
+/// A request under way.
+struct Open(Arc<Answers>);
+
+impl Open {
+    fn new(answers: Arc<Answers>) -> Self {
+        answers.open.fetch_add(1, Relaxed);
+        answers.moved();
+        Self(answers)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+        self.0.moved();
+    }
+}
+
+/// An answer's body that notes whether it waits for words or for the client.
+struct WatchedBody {
+    inner: Body,
+    open: Open,
+    silent: bool,
+}
+
+impl WatchedBody {
+    fn new(inner: Body, open: Open) -> Self {
+        open.0.begun_bodies.fetch_add(1, Relaxed);
+        Self {
+            inner,
+            open,
+            silent: false,
+        }
+    }
+
+    fn set_silent(&mut self, silent: bool) {
+        let count = &self.open.0.silent;
+        match (self.silent, silent) {
+            (false, true) => count.fetch_add(1, Relaxed),
+            (true, false) => count.fetch_sub(1, Relaxed),
+            _ => return,
+        };
+        self.silent = silent;
+    }
+}
+
+impl HttpBody for WatchedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = Pin::new(&mut self.inner).poll_frame(cx);
+        self.set_silent(frame.is_pending());
+        self.open.0.moved();
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for WatchedBody {
+    fn drop(&mut self) {
+        self.set_silent(false);
+        self.open.0.begun_bodies.fetch_sub(1, Relaxed);
+    }
+}
