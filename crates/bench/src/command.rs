@@ -11,7 +11,7 @@ use crate::peers::{Programs, Running, hark_dialect};
 use crate::record::{LoadRecord, Record, Row};
 use crate::report;
 use crate::scenario::{Kind, Scenario};
-use crate::{baseline, feed, floor};
+use crate::{baseline, feed, floor, scaling};
 
 /// `--quick` ends within three minutes.
 const QUICK: Duration = Duration::from_secs(170);
@@ -34,6 +34,9 @@ enum Command {
     Render(Render),
     /// Put a load on a Hark that runs already.
     Load(LoadOptions),
+    /// Start many nodes on one PostgreSQL and a cluster of RabbitMQ, and print what a post, an event,
+    /// a stream and a channel cost each part.
+    Scaling(ScalingOptions),
     /// Serve as the floor: what the machine allows.
     Floor,
     /// Serve events without end, to see how many the load generator can check.
@@ -115,6 +118,16 @@ struct LoadOptions {
     run: u32,
 }
 
+#[derive(Args)]
+struct ScalingOptions {
+    /// How long each load lasts.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Streams of the loads with many of them.
+    #[arg(long, default_value_t = 6_000)]
+    streams: usize,
+}
+
 /// Runs the command that the process's arguments ask for.
 ///
 /// # Errors
@@ -126,6 +139,9 @@ pub fn run() -> io::Result<()> {
         Command::Compare(options) => compare(options),
         Command::Render(options) => render(&options),
         Command::Load(options) => load(&options),
+        Command::Scaling(options) => {
+            scaling::run(Duration::from_secs(options.seconds), options.streams)
+        }
         Command::Floor => floor::serve(),
         Command::Feed => feed::serve(),
         Command::Axum => baseline::serve(),

@@ -32,6 +32,7 @@ mod process;
 mod record;
 mod report;
 mod response;
+mod scaling;
 mod scenario;
 mod server;
 mod spread;

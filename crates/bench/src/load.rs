@@ -44,6 +44,8 @@ pub(crate) struct Load<'a> {
     target: &'a Target,
     /// Where streams are opened: at the target, or at another node of the same system.
     listen: SocketAddr,
+    /// Where publishers connect, likewise.
+    publish: SocketAddr,
     channels: Vec<String>,
     payload: usize,
     poll: Poll,
@@ -83,6 +85,7 @@ impl<'a> Load<'a> {
     ) -> io::Result<Self> {
         Ok(Self {
             listen: target.listen,
+            publish: target.publish,
             target,
             payload,
             poll: Poll::new()?,
@@ -113,11 +116,22 @@ impl<'a> Load<'a> {
         self.listen = node;
     }
 
+    /// Connects further publishers to another node of the same system.
+    pub(crate) fn publish_at(&mut self, node: SocketAddr) {
+        self.publish = node;
+    }
+
+    /// Bytes that the streams have received, of heads and of events.
+    pub(crate) fn received(&self) -> u64 {
+        let streams = self.streams.iter();
+        streams.map(|stream| stream.connection.received()).sum()
+    }
+
     /// Connects further publishers.
     pub(crate) fn add_publishers(&mut self, count: usize) -> io::Result<()> {
         for _ in 0..count {
             let token = Token(usize::MAX / 2 + self.publishers.len());
-            let publisher = Publisher::connect(self.poll.registry(), token, self.target.publish)?;
+            let publisher = Publisher::connect(self.poll.registry(), token, self.publish)?;
             self.publishers.push(publisher);
             self.sent.push(vec![0; self.channels.len()]);
         }

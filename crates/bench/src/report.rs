@@ -1,7 +1,7 @@
 //! The report: tables of medians, with minimum and maximum, and ratios to the floor.
 
 mod charts;
-mod markdown;
+pub(crate) mod markdown;
 mod summary;
 mod table;
 mod targets;

@@ -85,7 +85,16 @@ fn introduce(cluster: &Cluster) {
         store.pid(),
         store.url("hark"),
     );
-    println!("  {:16} {}", "broker", cluster.broker.url());
+    let broker = &cluster.broker;
+    for (number, (address, pid)) in broker
+        .addresses()
+        .into_iter()
+        .zip(broker.pids())
+        .enumerate()
+    {
+        let url = format!("mqtt://{address}");
+        line(format!("broker {number}"), url, pid, String::new());
+    }
     let (front, channel) = (nginx.address(), new_channel());
     println!(
         "

@@ -1,13 +1,15 @@
 use std::net::SocketAddr;
 
-use test_kit::{Mosquitto, Postgres};
+use test_kit::Postgres;
 
 use crate::chain::stream_url;
 use crate::{Node, Sender};
 
+mod broker;
 mod front;
 mod link;
 
+pub use broker::Broker;
 pub use front::Front;
 pub use link::Link;
 
@@ -18,6 +20,8 @@ pub struct Size {
     pub chat: usize,
     /// How many broadcast-sse.
     pub sse: usize,
+    /// How many nodes the broker has: one is mosquitto, three are RabbitMQ.
+    pub broker_nodes: usize,
     /// Whether every connection between two of them can be broken.
     pub breakable: bool,
     /// Whether the database has a replica.
@@ -29,6 +33,7 @@ impl Default for Size {
         Self {
             chat: 2,
             sse: 3,
+            broker_nodes: 1,
             breakable: false,
             replica: false,
         }
@@ -43,7 +48,7 @@ pub struct Cluster {
     /// Its replica, and what it follows the database over.
     pub replica: Option<(Postgres, Link)>,
     /// The broker.
-    pub broker: Mosquitto,
+    pub broker: Broker,
     /// The chat-service.
     pub chat: Vec<Node>,
     /// The broadcast-sse.
@@ -82,7 +87,7 @@ impl Cluster {
     /// # Panics
     /// When something is not installed or does not start.
     pub async fn start(size: Size) -> Self {
-        let (store, broker) = tokio::join!(Postgres::start(), Mosquitto::start());
+        let (store, broker) = tokio::join!(Postgres::start(), Broker::start(size.broker_nodes));
         let replica = if size.replica {
             let link = Link::to("replica to database", &[store.address()]).await;
             let replica = store.replica_through(link.addresses()[0]).await;
@@ -93,7 +98,7 @@ impl Cluster {
         store.run("postgres", "CREATE DATABASE hark").await;
         let mut stores = vec![store.address()];
         stores.extend(replica.iter().map(|(replica, _)| replica.address()));
-        let brokers = [broker.address()];
+        let brokers = broker.addresses();
         let mut front = Front::new();
         let mut links = Links::default();
         let broken = size.breakable;

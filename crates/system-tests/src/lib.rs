@@ -15,7 +15,7 @@ mod seed;
 mod sender;
 
 pub use chain::Chain;
-pub use cluster::{Cluster, Front, Link, Links, Size};
+pub use cluster::{Broker, Cluster, Front, Link, Links, Size};
 pub use hark::{Hark, hark};
 pub use load::Load;
 pub use node::Node;

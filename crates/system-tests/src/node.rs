@@ -171,9 +171,15 @@ impl Node {
         format!("mqtt://{}", self.address())
     }
 
+    /// Where its operations listener is.
+    #[must_use]
+    pub fn operations(&self) -> SocketAddr {
+        self.listeners[1].address
+    }
+
     /// The URL of its operations listener.
     #[must_use]
     pub fn operations_url(&self) -> String {
-        format!("http://{}", self.listeners[1].address)
+        format!("http://{}", self.operations())
     }
 }

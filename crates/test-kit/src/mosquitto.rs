@@ -45,6 +45,15 @@ impl Mosquitto {
         format!("mqtt://{}", self.address)
     }
 
+    /// Its process id.
+    ///
+    /// # Panics
+    /// When it was killed.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("a running broker").pid()
+    }
+
     /// Kills it, as a crash would.
     pub async fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {

@@ -22,19 +22,24 @@ pub struct Program {
 }
 
 impl Program {
-    /// One of the workspace's own binaries, from the target folder of the test that runs.
+    /// One of the workspace's own binaries, from the target folder of the test, the example or the
+    /// program that runs.
     ///
     /// # Panics
     /// When it has not been built.
     #[must_use]
     pub fn of_workspace(name: &str) -> Self {
         let test = std::env::current_exe().expect("the path of the running test");
-        // target/<profile>/deps/<test>
-        let profile = test
-            .ancestors()
-            .nth(2)
-            .expect("a test lies in target/<profile>/deps");
-        let path = profile.join(name);
+        // target/<profile>/<program>, or target/<profile>/deps/<test>
+        let beside = test.with_file_name(name);
+        let path = if beside.exists() {
+            beside
+        } else {
+            let profile = test.ancestors().nth(2);
+            profile
+                .expect("a test lies in target/<profile>/deps")
+                .join(name)
+        };
         assert!(
             path.exists(),
             "{} has not been built: run `cargo build --workspace --bins --tests`, or all tests by `cargo xtask test`",

@@ -25,6 +25,8 @@ pub(super) struct Connection {
     socket: Option<TcpStream>,
     /// What of the request is not written yet.
     request: Vec<u8>,
+    /// Bytes.
+    received: u64,
     reader: Reader,
     parser: Parser,
 }
@@ -55,6 +57,7 @@ impl Stream {
             connection: Connection {
                 socket: Some(socket),
                 request: request.as_bytes().to_vec(),
+                received: 0,
                 reader: Reader::default(),
                 parser: Parser::default(),
             },
@@ -106,6 +109,7 @@ impl Connection {
                 Err(error) if is_end(&error) => return Ok(Heard::End),
                 Err(error) => return Err(error),
             };
+            self.received += length as u64;
             let (parser, mut too_large) = (&mut self.parser, false);
             self.reader
                 .feed(&buffer[..length], |body| {
@@ -131,6 +135,10 @@ impl Connection {
     /// Whether the request still waits for the connection.
     pub(super) fn is_connecting(&self) -> bool {
         !self.request.is_empty()
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        self.received
     }
 
     pub(super) fn close(&mut self) {
