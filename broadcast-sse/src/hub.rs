@@ -244,7 +244,8 @@ async fn intake(hub: Arc<Hub>, mut deliveries: mpsc::Receiver<Vec<Delivery>>) {
 }
 
 /// Rings for pings, and has heads compared: those that nothing was heard of for long, and all of
-/// them while the broker or chat-service's way to it is in trouble.
+/// them while the broker or chat-service's way to it is in trouble, or heartbeats that the broker
+/// took do not come.
 async fn watch_over(hub: Arc<Hub>, ping: Duration, head_check: Duration) {
     /// How often heads are polled while the broker is away: the delay of messages meanwhile.
     const POLL: Duration = Duration::from_secs(2);
@@ -256,7 +257,8 @@ async fn watch_over(hub: Arc<Hub>, ping: Duration, head_check: Duration) {
     loop {
         tokio::select! {
             _ = polls.tick() => {
-                let everybody = service.borrow().behind;
+                let deaf = hub.subscriber.deaf_connections() > 0;
+                let everybody = service.borrow().behind || deaf;
                 let before = Instant::now().checked_sub(head_check).unwrap_or_else(Instant::now);
                 let channels: Vec<_> = hub.lock().values().cloned().collect();
                 for channel in &channels {
@@ -269,7 +271,9 @@ async fn watch_over(hub: Arc<Hub>, ping: Duration, head_check: Duration) {
                 hub.heads.look();
             }
             Ok(()) = service.changed() => {
-                let was = std::mem::replace(&mut behind, service.borrow_and_update().behind);
+                let now = service.borrow_and_update().clone();
+                hub.subscriber.expect_heartbeats(&now.heartbeats);
+                let was = std::mem::replace(&mut behind, now.behind);
                 if behind && !was {
                     // Not only at the next poll: that would be two seconds later.
                     let channels: Vec<_> = hub.lock().values().cloned().collect();

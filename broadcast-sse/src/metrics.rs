@@ -169,6 +169,13 @@ impl Collector for BrokerSide {
             "1 while the broker can be reached",
             &ConstGauge::new(up),
         )?;
+        let deaf = i64::try_from(self.0.deaf_connections()).unwrap_or(i64::MAX);
+        encode(
+            &mut encoder,
+            "broker_deaf_connections",
+            "Broker connections to which chat-service's heartbeats do not come",
+            &ConstGauge::new(deaf),
+        )?;
         let filters = i64::try_from(counters.filters).unwrap_or(i64::MAX);
         encode(
             &mut encoder,

@@ -8,6 +8,7 @@ use service_kit::{
     http::{self, BindError, HttpOptions},
     lifecycle::Lifecycle,
     operations::{Health, Operations, RequestMetrics},
+    tls::TlsError,
 };
 use tokio::{net::TcpListener, sync::Semaphore};
 
@@ -44,6 +45,9 @@ pub enum StartError {
     /// A setting cannot work.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// There is nobody to trust as the broker.
+    #[error("mqtt.ca_file: {0}")]
+    Trust(#[from] TlsError),
     /// There is no HTTP client for history.
     #[error("cannot make an HTTP client: {0}")]
     Client(#[from] reqwest::Error),
@@ -55,6 +59,7 @@ impl Server {
     /// # Errors
     /// With a sentence that says what to do.
     pub fn bind(config: Config, operations: Operations) -> Result<Self, StartError> {
+        config.mqtt.trust()?;
         let history = History::new(config.history.base()?)?;
         let listener = http::bind(config.listen)?;
         let local_addr = listener.local_addr()?;
@@ -104,7 +109,7 @@ impl Server {
         let (subscriber, deliveries) = Subscriber::start(&config.mqtt, mode, lifecycle);
         let metrics = Metrics::register(&operations);
         BrokerSide(subscriber.clone()).register(&operations);
-        let broker = subscriber.state();
+        let broker = subscriber.clone();
         let hub = Hub::start(
             &config.hub,
             subscriber,
@@ -114,12 +119,16 @@ impl Server {
             lifecycle,
         );
         operations.add_check("broker", move || {
-            let up = broker.borrow().is_up();
-            std::future::ready(if up {
-                Health::Ok
-            } else {
-                Health::Degraded("the broker is away: messages come late, from history".to_owned())
-            })
+            let up = broker.state().borrow().is_up();
+            let health = match (up, broker.complaint()) {
+                (true, None) => Health::Ok,
+                (true, Some(complaint)) => Health::Degraded(complaint),
+                (false, complaint) => Health::Degraded(format!(
+                    "the broker is away: messages come late, from history{}",
+                    complaint.map_or_else(String::new, |why| format!(": {why}"))
+                )),
+            };
+            std::future::ready(health)
         });
         let checked = hub.clone();
         operations.add_check("history", move || {

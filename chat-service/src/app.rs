@@ -7,6 +7,7 @@ use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use axum::routing::{get, post as posting};
 use chat_model::ChannelId;
+use chat_mqtt::Publisher;
 use chat_store::Store;
 use service_kit::access::AccessPolicy;
 use service_kit::clock::SharedClock;
@@ -31,6 +32,7 @@ pub(crate) struct AppState {
     pub(crate) rate: Arc<RateLimiter>,
     pub(crate) posts: PostMetrics,
     pub(crate) outbox: Arc<Gauges>,
+    pub(crate) publisher: Publisher,
 }
 
 /// The service's paths, and around them, from the inside: problems and request ids, access, metrics.

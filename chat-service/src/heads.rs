@@ -54,7 +54,12 @@ pub(crate) async fn heads(
     } else {
         store.heads(&channels).await.map_err(unavailable)?
     };
-    Ok(([(CACHE_CONTROL, "no-store")], Json(Heads { behind, heads })).into_response())
+    let answer = Heads {
+        behind,
+        heartbeats: state.publisher.heartbeats(),
+        heads,
+    };
+    Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
 }
 
 fn parse(bytes: &[u8]) -> Result<Vec<ChannelId>, Problem> {

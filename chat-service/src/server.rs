@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use chat_mqtt::{BrokerState, Publisher};
+use chat_mqtt::Publisher;
 use chat_store::{Store, StoreError};
 use service_kit::access::AccessPolicy;
 use service_kit::clock::SharedClock;
@@ -10,9 +10,10 @@ use service_kit::config::ConfigError;
 use service_kit::http::{self, BindError};
 use service_kit::lifecycle::Lifecycle;
 use service_kit::operations::{Health, Operations, RequestMetrics};
+use service_kit::tls::TlsError;
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::app::{self, AppState};
@@ -35,6 +36,9 @@ pub enum StartError {
     /// The address.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// Whom to trust as the broker.
+    #[error("mqtt.ca_file: {0}")]
+    Trust(#[from] TlsError),
     /// The data folder or the database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -52,7 +56,7 @@ pub struct Server {
 }
 
 /// What the readiness check sees of the broker; empty until the server runs.
-type BrokerView = Arc<OnceLock<watch::Receiver<BrokerState>>>;
+type BrokerView = Arc<OnceLock<Publisher>>;
 
 impl Server {
     /// Opens the store and listens. `operations` is the process's, for metrics and readiness; who
@@ -66,6 +70,7 @@ impl Server {
         operations: Operations,
     ) -> Result<Self, StartError> {
         config.validate()?;
+        config.mqtt.trust()?;
         let listener = http::bind(config.listen)?;
         let local_addr = listener.local_addr().map_err(|source| BindError::Other {
             addr: config.listen,
@@ -104,7 +109,12 @@ impl Server {
         } = self;
         // Publishing outlives the last request.
         let later = life.later_stage();
-        let publisher = Publisher::start(&config.mqtt, config.outbox.connections, &later);
+        let publisher = Publisher::start(
+            &config.mqtt,
+            config.outbox.connections,
+            config.limits.message,
+            &later,
+        );
         let ingest = Ingest::new(Arc::clone(&store), publisher.state(), config.limits.message);
         let gauges = Arc::new(Gauges::default());
         let snapshot = Snapshot {
@@ -113,7 +123,7 @@ impl Server {
             outbox: Arc::clone(&gauges),
         };
         operations.register(|registry| registry.register_collector(Box::new(snapshot)));
-        broker.get_or_init(|| publisher.state());
+        broker.get_or_init(|| publisher.clone());
 
         let bounds = Bounds {
             events: config.outbox.in_flight,
@@ -140,6 +150,7 @@ impl Server {
             rate: Arc::new(RateLimiter::new(config.rate())),
             posts: PostMetrics::register(&operations),
             outbox: gauges,
+            publisher: publisher.clone(),
         };
         // A store that is broken takes nothing for ever: the process ends and starts anew.
         let (watched, soft) = (Arc::clone(&store), later.soft());
@@ -175,13 +186,18 @@ fn add_checks(operations: &Operations, store: Arc<dyn Store>, broker: BrokerView
     });
     // Without a broker posts are still taken, and listeners get them by way of the heads.
     operations.add_check("broker", move || {
-        let up = broker.get().is_some_and(|state| state.borrow().is_up());
-        async move {
-            if up {
-                Health::Ok
-            } else {
-                Health::Degraded("the broker cannot be reached; publishing waits".to_owned())
-            }
-        }
+        let up = broker
+            .get()
+            .is_some_and(|publisher| publisher.state().borrow().is_up());
+        let complaint = broker.get().and_then(Publisher::complaint);
+        let health = match (up, complaint) {
+            (true, None) => Health::Ok,
+            (true, Some(complaint)) => Health::Degraded(complaint),
+            (false, complaint) => Health::Degraded(format!(
+                "the broker cannot be reached; publishing waits{}",
+                complaint.map_or_else(String::new, |why| format!(": {why}"))
+            )),
+        };
+        std::future::ready(health)
     });
 }

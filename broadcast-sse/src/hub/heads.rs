@@ -17,12 +17,14 @@ pub(super) struct Heads {
 }
 
 /// What the last answer said of chat-service itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Service {
     /// Whether it answers.
     pub(super) answers: bool,
     /// Whether something has been waiting for the broker for more than a second.
     pub(super) behind: bool,
+    /// Heartbeats that the broker has taken of it, lately.
+    pub(super) heartbeats: Vec<String>,
 }
 
 /// `None` asks only for the state of the service.
@@ -89,6 +91,7 @@ async fn ask(
                 tell.send_replace(Service {
                     answers: true,
                     behind: answer.behind,
+                    heartbeats: answer.heartbeats,
                 });
                 for ((_, question), head) in questions.into_iter().zip(answer.heads) {
                     // Whoever asked may have gone.
@@ -99,7 +102,10 @@ async fn ask(
                 if was != Some(false) {
                     tracing::warn!(%error, "history is away; live streams go on");
                 }
-                tell.send_modify(|service| service.answers = false);
+                tell.send_modify(|service| {
+                    service.answers = false;
+                    service.heartbeats.clear();
+                });
                 // The questions are dropped, and their askers come again after a while.
                 drop(questions);
                 tokio::time::sleep(Duration::from_millis(200)).await;

@@ -40,6 +40,12 @@ impl TopicPrefix {
         format!("{}/{channel}", self.0)
     }
 
+    /// The topic on which a publisher shows that it is there. Names no channel, and is matched by
+    /// [`filter`](Self::filter).
+    pub fn heartbeat(&self) -> String {
+        format!("{}/heartbeat", self.0)
+    }
+
     /// The filter that matches the topics of all channels, and of nothing below them.
     pub fn filter(&self) -> String {
         format!("{}/+", self.0)
@@ -88,6 +94,7 @@ mod tests {
             prefix.channel(prefix.topic(channel).as_bytes()),
             Some(channel)
         );
+        assert_eq!(prefix.channel(prefix.heartbeat().as_bytes()), None);
         assert_eq!(prefix.channel(b"site/chat/now"), None);
         assert_eq!(
             prefix.channel(format!("{}/now", prefix.topic(channel)).as_bytes()),

@@ -23,6 +23,11 @@ pub struct HeadsQuery {
 pub struct Heads {
     /// Whether an event has been without the broker's acknowledgement for more than a second.
     pub behind: bool,
+    /// The heartbeats of this chat-service that the broker has acknowledged within the last 10 s, by
+    /// their payload: whoever is subscribed should have had them. Empty from a chat-service that is
+    /// away from its broker, or knows of no heartbeats.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub heartbeats: Vec<String>,
     /// One head for each channel asked, in the order of the question.
     pub heads: Vec<Head>,
 }

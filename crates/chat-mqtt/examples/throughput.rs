@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..MqttConfig::default()
     };
     let lifecycle = Lifecycle::new();
-    let publisher = Publisher::start(&config, 1, &lifecycle);
+    let publisher = Publisher::start(&config, 1, 64 * 1024, &lifecycle);
     publisher.state().wait_for(|state| state.is_up()).await?;
     let channels: Vec<_> = (1..=u128::from(channels))
         .map(|n| uuid::Uuid::from_u128(n).into())

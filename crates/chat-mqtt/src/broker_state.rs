@@ -3,6 +3,8 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::complaints::Complaints;
+
 /// Whether the broker can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BrokerState {
@@ -26,6 +28,8 @@ impl BrokerState {
 pub(crate) struct StateBoard {
     up: Mutex<Vec<bool>>,
     state: watch::Sender<BrokerState>,
+    /// What whoever runs the service should know.
+    pub(crate) complaints: Complaints,
 }
 
 impl StateBoard {
@@ -35,6 +39,7 @@ impl StateBoard {
         Self {
             up: Mutex::new(vec![false; connections]),
             state: watch::Sender::new(BrokerState::Down { since }),
+            complaints: Complaints::default(),
         }
     }
 

@@ -1,17 +1,23 @@
-use std::fmt;
-use std::str::FromStr;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chat_model::TopicPrefix;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{Deserialize, Serialize};
 use service_kit::config::{ConfigError, Secret, duration, size};
+use service_kit::tls::{self, TlsError};
+
+use crate::BrokerUrls;
 
 /// The `[mqtt]` table of a service's configuration. [`DEFAULTS`](Self::DEFAULTS) describes each key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MqttConfig {
-    /// Where the broker listens.
-    pub url: BrokerUrl,
+    /// Where the broker listens, or each node of it.
+    pub url: BrokerUrls,
+    /// PEM file of the authorities that may have signed the broker's certificate; empty means the
+    /// system's.
+    pub ca_file: String,
     /// What topics begin with.
     pub topic_prefix: TopicPrefix,
     /// What client ids begin with. With at most 4 characters client ids keep to the 23 bytes that
@@ -74,6 +80,12 @@ impl MqttConfig {
                 "must be at most 64 letters, digits and hyphens",
             );
         }
+        if !self.ca_file.is_empty() && !self.url.any_tls() {
+            return refuse(
+                "ca_file",
+                "is for TLS: the address in `url` begins with mqtts://",
+            );
+        }
         if self.username.is_empty() && !self.password.reveal().is_empty() {
             return refuse("password", "needs a `username` as well");
         }
@@ -100,6 +112,20 @@ impl MqttConfig {
             return refuse("receive_buffer", "must be between 1 and 100000");
         }
         Ok(())
+    }
+
+    /// Whom connections trust; `None` when none is with TLS. To be called once before the start, so
+    /// that a file which cannot be used is told of then: connections read it again at each attempt
+    /// until it can be used.
+    ///
+    /// # Errors
+    /// When a connection is with TLS, and there is no authority to trust.
+    pub fn trust(&self) -> Result<Option<Arc<rustls::ClientConfig>>, TlsError> {
+        if !self.url.any_tls() {
+            return Ok(None);
+        }
+        let file = (!self.ca_file.is_empty()).then(|| Path::new(&self.ca_file));
+        tls::client(file).map(Some)
     }
 
     /// The longest payload in bytes that can be published to a channel: what is left of
@@ -132,7 +158,8 @@ impl MqttConfig {
 impl Default for MqttConfig {
     fn default() -> Self {
         Self {
-            url: BrokerUrl::default(),
+            url: BrokerUrls::default(),
+            ca_file: String::new(),
             topic_prefix: TopicPrefix::default(),
             client_id_prefix: "hark".to_owned(),
             username: String::new(),
@@ -146,110 +173,6 @@ impl Default for MqttConfig {
             linger: Duration::from_secs(10),
             receive_buffer: 64,
         }
-    }
-}
-
-/// Where a broker listens: `mqtt://host:port`. Without TLS, and without a user name in it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct BrokerUrl {
-    /// A name or an address, an IPv6 address without brackets.
-    host: String,
-    port: u16,
-}
-
-/// The text is no address of an MQTT broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a broker's address is mqtt://host:port, with a host name or address and an optional port; TLS (mqtts://) is not supported, and user names have their own key"
-)]
-pub struct BadBrokerUrl;
-
-impl BrokerUrl {
-    /// The port that MQTT has at IANA.
-    const DEFAULT_PORT: u16 = 1883;
-
-    /// A host name, an IPv4 address, or an IPv6 address without brackets.
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// The TCP port.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-}
-
-impl Default for BrokerUrl {
-    fn default() -> Self {
-        Self {
-            host: "127.0.0.1".to_owned(),
-            port: Self::DEFAULT_PORT,
-        }
-    }
-}
-
-impl From<std::net::SocketAddr> for BrokerUrl {
-    fn from(address: std::net::SocketAddr) -> Self {
-        Self {
-            host: address.ip().to_string(),
-            port: address.port(),
-        }
-    }
-}
-
-impl FromStr for BrokerUrl {
-    type Err = BadBrokerUrl;
-
-    fn from_str(text: &str) -> Result<Self, BadBrokerUrl> {
-        let rest = text.strip_prefix("mqtt://").ok_or(BadBrokerUrl)?;
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let (host, port) = if let Some(v6) = rest.strip_prefix('[') {
-            let (host, port) = v6.split_once(']').ok_or(BadBrokerUrl)?;
-            host.parse::<std::net::Ipv6Addr>()
-                .map_err(|_| BadBrokerUrl)?;
-            (host, port)
-        } else {
-            let at = rest.find(':').unwrap_or(rest.len());
-            rest.split_at(at)
-        };
-        let port = match port.strip_prefix(':') {
-            Some(port) => port.parse().map_err(|_| BadBrokerUrl)?,
-            None if port.is_empty() => Self::DEFAULT_PORT,
-            None => return Err(BadBrokerUrl),
-        };
-        let allowed =
-            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':');
-        if host.is_empty() || port == 0 || !host.bytes().all(allowed) {
-            return Err(BadBrokerUrl);
-        }
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-        })
-    }
-}
-
-impl fmt::Display for BrokerUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "mqtt://[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "mqtt://{}:{}", self.host, self.port)
-        }
-    }
-}
-
-impl Serialize for BrokerUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for BrokerUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(D::Error::custom)
     }
 }
 
@@ -281,37 +204,6 @@ mod tests {
     }
 
     #[test]
-    fn broker_addresses_read_and_print() {
-        for (text, host, port) in [
-            ("mqtt://127.0.0.1:1884", "127.0.0.1", 1884),
-            ("mqtt://broker.example:1883", "broker.example", 1883),
-            ("mqtt://[::1]:1999", "::1", 1999),
-        ] {
-            let url: BrokerUrl = text.parse().unwrap();
-            assert_eq!((url.host(), url.port()), (host, port));
-            assert_eq!(url.to_string(), text);
-        }
-        assert_eq!("mqtt://broker/".parse::<BrokerUrl>().unwrap().port(), 1883);
-        for bad in [
-            "",
-            "broker:1883",
-            "mqtts://broker",
-            "mqtt://",
-            "mqtt://:1883",
-            "mqtt://a:0",
-            "mqtt://a:b",
-            "mqtt://a:70000",
-            "mqtt://user@a",
-            "mqtt://a/b",
-            "mqtt://[::1",
-            "mqtt://[x]:1",
-            "mqtt://::1",
-        ] {
-            assert_eq!(bad.parse::<BrokerUrl>(), Err(BadBrokerUrl), "{bad}");
-        }
-    }
-
-    #[test]
     fn what_cannot_work_is_refused_with_its_key() {
         let refused = |change: fn(&mut MqttConfig), key: &str| {
             let mut config = MqttConfig::default();
@@ -329,6 +221,10 @@ mod tests {
         refused(
             |config| config.client_id_prefix = "a/b".to_owned(),
             "mqtt.client_id_prefix",
+        );
+        refused(
+            |config| config.ca_file = "/etc/ca.pem".to_owned(),
+            "mqtt.ca_file",
         );
         refused(
             |config| config.password = Secret::new("x".to_owned()),

@@ -4,7 +4,7 @@
 //! acknowledgement to the caller, flushes after every packet, reads ten at a time, keeps packets of
 //! a dead session, and ends the connection for an incoming packet over the limit.
 
-use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
@@ -12,50 +12,23 @@ use rumqttc::mqttbytes::{
     Error as CodecError,
     v4::{Connect, ConnectReturnCode, Packet, PubAck},
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::MqttConfig;
+use crate::stream::{READ_BYTES, Stream, StreamError};
+use crate::{BrokerUrl, MqttConfig};
 
-/// What is asked of the kernel at once: some hundred small events.
-const READ_BYTES: usize = 64 * 1024;
+mod error;
+
+pub(crate) use error::ConnectionError;
 
 /// More than this in the output buffer means that the broker does not read: nothing is added.
 const FULL_OUTPUT: usize = 256 * 1024;
 
 /// How long a farewell may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Why there is no connection (any more).
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConnectionError {
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("no answer within {0:?}")]
-    ConnectTimeout(Duration),
-    #[error("the broker refused the connection: {0:?}")]
-    Refused(ConnectReturnCode),
-    #[error("not what MQTT 3.1.1 allows here: {0}")]
-    Codec(#[from] CodecError),
-    #[error("the broker sent an unexpected packet: {0}")]
-    Unexpected(&'static str),
-    #[error("the broker closed the connection")]
-    Closed,
-    #[error("the broker did not answer a ping")]
-    Silent,
-    #[error("the broker did not acknowledge within {0:?}")]
-    Unacknowledged(Duration),
-}
-
-impl ConnectionError {
-    /// Whether the broker ended the connection, as it does at a message that it will not take
-    /// (MQTT 3.1.1 §3.3.5). A silent network, or a broker that holds its answers back, does not
-    /// point at a message.
-    pub(crate) fn ended_by_broker(&self) -> bool {
-        matches!(self, Self::Closed | Self::Io(_))
-    }
-}
 
 /// What the broker sent.
 pub(crate) enum Received {
@@ -65,7 +38,7 @@ pub(crate) enum Received {
 }
 
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     input: BytesMut,
     /// Bytes of an oversize packet that are still to be thrown away.
     skip: usize,
@@ -78,20 +51,29 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects and waits for CONNACK. Always a clean session: what a broker kept of an earlier
-    /// one is of no use to callers that start over.
+    /// Connects to this address and waits for CONNACK. Always a clean session: what a broker kept of
+    /// an earlier one is of no use to callers that start over.
     pub(crate) async fn open(
         config: &MqttConfig,
+        url: &BrokerUrl,
+        tls: Option<Arc<ClientConfig>>,
         client_id: String,
     ) -> Result<Self, ConnectionError> {
-        timeout(config.connect_timeout, Self::handshake(config, client_id))
+        let handshake = async {
+            let stream = connect(url, tls).await?;
+            Self::handshake(config, stream, client_id).await
+        };
+        timeout(config.connect_timeout, handshake)
             .await
             .map_err(|_elapsed| ConnectionError::ConnectTimeout(config.connect_timeout))?
+            .map_err(|error| error.while_connecting(config, url))
     }
 
-    async fn handshake(config: &MqttConfig, client_id: String) -> Result<Self, ConnectionError> {
-        let stream = TcpStream::connect((config.url.host(), config.url.port())).await?;
-        stream.set_nodelay(true)?;
+    async fn handshake(
+        config: &MqttConfig,
+        stream: Stream,
+        client_id: String,
+    ) -> Result<Self, ConnectionError> {
         let mut connection = Self {
             stream,
             input: BytesMut::with_capacity(READ_BYTES),
@@ -108,11 +90,10 @@ impl Connection {
             connect.set_login(username, password);
         }
         connection.send(&Packet::Connect(connect))?;
-        connection
-            .stream
-            .write_all_buf(&mut connection.output)
-            .await?;
         loop {
+            connection.write_some()?;
+            connection.stream.ready(true, &connection.output).await?;
+            connection.read_some()?;
             if let Some(received) = connection.next()? {
                 return match received {
                     Received::Packet(Packet::ConnAck(ack)) => match ack.code {
@@ -121,9 +102,6 @@ impl Connection {
                     },
                     _ => Err(ConnectionError::Unexpected("no CONNACK")),
                 };
-            }
-            if connection.stream.read_buf(&mut connection.input).await? == 0 {
-                return Err(ConnectionError::Closed);
             }
         }
     }
@@ -148,15 +126,9 @@ impl Connection {
             if was_full && self.has_room() {
                 return Ok(());
             }
-            let interest = match (read, self.output.is_empty()) {
-                (true, true) => Some(Interest::READABLE),
-                (true, false) => Some(Interest::READABLE | Interest::WRITABLE),
-                (false, false) => Some(Interest::WRITABLE),
-                (false, true) => None,
-            };
             let deadline = self.deadline();
             tokio::select! {
-                ready = self.stream.ready(interest.unwrap_or(Interest::READABLE)), if interest.is_some() => {
+                ready = self.stream.ready(read, &self.output) => {
                     ready?;
                     if read && self.read_some()? {
                         return Ok(());
@@ -168,28 +140,15 @@ impl Connection {
     }
 
     fn write_some(&mut self) -> Result<(), ConnectionError> {
-        while !self.output.is_empty() {
-            match self.stream.try_write(&self.output) {
-                Ok(0) => return Err(ConnectionError::Closed),
-                Ok(written) => self.output.advance(written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        Ok(self.stream.write(&mut self.output)?)
     }
 
     fn read_some(&mut self) -> Result<bool, ConnectionError> {
-        self.input.reserve(READ_BYTES);
-        match self.stream.try_read_buf(&mut self.input) {
-            Ok(0) => Err(ConnectionError::Closed),
-            Ok(_) => {
-                self.pinged = None;
-                Ok(true)
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(error.into()),
+        let read = self.stream.read(&mut self.input)?;
+        if read {
+            self.pinged = None;
         }
+        Ok(read)
     }
 
     fn deadline(&self) -> Instant {
@@ -279,14 +238,29 @@ impl Connection {
         if self.send(&Packet::Disconnect).is_err() {
             return;
         }
-        let farewell = async {
-            self.stream.write_all_buf(&mut self.output).await?;
-            self.stream.shutdown().await
-        };
-        match timeout(CLOSE_TIMEOUT, farewell).await {
+        match timeout(CLOSE_TIMEOUT, self.stream.close(self.output)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "broker left before the farewell"),
+            Ok(Err(error)) => tracing::debug!(?error, "broker left before the farewell"),
             Err(_elapsed) => tracing::debug!("broker did not take the farewell"),
+        }
+    }
+}
+
+async fn connect(
+    url: &BrokerUrl,
+    tls: Option<Arc<ClientConfig>>,
+) -> Result<Stream, ConnectionError> {
+    let stream = TcpStream::connect((url.host(), url.port()))
+        .await
+        .map_err(ConnectionError::NoConnection)?;
+    stream.set_nodelay(true)?;
+    match tls.filter(|_| url.is_tls()) {
+        None => Ok(Stream::plain(stream)),
+        Some(config) => {
+            let server = ServerName::try_from(url.host().to_owned())
+                .map_err(|_| ConnectionError::NotAName)?;
+            Stream::tls(stream, config, server)
+                .map_err(|error| ConnectionError::from(StreamError::Tls(error)))
         }
     }
 }

@@ -5,7 +5,11 @@
 //! caller has the log and publishes again what was not confirmed. The subscriber keeps what it
 //! wants in a registry of its own and tells every new connection all of it.
 //!
-//! What it is not: a general MQTT client. No TLS, no retained messages, no sessions that outlive a
+//! Both also look after the path between them: the publisher sends a heartbeat on
+//! `<prefix>/heartbeat`, and a subscriber that is told which ones the broker took knows whether it
+//! can hear ([`Subscriber::expect_heartbeats`]).
+//!
+//! What it is not: a general MQTT client. No retained messages, no sessions that outlive a
 //! connection, no MQTT 5. It is the only crate that knows rumqttc, and of it uses the packets and
 //! their encoding; why not its event loop is said in `connection.rs`.
 //!
@@ -23,7 +27,7 @@
 //! let subscription = subscriber.watch(channel);
 //! subscription.state().wait_for(|standing| matches!(standing, Standing::Live { .. })).await?;
 //!
-//! let publisher = Publisher::start(&config, 1, &lifecycle);
+//! let publisher = Publisher::start(&config, 1, 64 * 1024, &lifecycle);
 //! publisher.state().wait_for(|state| state.is_up()).await?;
 //! let confirmation = publisher.publish(Token(1), channel, "an event".into()).await;
 //! confirmation.await?;
@@ -36,15 +40,19 @@
 
 mod backoff;
 mod broker_state;
+mod broker_url;
+mod complaints;
 mod config;
 mod connection;
 mod publisher;
 mod session;
+mod stream;
 mod subscriber;
 
 pub use backoff::Backoff;
 pub use broker_state::BrokerState;
-pub use config::{BadBrokerUrl, BrokerUrl, MqttConfig};
+pub use broker_url::{BadBrokerUrl, BrokerUrl, BrokerUrls};
+pub use config::MqttConfig;
 pub use publisher::{Confirmation, NotConfirmed, Publisher, PublisherCounters, Token};
 pub use subscriber::{
     Delivery, Standing, Subscriber, SubscriberCounters, Subscription, SubscriptionMode,

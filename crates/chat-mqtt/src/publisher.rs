@@ -1,5 +1,6 @@
 //! Publishing with confirmation.
 
+mod heartbeat;
 mod lane;
 mod suspects;
 mod window;
@@ -21,6 +22,7 @@ use crate::connection::publish_size;
 use crate::session::{Session, process_mark};
 use crate::{BrokerState, MqttConfig};
 
+use heartbeat::Beat;
 use lane::{Lane, Order};
 
 /// Names a message across attempts: the caller's own number for it, such as its position in the
@@ -59,6 +61,7 @@ pub struct Publisher {
 struct Shared {
     lanes: Vec<mpsc::Sender<Order>>,
     board: Arc<StateBoard>,
+    beats: Vec<Arc<Beat>>,
     counters: Arc<Counters>,
     config: MqttConfig,
     topic_len: usize,
@@ -91,19 +94,31 @@ const QUEUE: usize = 1024;
 impl Publisher {
     /// Starts `connections` connections (at least one). They end with the soft shutdown of
     /// `lifecycle`, once everything in flight has its PUBACK, 2 s later at most.
-    pub fn start(config: &MqttConfig, connections: usize, lifecycle: &Lifecycle) -> Self {
+    ///
+    /// `largest` is the largest payload in bytes that will be published. Each connection begins with
+    /// a heartbeat of that size, to find out whether the broker takes it.
+    pub fn start(
+        config: &MqttConfig,
+        connections: usize,
+        largest: usize,
+        lifecycle: &Lifecycle,
+    ) -> Self {
         let connections = connections.max(1);
         let board = Arc::new(StateBoard::new(connections));
         let counters = Arc::new(Counters::default());
         let process = process_mark();
-        let lanes = (0..connections)
+        let (lanes, beats) = (0..connections)
             .map(|number| {
                 let (orders, queue) = mpsc::channel(QUEUE);
+                let session =
+                    Session::new(config, "publisher", process, number, Arc::clone(&board));
+                let beat = Arc::new(Beat::new(session.stem().to_owned()));
                 let lane = Lane::new(
                     config,
-                    Session::new(config, "publisher", process, number),
+                    session,
                     number,
                     queue,
+                    (Arc::clone(&beat), largest),
                     Arc::clone(&board),
                     Arc::clone(&counters),
                 );
@@ -111,13 +126,14 @@ impl Publisher {
                     "mqtt publisher",
                     lane.run(lifecycle.soft(), lifecycle.hard()),
                 );
-                orders
+                (orders, beat)
             })
-            .collect();
+            .unzip();
         Self {
             shared: Arc::new(Shared {
                 lanes,
                 board,
+                beats,
                 counters,
                 topic_len: config.topic_len(),
                 config: config.clone(),
@@ -160,6 +176,20 @@ impl Publisher {
     /// Whether the broker can be reached.
     pub fn state(&self) -> watch::Receiver<BrokerState> {
         self.shared.board.subscribe()
+    }
+
+    /// What is wrong with the broker, in a sentence for whoever runs the service; the worst, if it is
+    /// several things. `None` while all is well.
+    pub fn complaint(&self) -> Option<String> {
+        self.shared.board.complaints.worst()
+    }
+
+    /// The names of the heartbeats that the broker has taken within the last 10 s, at most one for
+    /// each connection. Whoever is subscribed should have them too: see
+    /// [`Subscriber::expect_heartbeats`](crate::Subscriber::expect_heartbeats).
+    pub fn heartbeats(&self) -> Vec<String> {
+        let fresh = self.shared.beats.iter().filter(|beat| beat.is_fresh());
+        fresh.map(|beat| beat.name().to_owned()).collect()
     }
 
     /// What happened so far.

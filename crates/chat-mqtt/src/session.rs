@@ -1,40 +1,80 @@
+use std::sync::Arc;
 use std::time::Duration;
 
+use rand::RngExt as _;
+use rustls::ClientConfig;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use crate::broker_state::StateBoard;
+use crate::complaints::Fault;
 use crate::connection::{Connection, ConnectionError};
-use crate::{Backoff, MqttConfig};
+use crate::{Backoff, BrokerUrl, MqttConfig};
 
 /// A connection that stood for this long was a good one: the next back-off begins anew.
 pub(crate) const LASTING: Duration = Duration::from_secs(10);
 
-/// One connection's way through its attempts: client ids, back-off, and what the log says.
+/// The longest pause before another address of the list is tried.
+const BEFORE_ANOTHER_ADDRESS: Duration = Duration::from_millis(100);
+
+/// One connection's way through its attempts: addresses, client ids, back-off, and what the log
+/// says.
 pub(crate) struct Session {
     config: MqttConfig,
+    number: usize,
     /// `publisher 0`, for the log.
     name: String,
     client_id_stem: String,
+    board: Arc<StateBoard>,
+    tls: Option<Arc<ClientConfig>>,
+    /// Which of the addresses is used, or tried next.
+    address: usize,
     attempts: u64,
+    /// Failures since the last connection that lasted.
+    failures: usize,
     backoff: Backoff,
-    /// Whether the log has said that the broker is away.
-    away_logged: bool,
     up_since: Option<Instant>,
 }
 
 impl Session {
     /// `role` is one letter for the client id; `process` tells processes apart.
-    pub(crate) fn new(config: &MqttConfig, role: &str, process: u32, number: usize) -> Self {
+    pub(crate) fn new(
+        config: &MqttConfig,
+        role: &str,
+        process: u32,
+        number: usize,
+        board: Arc<StateBoard>,
+    ) -> Self {
         let letter = &role[..1];
         Self {
             config: config.clone(),
+            number,
             name: format!("{role} {number}"),
             client_id_stem: format!("{}-{process:08x}-{letter}{number}", config.client_id_prefix),
+            board,
+            tls: None,
+            // So that the connections of many processes spread over the nodes.
+            address: rand::rng().random_range(0..config.url.all().len()),
             attempts: 0,
+            failures: 0,
             backoff: Backoff::CONNECTION,
-            away_logged: false,
             up_since: None,
         }
+    }
+
+    /// What tells this connection, through all its attempts, from all others at the broker.
+    pub(crate) fn stem(&self) -> &str {
+        &self.client_id_stem
+    }
+
+    /// The address that is used, or tried next.
+    pub(crate) fn url(&self) -> &BrokerUrl {
+        &self.config.url.all()[self.address]
+    }
+
+    /// `publisher 0`, for the log.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// One attempt. Each has a client id of its own: an earlier connection, which the broker may
@@ -42,25 +82,44 @@ impl Session {
     pub(crate) async fn connect(&mut self) -> Result<Connection, ConnectionError> {
         self.attempts += 1;
         let client_id = format!("{}-{}", self.client_id_stem, self.attempts);
-        let connection = Connection::open(&self.config, client_id).await?;
+        if self.tls.is_none() {
+            self.tls = self.config.trust()?;
+        }
+        let connection =
+            Connection::open(&self.config, self.url(), self.tls.clone(), client_id).await?;
         self.up_since = Some(Instant::now());
-        info!(connection = self.name, broker = %self.config.url, "connected to the broker");
-        self.away_logged = false;
+        info!(connection = self.name, broker = %self.url(), "connected to the broker");
+        self.board.complaints.clear(Fault::Away, self.number);
         Ok(connection)
     }
 
-    /// Notes that an attempt failed or a connection ended; gives the pause before the next.
+    /// Notes that an attempt failed or a connection ended; gives the pause before the next, which is
+    /// made at the next address.
     pub(crate) fn lost(&mut self, error: &ConnectionError) -> Duration {
         if self.lasted() {
             self.backoff.reset();
+            self.failures = 0;
         }
         self.up_since = None;
-        let pause = self.backoff.next_pause();
-        if self.away_logged {
-            debug!(connection = self.name, broker = %self.config.url, %error, ?pause, "broker is still away");
+        self.failures += 1;
+        let broker = self.url().clone();
+        let sentence = format!("{broker}: {error}");
+        let addresses = self.config.url.all().len();
+        self.address = (self.address + 1) % addresses;
+        // The back-off is for a round without success, not for one node of several that is down.
+        let pause = if self.failures.is_multiple_of(addresses) {
+            self.backoff.next_pause()
         } else {
-            warn!(connection = self.name, broker = %self.config.url, %error, "broker is away; trying again until it is back");
-            self.away_logged = true;
+            BEFORE_ANOTHER_ADDRESS.mul_f64(rand::rng().random_range(0.0..=1.0))
+        };
+        let news = self
+            .board
+            .complaints
+            .raise(Fault::Away, self.number, sentence);
+        if news {
+            warn!(connection = self.name, %broker, %error, "broker is away; trying again until it is back");
+        } else {
+            debug!(connection = self.name, %broker, %error, ?pause, "broker is still away");
         }
         pause
     }

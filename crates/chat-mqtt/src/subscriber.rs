@@ -1,5 +1,7 @@
 //! Receiving what is published, with subscriptions that heal themselves.
 
+mod ear;
+mod pulse;
 mod registry;
 mod shard;
 
@@ -13,9 +15,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::broker_state::StateBoard;
+use crate::complaints::Fault;
 use crate::session::{Session, process_mark};
 use crate::{BrokerState, MqttConfig};
 
+use ear::Ear;
 use registry::Filter;
 use shard::{Shard, ShardTask};
 
@@ -99,7 +103,7 @@ pub struct SubscriberCounters {
     pub refused_subscriptions: u64,
     /// Connections that ended.
     pub disconnects: u64,
-    /// Filters wanted now, lingering ones included.
+    /// Filters wanted now, lingering ones and those for heartbeats included.
     pub filters: u64,
 }
 
@@ -120,22 +124,31 @@ impl Subscriber {
         let board = Arc::new(StateBoard::new(connections));
         let counters = Arc::new(Counters::default());
         let process = process_mark();
+        let (filter, filter_text) = match mode {
+            SubscriptionMode::Wildcard => (Filter::Wildcard, config.topic_prefix.filter()),
+            SubscriptionMode::PerChannel { .. } => {
+                (Filter::Heartbeat, config.topic_prefix.heartbeat())
+            }
+        };
         let shards: Vec<_> = (0..connections)
-            .map(|_| Arc::new(Shard::new(config)))
+            .map(|number| {
+                let ear = Ear::new(number, filter_text.clone(), Arc::clone(&board));
+                Arc::new(Shard::new(config, ear))
+            })
             .collect();
-        if mode == SubscriptionMode::Wildcard {
-            // Watched for as long as the subscriber lives, so that the first listener need not wait.
-            drop(shards[0].registry().watch(Filter::Wildcard));
-        }
         for (number, shard) in shards.iter().enumerate() {
+            // Watched for as long as the subscriber lives; nobody leaves it. In wildcard mode the first
+            // listener need not wait either.
+            let heartbeats = shard.registry().watch(filter);
             let task = ShardTask {
                 config: config.clone(),
-                session: Session::new(config, "subscriber", process, number),
+                session: Session::new(config, "subscriber", process, number, Arc::clone(&board)),
                 number,
                 shard: Arc::clone(shard),
                 board: Arc::clone(&board),
                 counters: Arc::clone(&counters),
                 deliveries: deliveries.clone(),
+                heartbeats,
             };
             lifecycle.spawn("mqtt subscriber", task.run(lifecycle.soft()));
         }
@@ -177,6 +190,28 @@ impl Subscriber {
     /// Whether the broker can be reached.
     pub fn state(&self) -> watch::Receiver<BrokerState> {
         self.inner.board.subscribe()
+    }
+
+    /// What is wrong with the broker, in a sentence for whoever runs the service; the worst, if it is
+    /// several things. `None` while all is well.
+    pub fn complaint(&self) -> Option<String> {
+        self.inner.board.complaints.worst()
+    }
+
+    /// The broker has taken these heartbeats within the last 10 s
+    /// ([`Publisher::heartbeats`](crate::Publisher::heartbeats)). To be told again every few seconds,
+    /// by whoever publishes. A connection to which one of them does not come in 12 s is deaf.
+    pub fn expect_heartbeats(&self, names: &[String]) {
+        let now = Instant::now();
+        for shard in &self.inner.shards {
+            shard.ear.expect(names, now);
+        }
+    }
+
+    /// How many connections stand and are subscribed, but do not hear what the broker has taken from
+    /// a publisher: what is published may not arrive, and the store should be asked instead.
+    pub fn deaf_connections(&self) -> usize {
+        self.inner.board.complaints.count(Fault::Deaf)
     }
 
     /// What happened so far.

@@ -11,15 +11,17 @@ use rumqttc::mqttbytes::{
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
+use super::heartbeat::{Beat, Finding, Heartbeat};
 use super::suspects::Suspects;
 use super::window::Window;
 use super::{Counters, NotConfirmed, Token};
-use crate::MqttConfig;
 use crate::broker_state::StateBoard;
+use crate::complaints::Fault;
 use crate::connection::{Connection, ConnectionError, Received};
 use crate::session::Session;
+use crate::{BrokerUrl, MqttConfig};
 
 /// How long the last PUBACKs may take after shutdown has begun.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -43,12 +45,28 @@ impl Order {
     }
 }
 
-/// A sent order; the payload is in the hands of the connection.
+/// What waits for its PUBACK; the payload is in the hands of the connection.
 struct Sent {
-    token: Token,
-    channel: ChannelId,
     at: Instant,
-    reply: oneshot::Sender<Result<(), NotConfirmed>>,
+    what: What,
+}
+
+enum What {
+    Event {
+        token: Token,
+        channel: ChannelId,
+        reply: oneshot::Sender<Result<(), NotConfirmed>>,
+    },
+    Heartbeat,
+}
+
+impl Sent {
+    fn token(&self) -> Option<Token> {
+        match self.what {
+            What::Event { token, .. } => Some(token),
+            What::Heartbeat => None,
+        }
+    }
 }
 
 /// One connection of a publisher, through all its reconnects.
@@ -61,6 +79,8 @@ pub(super) struct Lane {
     held: Option<Order>,
     window: Window<Sent>,
     suspects: Suspects,
+    heartbeat: Heartbeat,
+    beat: Arc<Beat>,
     board: Arc<StateBoard>,
     counters: Arc<Counters>,
 }
@@ -71,10 +91,18 @@ impl Lane {
         session: Session,
         number: usize,
         queue: mpsc::Receiver<Order>,
+        (beat, largest): (Arc<Beat>, usize),
         board: Arc<StateBoard>,
         counters: Arc<Counters>,
     ) -> Self {
+        // Its topic is shorter than a channel's: as a packet, it is as large as the largest message.
+        let shorter = config
+            .topic_len()
+            .saturating_sub(config.topic_prefix.heartbeat().len());
+        let largest = largest.min(config.max_payload()) + shorter;
         Self {
+            heartbeat: Heartbeat::new(largest, Instant::now()),
+            beat,
             config: config.clone(),
             session,
             number,
@@ -132,7 +160,12 @@ impl Lane {
     ) -> Result<(), ConnectionError> {
         let mut no_more = false;
         let mut deadline = None;
+        self.heartbeat.connected(Instant::now());
         loop {
+            let beats = !soft.is_cancelled() && !no_more;
+            if beats {
+                self.send_heartbeat(&mut connection)?;
+            }
             if self.held.is_some() {
                 self.send_held(&mut connection)?;
             }
@@ -146,8 +179,10 @@ impl Lane {
                 soft.cancelled().await;
                 return Ok(());
             }
-            let takes =
-                !no_more && self.held.is_none() && !self.window.is_full() && connection.has_room();
+            let room = !self.window.is_full() && connection.has_room();
+            let takes = !no_more && self.held.is_none() && !self.heartbeat.is_probing() && room;
+            // While there is no room for it, what makes room wakes this task.
+            let beat = self.heartbeat.due().filter(|_| beats && room);
             let overdue = self
                 .window
                 .oldest()
@@ -164,6 +199,7 @@ impl Lane {
                 () = sleep_until(overdue.unwrap_or_else(Instant::now)), if overdue.is_some() => {
                     return Err(ConnectionError::Unacknowledged(self.config.ack_timeout));
                 }
+                () = sleep_until(beat.unwrap_or_else(Instant::now)), if beat.is_some() => {}
                 () = soft.cancelled(), if deadline.is_none() => {
                     deadline = Some(Instant::now() + FAREWELL);
                 }
@@ -191,13 +227,38 @@ impl Lane {
         Ok(())
     }
 
+    /// Sends a heartbeat if one is due and there is room for it.
+    fn send_heartbeat(&mut self, connection: &mut Connection) -> Result<(), ConnectionError> {
+        let now = Instant::now();
+        let due = self.heartbeat.due().is_some_and(|due| due <= now);
+        if !due || self.window.is_full() || !connection.has_room() {
+            return Ok(());
+        }
+        let mut publish = Publish::from_bytes(
+            self.config.topic_prefix.heartbeat(),
+            QoS::AtLeastOnce,
+            self.heartbeat.send(self.beat.name(), now),
+        );
+        publish.pkid = self.window.enter(Sent {
+            at: now,
+            what: What::Heartbeat,
+        });
+        Ok(connection.send(&Packet::Publish(publish))?)
+    }
+
     /// Sends the held order, unless it or the one in flight must be alone.
     fn send_held(&mut self, connection: &mut Connection) -> Result<(), ConnectionError> {
+        if self.heartbeat.is_probing() {
+            return Ok(());
+        }
         let Some(order) = self.held.take() else {
             return Ok(());
         };
         let must_wait = self.window.oldest().is_some_and(|in_flight| {
-            self.suspects.must_go_alone(order.token) || self.suspects.must_go_alone(in_flight.token)
+            self.suspects.must_go_alone(order.token)
+                || in_flight
+                    .token()
+                    .is_some_and(|token| self.suspects.must_go_alone(token))
         });
         if must_wait || self.window.is_full() {
             self.held = Some(order);
@@ -209,10 +270,12 @@ impl Lane {
             order.payload,
         );
         publish.pkid = self.window.enter(Sent {
-            token: order.token,
-            channel: order.channel,
             at: Instant::now(),
-            reply: order.reply,
+            what: What::Event {
+                token: order.token,
+                channel: order.channel,
+                reply: order.reply,
+            },
         });
         Ok(connection.send(&Packet::Publish(publish))?)
     }
@@ -221,12 +284,22 @@ impl Lane {
         while let Some(received) = connection.next()? {
             match received {
                 Received::Packet(Packet::PubAck(ack)) => match self.window.acknowledge(ack.pkid) {
-                    Some(sent) => {
-                        self.suspects.acknowledged(sent.token);
+                    Some(Sent {
+                        what: What::Event { token, reply, .. },
+                        ..
+                    }) => {
+                        self.suspects.acknowledged(token);
                         self.counters.confirmed.fetch_add(1, Relaxed);
-                        if sent.reply.send(Ok(())).is_err() {
-                            debug!(token = sent.token.0, "nobody waits for this confirmation");
+                        if reply.send(Ok(())).is_err() {
+                            debug!(token = token.0, "nobody waits for this confirmation");
                         }
+                    }
+                    Some(Sent {
+                        what: What::Heartbeat,
+                        ..
+                    }) => {
+                        let found = self.heartbeat.acknowledged(&self.beat, Instant::now());
+                        self.note(found);
                     }
                     None => debug!(packet_id = ack.pkid, "PUBACK that nothing waits for"),
                 },
@@ -243,17 +316,28 @@ impl Lane {
     /// After the end of a connection: finds the message to set aside, and fails all others.
     fn disconnected(&mut self, ended_by_broker: bool) {
         self.counters.disconnects.fetch_add(1, Relaxed);
+        let lasted = self.session.lasted();
+        let found = self.heartbeat.disconnected(ended_by_broker, lasted);
+        self.note(found);
         let in_flight = self.window.drain();
-        let tokens: Vec<Token> = in_flight.iter().map(|sent| sent.token).collect();
+        let tokens: Vec<Token> = in_flight.iter().filter_map(Sent::token).collect();
         let aside = if ended_by_broker {
-            self.suspects.disconnected(&tokens, self.session.lasted())
+            self.suspects.disconnected(&tokens, lasted)
         } else {
             None
         };
         for sent in in_flight {
-            let why = if Some(sent.token) == aside {
+            let What::Event {
+                token,
+                channel,
+                reply,
+            } = sent.what
+            else {
+                continue;
+            };
+            let why = if Some(token) == aside {
                 error!(
-                    channel = %sent.channel, token = sent.token.0,
+                    %channel, token = token.0,
                     "the broker ends the connection at this message; set aside"
                 );
                 self.counters.set_aside.fetch_add(1, Relaxed);
@@ -262,11 +346,39 @@ impl Lane {
                 self.counters.lost.fetch_add(1, Relaxed);
                 NotConfirmed::ConnectionLost
             };
-            if sent.reply.send(Err(why)).is_err() {
-                debug!(token = sent.token.0, "nobody waits for this confirmation");
+            if reply.send(Err(why)).is_err() {
+                debug!(token = token.0, "nobody waits for this confirmation");
             }
         }
         self.fail_queued();
+    }
+
+    /// Tells whoever runs the service what a connection's first heartbeat has shown.
+    fn note(&self, found: Option<Finding>) {
+        let complaints = &self.board.complaints;
+        let broker = self.session.url();
+        let (fault, sentence) = match found {
+            None => return,
+            Some(Finding::Fine) => {
+                complaints.clear(Fault::PacketLimit, self.number);
+                complaints.clear(Fault::Unwelcome, self.number);
+                return;
+            }
+            Some(Finding::TooLarge) => {
+                complaints.clear(Fault::Unwelcome, self.number);
+                (
+                    Fault::PacketLimit,
+                    too_large(broker, self.heartbeat.largest()),
+                )
+            }
+            Some(Finding::Unwelcome) => (
+                Fault::Unwelcome,
+                unwelcome(broker, &self.config.topic_prefix.heartbeat()),
+            ),
+        };
+        if complaints.raise(fault, self.number, sentence.clone()) {
+            warn!(connection = self.session.name(), "{sentence}");
+        }
     }
 
     fn fail_queued(&mut self) {
@@ -283,13 +395,28 @@ impl Lane {
     fn fail_all(&mut self) {
         self.queue.close();
         for sent in self.window.drain() {
+            let What::Event { token, reply, .. } = sent.what else {
+                continue;
+            };
             self.counters.lost.fetch_add(1, Relaxed);
-            if sent.reply.send(Err(NotConfirmed::ConnectionLost)).is_err() {
-                debug!(token = sent.token.0, "nobody waits for this confirmation");
+            if reply.send(Err(NotConfirmed::ConnectionLost)).is_err() {
+                debug!(token = token.0, "nobody waits for this confirmation");
             }
         }
         self.fail_queued();
     }
+}
+
+fn too_large(broker: &BrokerUrl, bytes: usize) -> String {
+    format!(
+        "{broker} ends the connection at a message of {bytes} bytes, the largest that `limits.message` allows: raise the broker's limit (mosquitto: max_packet_size; RabbitMQ: max_message_size; NATS: max_payload; Hark's own: max_packet) or lower `limits.message`. Larger messages come to listeners late, from history"
+    )
+}
+
+fn unwelcome(broker: &BrokerUrl, topic: &str) -> String {
+    format!(
+        "{broker} ends the connection at the smallest message on {topic}: let chat-service's user publish there. Without it no node notices when the broker passes nothing on"
+    )
 }
 
 /// Fails whatever is ordered while there is no connection. Never ends.

@@ -15,6 +15,8 @@ pub(super) enum Filter {
     Wildcard,
     /// One channel.
     Channel(ChannelId),
+    /// The publishers' heartbeats.
+    Heartbeat,
 }
 
 /// What one connection is to be subscribed to, and how far the broker has been told.
@@ -25,13 +27,15 @@ pub(super) enum Filter {
 pub(super) struct Registry {
     entries: HashMap<Filter, Entry>,
     linger: Duration,
-    /// To be asked for. Stale elements are skipped: an entry says itself whether it is queued.
+    /// Waiting for their SUBSCRIBE. Stale elements are skipped: an entry says itself whether it is queued.
     queue: VecDeque<Filter>,
     /// To be told to the broker before anything else is asked for.
     unwanted: VecDeque<Filter>,
     /// Entries without watchers, in the order in which their time ends, as nearly as matters.
     lingering: VecDeque<(Instant, Filter)>,
     retries: BTreeSet<(Instant, Filter)>,
+    /// Those whose last answer was a refusal.
+    refused: BTreeSet<Filter>,
     /// SUBSCRIBEs without a SUBACK, oldest first.
     asked: VecDeque<Asked>,
     connected: bool,
@@ -89,6 +93,7 @@ impl Registry {
             unwanted: VecDeque::new(),
             lingering: VecDeque::new(),
             retries: BTreeSet::new(),
+            refused: BTreeSet::new(),
             asked: VecDeque::new(),
             connected: false,
             last_packet_id: 0,
@@ -141,6 +146,12 @@ impl Registry {
         }
     }
 
+    /// How many filters the broker refuses now, and one of them.
+    pub(super) fn refused(&self) -> Option<(usize, Filter)> {
+        let first = self.refused.first()?;
+        Some((self.refused.len(), *first))
+    }
+
     /// How many filters are wanted, lingering ones included.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
@@ -163,6 +174,7 @@ impl Registry {
         self.unwanted.clear();
         self.lingering.clear();
         self.retries.clear();
+        self.refused.clear();
         self.asked.clear();
         self.entries.retain(|_, entry| entry.watchers > 0);
         self.generation += 1;
@@ -199,6 +211,7 @@ impl Registry {
                 self.unwanted.push_back(filter);
             }
             self.entries.remove(&filter);
+            self.refused.remove(&filter);
         }
         while let Some((at, filter)) = self.retries.first().copied() {
             if at > now {
@@ -247,7 +260,7 @@ impl Registry {
     }
 
     /// Up to `max` filters for the next SUBSCRIBE, with its packet id; `None` when no filter waits
-    /// to be asked for, or too much is unanswered.
+    /// for one, or too much is unanswered.
     pub(super) fn next_subscribe(
         &mut self,
         max: usize,
@@ -308,6 +321,7 @@ impl Registry {
             if taken.get(index).copied().unwrap_or(false) {
                 entry.told = Told::Subscribed;
                 entry.refused.reset();
+                self.refused.remove(&filter);
                 answered.subscribed += 1;
                 let since = self.generation;
                 entry.standing.send_replace(Standing::Live { since });
@@ -315,6 +329,7 @@ impl Registry {
                 entry.told = Told::Refused;
                 self.retries
                     .insert((now + entry.refused.next_pause(), filter));
+                self.refused.insert(filter);
                 answered.refused.push(filter);
             }
         }

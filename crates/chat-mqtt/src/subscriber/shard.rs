@@ -9,15 +9,17 @@ use rumqttc::mqttbytes::{
         Unsubscribe,
     },
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
+use super::ear::Ear;
 use super::registry::{Filter, Registry};
-use super::{Counters, Delivery};
+use super::{Counters, Delivery, Standing};
 use crate::MqttConfig;
 use crate::broker_state::StateBoard;
+use crate::complaints::Fault;
 use crate::connection::{Connection, ConnectionError, Received};
 use crate::session::Session;
 
@@ -28,13 +30,15 @@ const MAX_FILTERS: usize = 512;
 pub(super) struct Shard {
     registry: Mutex<Registry>,
     changed: Notify,
+    pub(super) ear: Ear,
 }
 
 impl Shard {
-    pub(super) fn new(config: &MqttConfig) -> Self {
+    pub(super) fn new(config: &MqttConfig, ear: Ear) -> Self {
         Self {
             registry: Mutex::new(Registry::new(config.linger)),
             changed: Notify::new(),
+            ear,
         }
     }
 
@@ -59,6 +63,8 @@ pub(super) struct ShardTask {
     pub(super) board: Arc<StateBoard>,
     pub(super) counters: Arc<Counters>,
     pub(super) deliveries: mpsc::Sender<Vec<Delivery>>,
+    /// Of the filter that heartbeats come by.
+    pub(super) heartbeats: watch::Receiver<Standing>,
 }
 
 impl ShardTask {
@@ -71,10 +77,13 @@ impl ShardTask {
             let lost = match connected {
                 Ok(connection) => {
                     self.shard.registry().connected();
+                    self.shard.ear.connected(self.session.url());
                     self.board.set(self.number, true);
                     let ended = self.serve(connection, &soft).await;
                     self.board.set(self.number, false);
                     self.shard.registry().disconnected();
+                    self.shard.ear.excuse(true);
+                    self.board.complaints.clear(Fault::Refused, self.number);
                     match ended {
                         Ok(()) => break,
                         Err(error) => {
@@ -111,12 +120,14 @@ impl ShardTask {
                     driven?;
                     if batch.is_empty() {
                         self.receive(&mut connection, &mut batch)?;
+                        self.hand_over(&mut batch);
                     }
                 }
                 room = self.deliveries.reserve(), if !batch.is_empty() => match room {
                     Ok(room) => {
                         room.send(std::mem::take(&mut batch));
                         self.shard.registry().excuse_silence(Instant::now());
+                        self.shard.ear.excuse(!self.may_hear());
                     }
                     Err(_consumer_gone) => break,
                 },
@@ -127,6 +138,23 @@ impl ShardTask {
         }
         connection.close().await;
         Ok(())
+    }
+
+    /// Gives away what was received, if there is room. If not, reading pauses until there is.
+    fn hand_over(&self, batch: &mut Vec<Delivery>) {
+        if batch.is_empty() {
+            return;
+        }
+        match self.deliveries.try_reserve() {
+            Ok(room) => room.send(std::mem::take(batch)),
+            // Who gave up the receiver is found out by waiting for room.
+            Err(_full) => self.shard.ear.excuse(true),
+        }
+    }
+
+    /// Whether the subscription stands that heartbeats come by.
+    fn may_hear(&self) -> bool {
+        matches!(*self.heartbeats.borrow(), Standing::Live { .. })
     }
 
     /// Tells the broker what has changed, as far as the output has room; gives the time of the
@@ -174,13 +202,17 @@ impl ShardTask {
                 break;
             }
         }
-        Ok(registry.next_tick().into_iter().chain(overdue).min())
+        let (next, refused) = (registry.next_tick(), registry.refused());
+        drop(registry);
+        self.forgive(refused.is_none());
+        Ok(next.into_iter().chain(overdue).min())
     }
 
     fn text(&self, filter: Filter) -> String {
         match filter {
             Filter::Wildcard => self.config.topic_prefix.filter(),
             Filter::Channel(channel) => self.config.topic_prefix.topic(channel),
+            Filter::Heartbeat => self.config.topic_prefix.heartbeat(),
         }
     }
 
@@ -226,7 +258,11 @@ impl ShardTask {
     fn delivery(&self, publish: Publish) -> Option<Delivery> {
         let channel = self.channel_of(&publish);
         if channel.is_none() {
-            self.counters.foreign.fetch_add(1, Relaxed);
+            if publish.topic == self.config.topic_prefix.heartbeat() {
+                self.shard.ear.heard(&publish.payload);
+            } else {
+                self.counters.foreign.fetch_add(1, Relaxed);
+            }
         }
         Some(Delivery {
             channel: channel?,
@@ -244,19 +280,52 @@ impl ShardTask {
             .iter()
             .map(|code| matches!(code, SubscribeReasonCode::Success(_)))
             .collect();
-        let answered = self
-            .shard
-            .registry()
-            .answered(ack.pkid, &taken, Instant::now());
-        if let Some(first) = answered.refused.first() {
-            self.counters
-                .refused
-                .fetch_add(answered.refused.len() as u64, Relaxed);
-            warn!(
-                refused = answered.refused.len(),
-                first = self.text(*first),
-                "the broker refuses subscriptions; look at its access rules and limits. Asking again"
+        let mut registry = self.shard.registry();
+        let answered = registry.answered(ack.pkid, &taken, Instant::now());
+        self.counters
+            .refused
+            .fetch_add(answered.refused.len() as u64, Relaxed);
+        let refused = registry.refused();
+        drop(registry);
+        if answered.subscribed > 0 && self.may_hear() {
+            self.shard.ear.excuse(false);
+        }
+        match refused {
+            Some((count, first)) if !answered.refused.is_empty() => {
+                let sentence = self.refusal(count, first);
+                let complaints = &self.board.complaints;
+                if complaints.raise(Fault::Refused, self.number, sentence.clone()) {
+                    warn!(connection = self.session.name(), "{sentence}");
+                }
+            }
+            _ => self.forgive(refused.is_none()),
+        }
+    }
+
+    /// Takes back that the broker refuses filters, if it refuses none.
+    fn forgive(&self, none: bool) {
+        if none && self.board.complaints.clear(Fault::Refused, self.number) {
+            info!(
+                connection = self.session.name(),
+                "the broker refuses no filter any more"
             );
         }
+    }
+
+    fn refusal(&self, count: usize, first: Filter) -> String {
+        let broker = self.session.url();
+        let first = self.text(first);
+        let others = match count - 1 {
+            0 => String::new(),
+            others => format!(" and {others} others"),
+        };
+        let limit = if self.config.subscribe_qos == 0 {
+            "it takes only so many subscriptions on a connection: raise its limit, `subscribe.connections`, or use the wildcard mode"
+        } else {
+            "it takes only so many subscriptions of quality 1 on a connection (NATS: 64): set `mqtt.subscribe_qos = 0`, or use the wildcard mode"
+        };
+        format!(
+            "{broker} refuses to subscribe to {first}{others}: its access rules do not let this user read there, or {limit}. These channels come from history, up to 2 s late; asking again"
+        )
     }
 }

@@ -17,6 +17,9 @@ use tokio::time::timeout;
 /// Far more than anything here takes on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
 
+/// More than what is published here.
+const LARGEST: usize = 64 * 1024;
+
 /// Short waits, so that tests of lost connections are quick.
 fn config(broker: SocketAddr) -> MqttConfig {
     MqttConfig {

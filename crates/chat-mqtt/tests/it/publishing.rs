@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::fake_broker::{FakeBroker, MUTE, POISON};
 use crate::outbox::publish_all;
-use crate::{SOON, channel, config, embedded, take};
+use crate::{LARGEST, SOON, channel, config, embedded, take};
 
 fn numbered(count: usize) -> Vec<Bytes> {
     (0..count)
@@ -35,7 +35,7 @@ async fn delivers_in_order(config: &MqttConfig, mode: SubscriptionMode, publishe
         let live = state.wait_for(|standing| matches!(standing, Standing::Live { .. }));
         timeout(SOON, live).await.expect("in time").unwrap();
     }
-    let publisher = Publisher::start(config, publishers, &lifecycle);
+    let publisher = Publisher::start(config, publishers, LARGEST, &lifecycle);
     up(&publisher).await;
     let mut confirmations = Vec::new();
     for n in 0..300_u32 {
@@ -102,7 +102,7 @@ async fn mosquitto_confirms_and_delivers() {
 async fn a_broker_killed_in_the_middle_costs_no_confirmation() {
     let mut broker = Mosquitto::start().await;
     let lifecycle = Lifecycle::new();
-    let publisher = Publisher::start(&config(broker.address()), 1, &lifecycle);
+    let publisher = Publisher::start(&config(broker.address()), 1, LARGEST, &lifecycle);
     let payloads = numbered(30_000);
     let publishing = async { publish_all(&publisher, channel(1), &payloads).await };
     let killing = async {
@@ -126,7 +126,7 @@ async fn without_a_broker_publishing_fails_at_once_and_works_when_it_comes() {
     let mut broker = Mosquitto::start().await;
     broker.kill().await;
     let lifecycle = Lifecycle::new();
-    let publisher = Publisher::start(&config(broker.address()), 1, &lifecycle);
+    let publisher = Publisher::start(&config(broker.address()), 1, LARGEST, &lifecycle);
     assert!(matches!(
         *publisher.state().borrow(),
         BrokerState::Down { .. }
@@ -156,7 +156,7 @@ async fn a_message_over_the_limit_is_set_aside_and_those_behind_it_go_on() {
         max_packet: 2048,
         ..config(broker.address())
     };
-    let publisher = Publisher::start(&config, 1, &lifecycle);
+    let publisher = Publisher::start(&config, 1, LARGEST, &lifecycle);
     let mut payloads = numbered(5);
     payloads[2] = Bytes::from(vec![b'x'; config.max_payload() + 1]);
     payloads[3] = Bytes::from(vec![b'x'; config.max_payload()]);
@@ -169,7 +169,7 @@ async fn a_message_over_the_limit_is_set_aside_and_those_behind_it_go_on() {
 async fn a_message_that_ends_connections_is_set_aside_and_no_other() {
     let broker = FakeBroker::start().await;
     let lifecycle = Lifecycle::new();
-    let publisher = Publisher::start(&config(broker.address), 1, &lifecycle);
+    let publisher = Publisher::start(&config(broker.address), 1, LARGEST, &lifecycle);
     let mut payloads = numbered(3_000);
     for poison in [700, 701] {
         payloads[poison] = Bytes::from_static(POISON);
@@ -191,7 +191,7 @@ async fn a_connection_that_flaps_costs_no_message() {
     let broker = Mosquitto::start().await;
     let proxy = FaultProxy::start(broker.address()).await;
     let lifecycle = Lifecycle::new();
-    let publisher = Publisher::start(&config(proxy.address()), 1, &lifecycle);
+    let publisher = Publisher::start(&config(proxy.address()), 1, LARGEST, &lifecycle);
     let payloads = numbered(20_000);
     let publishing = async { publish_all(&publisher, channel(1), &payloads).await };
     let flapping = async {
@@ -218,7 +218,7 @@ async fn a_silent_network_is_noticed() {
         connect_timeout: Duration::from_secs(1),
         ..config(proxy.address())
     };
-    let publisher = Publisher::start(&config, 1, &lifecycle);
+    let publisher = Publisher::start(&config, 1, LARGEST, &lifecycle);
     up(&publisher).await;
     proxy.stall();
     let confirmation = publisher
@@ -242,7 +242,7 @@ async fn a_broker_that_holds_back_its_answer_is_left_but_no_message_is_set_aside
         ack_timeout: Duration::from_millis(50),
         ..config(broker.address)
     };
-    let publisher = Publisher::start(&config, 1, &lifecycle);
+    let publisher = Publisher::start(&config, 1, LARGEST, &lifecycle);
     for _attempt in 0..6 {
         up(&publisher).await;
         let payload = Bytes::from_static(MUTE);

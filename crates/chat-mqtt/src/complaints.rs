@@ -1,0 +1,67 @@
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What can be wrong between a connection and its broker, the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    /// There is no connection.
+    Away,
+    /// What should arrive does not.
+    Deaf,
+    /// Filters are refused.
+    Refused,
+    /// Heartbeats end the connection.
+    Unwelcome,
+    /// The largest message would end the connection.
+    PacketLimit,
+}
+
+/// What is wrong now, in sentences for whoever runs the service, for each connection.
+#[derive(Debug, Default)]
+pub(crate) struct Complaints(Mutex<BTreeMap<(Fault, usize), String>>);
+
+impl Complaints {
+    /// Notes what is wrong; says whether it is news, and so worth a line in the log.
+    pub(crate) fn raise(&self, fault: Fault, connection: usize, sentence: String) -> bool {
+        self.lock().insert((fault, connection), sentence).is_none()
+    }
+
+    /// It is no longer so; says whether it was.
+    pub(crate) fn clear(&self, fault: Fault, connection: usize) -> bool {
+        self.lock().remove(&(fault, connection)).is_some()
+    }
+
+    /// How many connections have this fault.
+    pub(crate) fn count(&self, fault: Fault) -> usize {
+        self.lock().keys().filter(|(has, _)| *has == fault).count()
+    }
+
+    /// The worst of what is wrong.
+    pub(crate) fn worst(&self) -> Option<String> {
+        self.lock().values().next().cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(Fault, usize), String>> {
+        // Nothing can panic while the lock is held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_is_told_and_each_is_news_once() {
+        let complaints = Complaints::default();
+        assert_eq!(complaints.worst(), None);
+        assert!(complaints.raise(Fault::PacketLimit, 0, "small".to_owned()));
+        assert!(!complaints.raise(Fault::PacketLimit, 0, "smaller".to_owned()));
+        assert!(complaints.raise(Fault::Deaf, 1, "deaf".to_owned()));
+        assert_eq!(complaints.worst().as_deref(), Some("deaf"));
+        assert_eq!(complaints.count(Fault::Deaf), 1);
+        assert!(complaints.clear(Fault::Deaf, 1));
+        assert!(!complaints.clear(Fault::Deaf, 1));
+        assert_eq!(complaints.worst().as_deref(), Some("smaller"));
+    }
+}
