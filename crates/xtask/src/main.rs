@@ -6,6 +6,7 @@
 
 mod bench;
 mod cluster;
+mod dist;
 mod fuzz;
 mod run;
 mod tally;
@@ -23,6 +24,7 @@ usage: cargo xtask test [--only STEP]...
        cargo xtask bench --render FILE...
        cargo xtask bench --instructions [--bless]
        cargo xtask cluster [--release] [--chat N] [--sse N]
+       cargo xtask dist [x86_64] [aarch64]
 
 Runs all checks and tests, or only the steps named:
   tools     install what is missing (as root on Debian), or name it
@@ -37,7 +39,10 @@ Runs all checks and tests, or only the steps named:
 docs/benchmarks.md, and --render writes it again from the readings that a run has saved. --instructions
 counts the instructions of the hot functions and names those that grew; --bless keeps the counts.
 
-`cluster` starts several nodes of everything on this machine, to play with, until Ctrl-C.";
+`cluster` starts several nodes of everything on this machine, to play with, until Ctrl-C.
+
+`dist` makes what is installed on servers: static programs for both architectures, or those named, in
+tarballs and Debian packages with checksums, in target/dist.";
 
 /// Where everything lies.
 struct Workspace {
@@ -96,6 +101,7 @@ fn main() -> ExitCode {
         Some((first, rest)) if first == "bench" => {
             return bench::bench(&Workspace::find().root, rest);
         }
+        Some((first, rest)) if first == "dist" => return dist::dist(&Workspace::find().root, rest),
         Some((first, rest)) if first == "cluster" => {
             return cluster::cluster(&Workspace::find().root, rest);
         }
