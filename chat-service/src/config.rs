@@ -5,6 +5,7 @@ use std::time::Duration;
 use chat_mqtt::MqttConfig;
 use serde::{Deserialize, Serialize};
 use service_kit::access::AccessConfig;
+use service_kit::client_address::TrustedProxies;
 use service_kit::config::{self, ConfigError, duration, size};
 use service_kit::http::HttpOptions;
 use service_kit::telemetry::LogConfig;
@@ -50,6 +51,7 @@ pub struct LimitsConfig {
     pub posts_per_second: f64,
     pub posts_burst: u32,
     pub limit_loopback: bool,
+    pub trusted_proxies: TrustedProxies,
 }
 
 /// The `[http]` table.
@@ -222,6 +224,7 @@ mod tests {
             ("HARK_HTTP__BODY_TIMEOUT", "0s", "http.body_timeout"),
             ("HARK_MQTT__WINDOW", "0", "mqtt.window"),
             ("HARK_LISTEN", "somewhere", "listen"),
+            ("HARK_LIMITS__TRUSTED_PROXIES", "proxy", "trusted_proxies"),
             ("HARK_STORE__MAX_FILE_BYTES", "much", "max_file_bytes"),
         ] {
             let text = with(name, value).unwrap_err().to_string();

@@ -33,7 +33,7 @@ pub(crate) async fn message(
     channel: Result<Channel, Problem>,
     request: Request,
 ) -> Result<Response, Problem> {
-    state.take_turn(peer)?;
+    state.take_turn(peer, request.headers())?;
     let Channel(channel) = channel?;
     let (head, body) = request.into_parts();
     let kind = body::kind(&head.headers)?;
@@ -57,7 +57,7 @@ pub(crate) async fn older(
     path: Result<OlderPath, Problem>,
     request: Request,
 ) -> Result<Response, Problem> {
-    state.take_turn(peer)?;
+    state.take_turn(peer, request.headers())?;
     let OlderPath { channel, user } = path?;
     let (head, body) = request.into_parts();
     let bytes = body::read(&head.headers, body, state.limits.message).await?;
@@ -77,9 +77,10 @@ pub(crate) async fn older(
 
 impl AppState {
     /// One post of this client, if it may make one now.
-    fn take_turn(&self, peer: SocketAddr) -> Result<(), Problem> {
+    fn take_turn(&self, peer: SocketAddr, headers: &HeaderMap) -> Result<(), Problem> {
+        let client = self.limits.trusted_proxies.client(peer.ip(), headers);
         self.rate
-            .take(peer.ip(), self.clock.monotonic())
+            .take(client, self.clock.monotonic())
             .map_err(problems::too_many_posts)
     }
 

@@ -27,6 +27,30 @@ async fn too_many_posts_are_a_429_with_retry_after() {
 }
 
 #[tokio::test]
+async fn clients_behind_a_trusted_proxy_have_a_limit_each() {
+    let setup = || {
+        Setup::new()
+            .set("LIMITS__POSTS_PER_SECOND", "0.01")
+            .set("LIMITS__POSTS_BURST", "1")
+    };
+    let service = setup()
+        .set("LIMITS__TRUSTED_PROXIES", "127.0.0.1")
+        .start()
+        .await;
+    let channel = channel();
+    let status = async |client: &str| {
+        let post = service.post(&channel).header("x-forwarded-for", client);
+        Answer::of(post.body("hello")).await.status.as_u16()
+    };
+    assert_eq!(status("192.0.2.1").await, 201);
+    assert_eq!(status("192.0.2.2").await, 201);
+    assert_eq!(status("192.0.2.2").await, 429);
+    // What a client writes itself stands before what the proxy adds.
+    assert_eq!(status("192.0.2.9, 192.0.2.1").await, 429);
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn too_many_keys_are_a_429_and_posts_without_one_go_on() {
     let service = Setup::new().set("STORE__KEYS_MAX_COUNT", "2").start().await;
     let channel = channel();

@@ -26,6 +26,7 @@
 
 pub mod access;
 mod around;
+pub mod client_address;
 pub mod clock;
 pub mod command;
 pub mod config;

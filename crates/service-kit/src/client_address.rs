@@ -1,0 +1,165 @@
+//! Who a request comes from when proxies stand in between.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use axum::http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The proxies whose `X-Forwarded-For` is believed: addresses (`10.0.0.7`) and networks
+/// (`10.0.0.0/8`, `fd00::/8`). Anybody else can write into that header what they like.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustedProxies(Vec<IpNet>);
+
+impl TrustedProxies {
+    /// The client of a request that came from `peer`.
+    ///
+    /// The header is read from its end, where the nearest proxy has added whom it has seen: the
+    /// first address that is not a trusted proxy's is the client's. Where it becomes unreadable, the
+    /// proxy that has passed it on is as far as can be seen.
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut client = peer.to_canonical();
+        if self.0.is_empty() {
+            return client;
+        }
+        let lines = headers.get_all(FORWARDED_FOR);
+        let lines: Vec<_> = lines.iter().map(|line| line.to_str().ok()).collect();
+        let hops = lines
+            .into_iter()
+            .rev()
+            .flat_map(|line| line.unwrap_or("(not text)").rsplit(','));
+        for hop in hops {
+            if !self.trusts(client) {
+                break;
+            }
+            let Some(address) = address(hop.trim()) else {
+                break;
+            };
+            client = address;
+        }
+        client
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// An address, perhaps with a port, as proxies write them.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.parse::<IpAddr>().ok();
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    let with_port = || {
+        let socket: std::net::SocketAddr = text.parse().ok()?;
+        Some(socket.ip())
+    };
+    let address: Option<IpAddr> = bare.or_else(bracketed).or_else(with_port);
+    address.map(|address| address.to_canonical())
+}
+
+/// The text is neither an address nor a network.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is neither an address such as 10.0.0.7 nor a network such as 10.0.0.0/8")]
+pub struct NotANetwork(String);
+
+impl FromStr for TrustedProxies {
+    type Err = NotANetwork;
+
+    /// Addresses and networks separated by commas.
+    fn from_str(text: &str) -> Result<Self, NotANetwork> {
+        let items = text.split(',').map(str::trim);
+        let networks = items.filter(|item| !item.is_empty()).map(network);
+        networks.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, NotANetwork> {
+    let one = text.parse::<IpAddr>().map(IpNet::from);
+    one.or_else(|_not_one_address| text.parse())
+        .map_err(|_not_a_network| NotANetwork(text.to_owned()))
+}
+
+/// As a list in the configuration.
+impl<'de> Deserialize<'de> for TrustedProxies {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let items = Vec::<String>::deserialize(deserializer)?;
+        let networks = items.iter().map(|item| network(item.trim()));
+        let networks = networks.collect::<Result<_, _>>();
+        networks.map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for TrustedProxies {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(ToString::to_string))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(trusted: &str, peer: &str, lines: &[&str]) -> String {
+        let trusted: TrustedProxies = trusted.parse().unwrap();
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(FORWARDED_FOR, line.parse().unwrap());
+        }
+        trusted.client(peer.parse().unwrap(), &headers).to_string()
+    }
+
+    #[test]
+    fn header_of_a_stranger_is_not_believed() {
+        assert_eq!(client("", "10.0.0.1", &["1.2.3.4"]), "10.0.0.1");
+        assert_eq!(client("10.0.0.2", "10.0.0.1", &["1.2.3.4"]), "10.0.0.1");
+    }
+
+    #[test]
+    fn client_is_the_last_that_no_trusted_proxy_is() {
+        let one = "10.0.0.0/8, ::1";
+        assert_eq!(client(one, "10.0.0.1", &["1.2.3.4"]), "1.2.3.4");
+        // What the client itself sent stands before.
+        assert_eq!(client(one, "10.0.0.1", &["9.9.9.9, 1.2.3.4"]), "1.2.3.4");
+        assert_eq!(client(one, "::1", &["1.2.3.4, 10.0.0.7"]), "1.2.3.4");
+        assert_eq!(
+            client(one, "10.0.0.1", &["9.9.9.9", "1.2.3.4, 10.1.1.1"]),
+            "1.2.3.4"
+        );
+        assert_eq!(client(one, "10.0.0.1", &["10.0.0.9"]), "10.0.0.9");
+        assert_eq!(client(one, "10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn ports_brackets_and_mapped_addresses_are_read() {
+        let one = "127.0.0.1";
+        assert_eq!(client(one, "127.0.0.1", &["1.2.3.4:567"]), "1.2.3.4");
+        assert_eq!(
+            client(one, "127.0.0.1", &["[2001:db8::1]:567"]),
+            "2001:db8::1"
+        );
+        assert_eq!(client(one, "127.0.0.1", &["[2001:db8::1]"]), "2001:db8::1");
+        assert_eq!(
+            client(one, "::ffff:127.0.0.1", &["::ffff:1.2.3.4"]),
+            "1.2.3.4"
+        );
+    }
+
+    #[test]
+    fn unreadable_hop_ends_the_search() {
+        let all = "0.0.0.0/0";
+        assert_eq!(
+            client(all, "10.0.0.1", &["1.2.3.4, unknown, 5.6.7.8"]),
+            "5.6.7.8"
+        );
+        assert_eq!(client(all, "10.0.0.1", &["1.2.3.4,,"]), "10.0.0.1");
+    }
+
+    #[test]
+    fn what_is_no_network_is_refused_by_its_text() {
+        let refused = "10.0.0.0/8, proxy".parse::<TrustedProxies>().unwrap_err();
+        assert!(refused.to_string().contains("\"proxy\""), "{refused}");
+    }
+}
