@@ -50,7 +50,7 @@ pub(crate) fn run(window: Duration, streams: usize) -> io::Result<()> {
         machine::commit(),
         window.as_secs(),
     );
-    let mut bench = Bench::new(&cluster, runtime.handle(), window);
+    let bench = Bench::new(&cluster, runtime.handle(), window);
     let mut flows = Vec::new();
     for nodes in 1..=SSE {
         flows.push(bench.spread(nodes, streams)?);
@@ -58,9 +58,13 @@ pub(crate) fn run(window: Duration, streams: usize) -> io::Result<()> {
     for nodes in 1..=SSE {
         flows.push(bench.one_each(nodes)?);
     }
+    flows.push(bench.proxied(streams)?);
+    for nodes in 1..=SSE {
+        flows.push(bench.saturated(nodes)?);
+    }
     println!(
         "{}",
-        tables::flows("Posts at a pace, listeners spread over the nodes", &flows)
+        tables::flows("Listeners, spread over the nodes", &flows)
     );
     let mut posts = Vec::new();
     for rate in [100.0, 500.0, 1_500.0] {

@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::time::Duration;
@@ -15,6 +16,9 @@ const CHANNELS: usize = 100;
 /// Posts a second of the loads with listeners: every part of them has time left.
 const RATE: f64 = 200.0;
 const PUBLISHERS: usize = 64;
+/// Streams and senders of a load without a pace.
+const SATURATING: usize = 3_000;
+const SENDERS: usize = 8;
 /// Bytes.
 const PAYLOAD: usize = 100;
 /// Between the last stream that opened and the look at the memory.
@@ -27,7 +31,7 @@ pub(super) struct Bench<'a> {
     window: Duration,
     target: Target,
     /// So that each load has channels of its own.
-    run: u32,
+    run: Cell<u32>,
 }
 
 /// What one load cost.
@@ -45,6 +49,8 @@ pub(super) struct Flow {
     pub(super) each_post: [f64; 3],
     /// Microseconds of processor time of broadcast-sse for each event; `None` without listeners.
     pub(super) each_event: Option<f64>,
+    /// Microseconds of processor time of nginx for each post and event together.
+    pub(super) front: f64,
     /// Posts in one transaction.
     pub(super) batch: f64,
     /// Of the write-ahead log, for each post.
@@ -93,40 +99,66 @@ impl<'a> Bench<'a> {
             cluster,
             runtime,
             window,
-            run: 0,
+            run: Cell::new(0),
         }
     }
 
     /// So many streams of 100 channels, spread over so many nodes.
-    pub(super) fn spread(&mut self, nodes: usize, streams: usize) -> io::Result<Flow> {
-        let name = format!("{streams} streams of {CHANNELS} channels on {nodes} broadcast-sse");
-        self.listened(name, nodes, streams / nodes)
+    pub(super) fn spread(&self, nodes: usize, streams: usize) -> io::Result<Flow> {
+        let name = format!("{streams} streams on {nodes} broadcast-sse");
+        let mut load = self.listened(nodes, streams / nodes, PUBLISHERS)?;
+        self.flow(name, &mut load, Pace::PerSecond(RATE))
     }
 
     /// One stream of each channel on each node: what a node costs that has few listeners.
-    pub(super) fn one_each(&mut self, nodes: usize) -> io::Result<Flow> {
-        let name =
-            format!("1 stream of each of {CHANNELS} channels on each of {nodes} broadcast-sse");
-        self.listened(name, nodes, CHANNELS)
+    pub(super) fn one_each(&self, nodes: usize) -> io::Result<Flow> {
+        let name = format!("1 stream of each channel on each of {nodes} broadcast-sse");
+        let mut load = self.listened(nodes, CHANNELS, PUBLISHERS)?;
+        self.flow(name, &mut load, Pace::PerSecond(RATE))
     }
 
-    fn listened(&mut self, name: String, nodes: usize, streams: usize) -> io::Result<Flow> {
+    /// Few senders, each as fast as it can: what is delivered is what all parts together can do
+    /// on the processors that they share.
+    pub(super) fn saturated(&self, nodes: usize) -> io::Result<Flow> {
+        let name = format!(
+            "{SATURATING} streams on {nodes} broadcast-sse, {SENDERS} senders as fast as they can"
+        );
+        let mut load = self.listened(nodes, SATURATING / nodes, SENDERS)?;
+        self.flow(name, &mut load, Pace::ClosedLoop)
+    }
+
+    fn listened(&self, nodes: usize, streams: usize, senders: usize) -> io::Result<Load<'_>> {
         let channels = self.channels(CHANNELS);
         let mut load = Load::new(&self.target, channels, PAYLOAD)?;
         for node in &self.cluster.sse[..nodes] {
             load.listen_at(node.address());
             load.open_streams(streams, Begin::Live, Pace::ClosedLoop)?;
         }
-        self.publishers(&mut load, self.cluster.chat.len())?;
+        self.publishers(&mut load, self.cluster.chat.len(), senders)?;
         load.warm_up()?;
+        Ok(load)
+    }
+
+    /// So many streams of 100 channels, and the posts, by way of nginx.
+    pub(super) fn proxied(&self, streams: usize) -> io::Result<Flow> {
+        let channels = self.channels(CHANNELS);
+        let mut load = Load::new(&self.target, channels, PAYLOAD)?;
+        let front = self.cluster.front.address();
+        load.listen_at(front);
+        load.open_streams(streams, Begin::Live, Pace::ClosedLoop)?;
+        load.publish_at(front);
+        load.add_publishers(PUBLISHERS)?;
+        load.warm_up()?;
+        let name =
+            format!("{streams} streams of {CHANNELS} channels, and the posts, through nginx");
         self.flow(name, &mut load, Pace::PerSecond(RATE))
     }
 
     /// Posts to so many chat-service without a listener; without a rate, as many as are answered.
-    pub(super) fn posts(&mut self, nodes: usize, rate: Option<f64>) -> io::Result<Flow> {
+    pub(super) fn posts(&self, nodes: usize, rate: Option<f64>) -> io::Result<Flow> {
         let channels = self.channels(CHANNELS);
         let mut load = Load::new(&self.target, channels, PAYLOAD)?;
-        self.publishers(&mut load, nodes)?;
+        self.publishers(&mut load, nodes, PUBLISHERS)?;
         load.warm_up()?;
         let (how, pace) = match rate {
             Some(rate) => (format!("{rate} posts a second"), Pace::PerSecond(rate)),
@@ -139,12 +171,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Idle streams on one node.
-    pub(super) fn memory(
-        &mut self,
-        name: &str,
-        streams: usize,
-        channels: usize,
-    ) -> io::Result<Memory> {
+    pub(super) fn memory(&self, name: &str, streams: usize, channels: usize) -> io::Result<Memory> {
         let names = self.channels(channels);
         let mut load = Load::new(&self.target, names, PAYLOAD)?;
         let before = Look::at(self.cluster)?;
@@ -161,10 +188,10 @@ impl<'a> Bench<'a> {
         })
     }
 
-    fn publishers(&self, load: &mut Load<'_>, nodes: usize) -> io::Result<()> {
+    fn publishers(&self, load: &mut Load<'_>, nodes: usize, count: usize) -> io::Result<()> {
         for node in &self.cluster.chat[..nodes] {
             load.publish_at(node.address());
-            load.add_publishers(PUBLISHERS / nodes)?;
+            load.add_publishers(count / nodes)?;
         }
         Ok(())
     }
@@ -193,6 +220,7 @@ impl<'a> Bench<'a> {
             delivered: listened.then(|| milliseconds(&measured.latency)),
             each_post: [Part::Chat, Part::Store, Part::Broker].map(|part| spent(part) / posts),
             each_event: listened.then(|| spent(Part::Sse) / events),
+            front: spent(Part::Front) / (posts + measured.delivered as f64),
             batch: (after.stored - before.stored) / (after.commits - before.commits).max(1.0),
             wal_bytes: (after.wal - before.wal) / posts,
             kept_bytes: (after.kept - before.kept) / posts,
@@ -225,9 +253,9 @@ impl<'a> Bench<'a> {
         })
     }
 
-    fn channels(&mut self, count: usize) -> Vec<String> {
-        self.run += 1;
-        let run = self.run;
+    fn channels(&self, count: usize) -> Vec<String> {
+        let run = self.run.get() + 1;
+        self.run.set(run);
         (0..count)
             .map(|channel| format!("5ca1e000-0000-4000-8000-{run:06x}{channel:06x}"))
             .collect()

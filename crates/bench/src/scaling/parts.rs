@@ -15,6 +15,7 @@ pub(super) enum Part {
     Sse,
     Broker,
     Store,
+    Front,
 }
 
 /// Every process of a cluster at one moment.
@@ -23,11 +24,12 @@ pub(super) struct Look(BTreeMap<(Part, u32), Sample>);
 impl Look {
     pub(super) fn at(cluster: &Cluster) -> io::Result<Self> {
         let pids = |nodes: &[Node]| nodes.iter().map(|node| node.process().pid()).collect();
-        let all: [(Part, Vec<u32>); 4] = [
+        let all: [(Part, Vec<u32>); 5] = [
             (Part::Chat, pids(&cluster.chat)),
             (Part::Sse, pids(&cluster.sse)),
             (Part::Broker, cluster.broker.pids()),
             (Part::Store, vec![cluster.store.pid()]),
+            (Part::Front, vec![cluster.front.process().pid()]),
         ];
         let mut look = BTreeMap::new();
         for (part, pids) in all {
