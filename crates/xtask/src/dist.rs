@@ -46,7 +46,8 @@ const ARCHITECTURES: [Architecture; 2] = [
 
 /// One run of `dist`.
 pub(crate) struct Dist {
-    root: PathBuf,
+    /// What is built and packed: the commit, without what else lies in the checkout.
+    source: PathBuf,
     target: PathBuf,
     /// Where the results are: `target/dist`.
     pub(crate) out: PathBuf,
@@ -88,34 +89,47 @@ pub(crate) fn own_architecture() -> Option<Architecture> {
 impl Dist {
     pub(crate) fn new(root: &Path) -> Step<Self> {
         let target = bench::target(root);
-        let git =
-            |arguments: &[&str]| output(Command::new("git").args(arguments).current_dir(root));
+        let git = |arguments: &[&str]| {
+            output(
+                Command::new("git")
+                    .args(arguments)
+                    .current_dir(root)
+                    .env("TZ", "UTC"),
+            )
+        };
+        let commit = git(&["rev-parse", "HEAD"])?;
         let released = env!("CARGO_PKG_VERSION");
-        let version = match git(&["describe", "--exact-match", "--match", "v*", "HEAD"]) {
+        let version = match git(&["describe", "--exact-match", "--match", "v*", &commit]) {
             Ok(tag) if tag == format!("v{released}") => released.to_owned(),
             // No tag, or that of something else.
             _ => {
                 let date = "--date=format-local:%Y%m%d%H%M%S";
-                let commit = git(&["log", "-1", date, "--format=%cd.%h"])?;
-                format!("{released}~{commit}")
+                let when = git(&["log", "-1", date, "--format=%cd.%h", &commit])?;
+                format!("{released}~{when}")
             }
         };
+        let time = git(&["log", "-1", "--format=%ct", &commit])?;
+        let source = target.join("dist-source");
+        empty_folder(&source)?;
+        let archive = target.join("dist-source.tar");
+        git(&["archive", "--output", &archive.to_string_lossy(), &commit])?;
+        // Files are as old as this run, or cargo would take those of an older commit for built.
+        let mut unpack = Command::new("tar");
+        unpack.args(["--touch", "-xf"]).arg(&archive);
+        shell(unpack.arg("-C").arg(&source))?;
         Ok(Self {
-            root: root.to_owned(),
+            source,
             out: target.join("dist"),
             target,
             version,
-            time: git(&["log", "-1", "--format=%ct"])?,
+            time,
         })
     }
 
     /// Builds, tries and packs.
     pub(crate) fn run(&self, architectures: &[Architecture]) -> Step {
         let compiler = self.compiler()?;
-        if self.out.exists() {
-            fs::remove_dir_all(&self.out).map_err(|error| at(&self.out, &error))?;
-        }
-        create_folder(&self.out)?;
+        empty_folder(&self.out)?;
         for &architecture in architectures {
             self.build(architecture, &compiler)?;
             check::runs(self, architecture)?;
@@ -150,7 +164,10 @@ impl Dist {
     fn build(&self, architecture: Architecture, compiler: &Path) -> Step {
         let target = target(architecture);
         let mut add = Command::new("rustup");
-        shell(add.args(["target", "add", &target]).current_dir(&self.root))?;
+        shell(
+            add.args(["target", "add", &target])
+                .current_dir(&self.source),
+        )?;
         let mut build = run::cargo();
         build.args(["zigbuild", "--release", "--bins", "--target", &target]);
         for program in PROGRAMS {
@@ -162,7 +179,10 @@ impl Dist {
             .into_iter()
             .chain(std::env::split_paths(&path));
         let path = std::env::join_paths(path).map_err(|error| error.to_string())?;
-        shell(build.env("PATH", path).current_dir(&self.root))
+        build
+            .env("PATH", path)
+            .env("CARGO_TARGET_DIR", &self.target);
+        shell(build.current_dir(&self.source))
     }
 
     fn tarball(&self, architecture: Architecture) -> Step {
@@ -176,10 +196,10 @@ impl Dist {
             )?;
         }
         for file in ["LICENSE", "LICENSE-MIT", "LICENSE-APACHE", "CHANGELOG.md"] {
-            copy(&self.root.join(file), &folder.join(file))?;
+            copy(&self.source.join(file), &folder.join(file))?;
         }
-        for part in ["client-demo", "deploy/examples", "deploy/systemd"] {
-            self.copy_tree(part, &folder.join(part))?;
+        for part in ["client-demo", "deploy", "docs"] {
+            copy_tree(&self.source.join(part), &folder.join(part))?;
         }
         let mut tar = Command::new("tar");
         tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner"])
@@ -188,19 +208,6 @@ impl Dist {
             .current_dir(&self.out);
         shell(&mut tar)?;
         fs::remove_dir_all(&folder).map_err(|error| at(&folder, &error))
-    }
-
-    /// Copies what git has of a folder, and nothing that lies there besides.
-    fn copy_tree(&self, from: &str, to: &Path) -> Step {
-        let mut list = Command::new("git");
-        let files = output(list.args(["ls-files", "--", from]).current_dir(&self.root))?;
-        for file in files.lines() {
-            let within = file.trim_start_matches(from).trim_start_matches('/');
-            let copied = to.join(within);
-            create_folder(copied.parent().unwrap_or(to))?;
-            copy(&self.root.join(file), &copied)?;
-        }
-        Ok(())
     }
 
     fn checksums(&self) -> Step {
@@ -252,6 +259,20 @@ pub(crate) fn write(path: &Path, text: &str) -> Step {
 
 pub(crate) fn read(path: &Path) -> Step<String> {
     fs::read_to_string(path).map_err(|error| at(path, &error))
+}
+
+/// A folder with nothing in it, whatever was there before.
+pub(crate) fn empty_folder(path: &Path) -> Step {
+    if path.exists() {
+        fs::remove_dir_all(path).map_err(|error| at(path, &error))?;
+    }
+    create_folder(path)
+}
+
+/// Copies a folder to a place where there is none.
+pub(crate) fn copy_tree(from: &Path, to: &Path) -> Step {
+    create_folder(to.parent().unwrap_or(to))?;
+    shell(Command::new("cp").arg("-R").args([from, to]))
 }
 
 /// Copies a file with its permissions.

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Architecture, Dist, Step, at, copy, create_folder, read, shell, write};
+use super::{Architecture, Dist, Step, at, copy, copy_tree, create_folder, read, shell, write};
 
 /// A package with a program.
 struct Package {
@@ -61,7 +61,7 @@ pub(super) fn packages(dist: &Dist, architecture: Architecture) -> Step {
             &dist.program(architecture, program),
             &format!("usr/bin/{program}"),
         )?;
-        let text = read(&dist.root.join("deploy/systemd").join(&unit))?;
+        let text = read(&dist.source.join("deploy/systemd").join(&unit))?;
         tree.add(
             &format!("lib/systemd/system/{unit}"),
             &text.replace("/usr/local/bin/", "/usr/bin/"),
@@ -70,7 +70,7 @@ pub(super) fn packages(dist: &Dist, architecture: Architecture) -> Step {
         tree.add(&config, &read(&tree.source(&format!("{program}.toml")))?)?;
         tree.add(
             &format!("usr/share/doc/{}/container.conf", package.name),
-            &read(&dist.root.join("deploy/systemd/container.conf"))?,
+            &read(&dist.source.join("deploy/systemd/container.conf"))?,
         )?;
         tree.add("DEBIAN/conffiles", &format!("/{config}\n"))?;
         for script in ["postinst", "prerm", "postrm"] {
@@ -90,8 +90,8 @@ pub(super) fn packages(dist: &Dist, architecture: Architecture) -> Step {
 /// Makes the package of the demo page, the same for every architecture.
 pub(super) fn page(dist: &Dist) -> Step {
     let tree = Tree::new(dist, "hark-client-demo", "all")?;
-    dist.copy_tree(
-        "client-demo",
+    copy_tree(
+        &dist.source.join("client-demo"),
         &tree.folder.join("usr/share/hark/client-demo"),
     )?;
     let config = tree.folder.join("usr/share/hark/client-demo/config.json");
@@ -127,13 +127,13 @@ impl<'dist> Tree<'dist> {
             name,
             architecture,
         };
-        let licence = read(&dist.root.join("LICENSE"))?;
+        let licence = read(&dist.source.join("LICENSE"))?;
         tree.add(&format!("usr/share/doc/{name}/copyright"), &licence)?;
         Ok(tree)
     }
 
     fn source(&self, file: &str) -> PathBuf {
-        self.dist.root.join("deploy/debian").join(file)
+        self.dist.source.join("deploy/debian").join(file)
     }
 
     fn add(&self, path: &str, text: &str) -> Step<PathBuf> {
