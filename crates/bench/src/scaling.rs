@@ -51,6 +51,12 @@ pub(crate) fn run(window: Duration, streams: usize) -> io::Result<()> {
         window.as_secs(),
     );
     let bench = Bench::new(&cluster, runtime.handle(), window);
+    // Each on a node that has had no streams before.
+    let memory = [
+        bench.memory("one channel", 0, streams, 1)?,
+        bench.memory("a channel each", 1, streams / 2, streams / 2)?,
+    ];
+    println!("{}", tables::memory(&memory));
     let mut flows = Vec::new();
     for nodes in 1..=SSE {
         flows.push(bench.spread(nodes, streams)?);
@@ -74,10 +80,5 @@ pub(crate) fn run(window: Duration, streams: usize) -> io::Result<()> {
         posts.push(bench.posts(nodes, None)?);
     }
     println!("{}", tables::flows("Posts, and nobody listens", &posts));
-    let memory = [
-        bench.memory("one channel", streams, 1)?,
-        bench.memory("a channel each", streams / 2, streams / 2)?,
-    ];
-    println!("{}", tables::memory(&memory));
     Ok(())
 }

@@ -149,8 +149,7 @@ impl<'a> Bench<'a> {
         load.publish_at(front);
         load.add_publishers(PUBLISHERS)?;
         load.warm_up()?;
-        let name =
-            format!("{streams} streams of {CHANNELS} channels, and the posts, through nginx");
+        let name = format!("{streams} streams, and the posts, through nginx");
         self.flow(name, &mut load, Pace::PerSecond(RATE))
     }
 
@@ -174,6 +173,7 @@ impl<'a> Bench<'a> {
     pub(super) fn memory(&self, name: &str, streams: usize, channels: usize) -> io::Result<Memory> {
         let names = self.channels(channels);
         let mut load = Load::new(&self.target, names, PAYLOAD)?;
+        load.listen_at(self.cluster.sse[node].address());
         let before = Look::at(self.cluster)?;
         load.open_streams(streams, Begin::Live, Pace::ClosedLoop)?;
         load.idle(SETTLE)?;
