@@ -25,6 +25,8 @@
 #![warn(missing_docs)]
 
 mod eventually;
+mod free_address;
+mod guarded_folder;
 mod ledger;
 mod listener;
 mod mosquitto;
@@ -33,6 +35,7 @@ mod postgres;
 mod process;
 mod program;
 mod proxy;
+mod rabbitmq;
 mod recording;
 mod sse;
 
@@ -45,5 +48,6 @@ pub use postgres::Postgres;
 pub use process::Process;
 pub use program::{Finished, Program};
 pub use proxy::FaultProxy;
+pub use rabbitmq::RabbitMqCluster;
 pub use recording::Recording;
 pub use sse::{Event, Parser};
