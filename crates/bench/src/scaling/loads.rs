@@ -169,8 +169,14 @@ impl<'a> Bench<'a> {
         self.flow(format!("{how}, to {nodes} chat-service"), &mut load, pace)
     }
 
-    /// Idle streams on one node.
-    pub(super) fn memory(&self, name: &str, streams: usize, channels: usize) -> io::Result<Memory> {
+    /// Idle streams on this node.
+    pub(super) fn memory(
+        &self,
+        name: &str,
+        node: usize,
+        streams: usize,
+        channels: usize,
+    ) -> io::Result<Memory> {
         let names = self.channels(channels);
         let mut load = Load::new(&self.target, names, PAYLOAD)?;
         load.listen_at(self.cluster.sse[node].address());
