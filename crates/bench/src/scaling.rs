@@ -36,6 +36,7 @@ pub(crate) fn run(window: Duration, streams: usize) -> io::Result<()> {
     let size = Size {
         chat: CHAT,
         sse: SSE,
+        broker_nodes: 3,
         ..Size::default()
     };
     let cluster = runtime.block_on(Cluster::start(size));

@@ -10,10 +10,10 @@ use system_tests::{Cluster, Node, Size, new_channel};
 use tokio::time::sleep;
 
 const USAGE: &str = "\
-usage: cargo xtask cluster [--release] [--chat N] [--sse N]
+usage: cargo xtask cluster [--release] [--chat N] [--sse N] [--broker N]
 
-Starts PostgreSQL, a broker, chat-service (2) and broadcast-sse (3) behind nginx, on free ports of
-127.0.0.1, says where they are and what to try, and ends them at Ctrl-C. Nothing is kept.";
+Starts PostgreSQL, RabbitMQ (3 nodes; with 1 it is mosquitto), chat-service (2) and broadcast-sse (3)
+behind nginx, on free ports of 127.0.0.1, says where they are and what to try, and ends them at Ctrl-C. Nothing is kept.";
 
 /// How long a node that was killed stays away.
 const AWAY: Duration = Duration::from_secs(10);
@@ -42,12 +42,16 @@ async fn main() -> ExitCode {
 }
 
 fn size(mut arguments: &[String]) -> Option<Size> {
-    let mut size = Size::default();
+    let mut size = Size {
+        broker_nodes: 3,
+        ..Size::default()
+    };
     while let [option, value, rest @ ..] = arguments {
         let count = value.parse().ok().filter(|count| (1..=9).contains(count))?;
         match option.as_str() {
             "--chat" => size.chat = count,
             "--sse" => size.sse = count,
+            "--broker" => size.broker_nodes = count,
             _ => return None,
         }
         arguments = rest;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::sync::OnceCell;
 
+use crate::free_address::free_address;
 use crate::{ensure, eventually};
 
 mod folder;
@@ -297,15 +298,6 @@ async fn ended(child: &mut Child) {
 
 fn has_ended(child: &mut Child) -> Option<ExitStatus> {
     child.try_wait().expect("a child can be waited for")
-}
-
-/// An address of 127.0.0.1 that nobody listens on now: PostgreSQL cannot choose
-/// a port itself.
-fn free_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener
-        .local_addr()
-        .expect("a bound listener has an address")
 }
 
 #[cfg(test)]

@@ -1,17 +1,21 @@
 use std::net::SocketAddr;
 
-use test_kit::Mosquitto;
+use test_kit::{Mosquitto, RabbitMqCluster};
 
 /// The broker of a [`Cluster`](crate::Cluster).
 pub enum Broker {
     /// One mosquitto.
     Mosquitto(Mosquitto),
+    /// Several nodes of RabbitMQ.
+    RabbitMq(RabbitMqCluster, usize),
 }
 
 impl Broker {
     pub(super) async fn start(nodes: usize) -> Self {
-        assert_eq!(nodes, 1, "mosquitto has one node");
-        Self::Mosquitto(Mosquitto::start().await)
+        match nodes {
+            1 => Self::Mosquitto(Mosquitto::start().await),
+            _ => Self::RabbitMq(RabbitMqCluster::start(nodes).await, nodes),
+        }
     }
 
     /// Where each node listens.
@@ -19,28 +23,39 @@ impl Broker {
     pub fn addresses(&self) -> Vec<SocketAddr> {
         match self {
             Self::Mosquitto(mosquitto) => vec![mosquitto.address()],
+            Self::RabbitMq(cluster, nodes) => {
+                (0..*nodes).map(|node| cluster.address(node)).collect()
+            }
         }
     }
 
     /// The process of each node.
+    ///
+    /// # Panics
+    /// When one was killed.
     #[must_use]
     pub fn pids(&self) -> Vec<u32> {
         match self {
             Self::Mosquitto(mosquitto) => vec![mosquitto.pid()],
+            Self::RabbitMq(cluster, nodes) => (0..*nodes)
+                .map(|node| cluster.process(node).pid())
+                .collect(),
         }
     }
 
     /// Kills a node, as a crash would.
-    pub async fn kill(&mut self, _node: usize) {
+    pub async fn kill(&mut self, node: usize) {
         match self {
             Self::Mosquitto(mosquitto) => mosquitto.kill().await,
+            Self::RabbitMq(cluster, _) => cluster.kill(node).await,
         }
     }
 
-    /// Starts a node again where it was.
-    pub async fn restart(&mut self, _node: usize) {
+    /// Starts a node where it was.
+    pub async fn restart(&mut self, node: usize) {
         match self {
             Self::Mosquitto(mosquitto) => mosquitto.restart().await,
+            Self::RabbitMq(cluster, _) => cluster.restart(node).await,
         }
     }
 }
