@@ -72,6 +72,15 @@ pub enum StoreError {
         /// Why, and what to do.
         reason: String,
     },
+    /// The database cannot be used as it is: password, rights, certificate, the schema of another
+    /// version.
+    #[error("the database {database} cannot be used: {reason}")]
+    UnusableDatabase {
+        /// Its server and name.
+        database: String,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// An option has a value that makes no sense.
     #[error("store option {option}: {reason}")]
     BadOption {

@@ -35,6 +35,7 @@ mod error;
 mod expiry_clock;
 mod follower;
 mod next_event;
+pub mod postgres;
 mod queue;
 mod retention;
 mod sender_keys;
@@ -43,6 +44,7 @@ mod stats;
 mod store;
 
 pub use error::{ReusedKey, StoreError};
+pub use postgres::{PostgresOptions, PostgresStore};
 pub use retention::{KeyMemory, Retention};
 pub use sqlite::{SqliteOptions, SqliteStore, new_epoch};
 pub use stats::StoreStats;

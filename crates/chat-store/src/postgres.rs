@@ -1,0 +1,333 @@
+//! The store in a PostgreSQL database, for several processes at once.
+//!
+//! Each process has one task that writes ([`writer`]), in transactions of whatever arrived during
+//! the last one, on a connection of its own; some connections for reading; and one for retention.
+//! Why nothing is lost, doubled in a sequence, or passed over by the outbox, whatever stops when:
+//!
+//! **A sequence is dense** because the row of a channel is locked (`FOR UPDATE`) while a number is
+//! taken from it, and number, event and new head are committed together. All lock channels in the
+//! order of their UUIDs, so that they do not wait for each other in a circle. Each statement reads
+//! what was committed when it began, and a locked row is read as it is once the lock is there; so
+//! what is looked up under the lock (the senders' keys) is asked by a later statement than the one
+//! that locks.
+//!
+//! **The outbox passes over nothing** although transactions of several writers commit in any order.
+//! Each writer has a lane, and positions are ordered within a lane only. A transaction takes its
+//! positions by updating the lane's row, which then stays locked until its end: in a lane, a lower
+//! position is always visible before a higher one is. The update names the owner, so a writer that
+//! was given up finds no row, stores nothing, takes another lane and does the batch again there.
+//! Leases only decide when others begin to look; that both lived or both died at the same time does
+//! no harm, since they meet at the row.
+//!
+//! **What a process leaves unpublished is taken over**: a lane without owner is emptied by whoever
+//! finds it, oldest first, into its own lane, with both rows locked (always in the order of lanes),
+//! under new positions, and the orphan's watermark rises in the same transaction. The writer does it
+//! itself and hands the events to the follower in the order of their positions. A process that
+//! starts takes such a lane as its own instead. What the former owner had published without saving
+//! that it had is published twice, which the sequence numbers let listeners see.
+//!
+//! **A COMMIT without an answer** is found out about: after connecting again the writer locks its
+//! lane's row, which waits for the old transaction's end. The position in it tells what happened, as
+//! only the transaction itself would have moved it. If others own the lane meanwhile, the position
+//! or the event tells. If neither does, or no connection comes in time, the sender is told that it
+//! is not known. The follower ends whenever the connection is new or the lane another: what was
+//! committed without our hearing of it is read from the log. An orphan's events never get a number
+//! twice: they keep theirs.
+//!
+//! **A server that lacks the newest events** (a replica that took over, a dump that was put back) is
+//! recognised by every connection before it does anything, and all logs get a new epoch: [`epochs`].
+//!
+//! **Retention never shows half a removal**: a log's floor rises first, and no question shows what
+//! lies at or below it: [`keeper`].
+//!
+//! No statement has a row of its own for a message: a batch is two round trips whatever its size,
+//! three if it begins channels.
+
+mod batch;
+mod connection;
+mod epochs;
+mod failure;
+mod keeper;
+mod lane;
+mod options;
+mod queries;
+mod reader;
+mod schema;
+mod shared;
+mod statements;
+mod steps;
+mod writer;
+
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use async_trait::async_trait;
+use chat_model::{ChannelId, Head};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::options::PostgresOptions;
+
+use self::{
+    connection::{Connector, NoSession},
+    keeper::Keeper,
+    reader::Readers,
+    shared::{Alarm, Shared},
+    writer::{Job, Post, Reply, Writer},
+};
+use crate::{
+    Append, Appended, PageLimit, PageRange, Position, Store, StoreError, StoreStats, StoredPage,
+    Unpublished, queue,
+};
+
+/// Channels that may wait to be trimmed; others are told of again by later events.
+const TOO_LONG: usize = 10_000;
+
+/// Brings the database to today's format, from an empty one on.
+///
+/// # Errors
+/// [`StoreError::UnusableDatabase`] or [`StoreError::BadOption`] with a sentence for the operator;
+/// [`StoreError::Unavailable`] when the server cannot be reached.
+pub async fn migrate(options: &PostgresOptions) -> Result<(), StoreError> {
+    let connector = connector(options).await?;
+    let session = connector.reach().await.map_err(plain)?;
+    let prepared = schema::prepare(&connector, &session, true).await;
+    prepared.map_err(plain)
+}
+
+/// Gives every log a new epoch, which starts after the newest event that is kept; returns the
+/// number of logs. Services may be running.
+///
+/// Needed only after the files of a server were put back without PostgreSQL's own recovery. A
+/// replica that took over and a dump that was put back are recognised without it.
+///
+/// # Errors
+/// As [`PostgresStore::open`], and [`StoreError::Unavailable`] when the server cannot be reached.
+pub async fn new_epoch(options: &PostgresOptions) -> Result<u64, StoreError> {
+    let connector = connector(options).await?;
+    let session = connector.connect().await.map_err(plain)?;
+    let begun = epochs::new_epoch(&session, crate::expiry_clock::now(&options.clock)).await;
+    begun.map_err(|failure| failure.to_error())
+}
+
+async fn connector(options: &PostgresOptions) -> Result<Connector, StoreError> {
+    let options = options.clone();
+    // It reads the file of certificates.
+    let made = tokio::task::spawn_blocking(move || Connector::new(&options, TaskTracker::new()));
+    made.await.map_err(StoreError::unavailable)?
+}
+
+fn plain(failed: NoSession) -> StoreError {
+    match failed {
+        NoSession::Away(reason) => StoreError::unavailable(reason),
+        NoSession::Refused(error) => error,
+    }
+}
+
+/// [`Store`] in a schema `hark` of a PostgreSQL database, for any number of processes.
+///
+/// It runs on the tokio runtime that it is opened in. Closed by [`Store::close`]; one that is
+/// dropped instead does the same in the background.
+pub struct PostgresStore {
+    jobs: mpsc::UnboundedSender<Job>,
+    room: Arc<Semaphore>,
+    readers: Readers,
+    expire: mpsc::Sender<Reply<u64>>,
+    shared: Arc<Shared>,
+    /// Ends the task of retention, also when the store is dropped.
+    stop: tokio_util::sync::DropGuard,
+    tasks: TaskTracker,
+    alarm: Alarm,
+}
+
+impl PostgresStore {
+    /// Opens the store. A server that is away or starting is no error: the store waits for it, and
+    /// posts fail until it is there.
+    ///
+    /// # Errors
+    /// [`StoreError::UnusableDatabase`] (password, database, rights, certificate, another version's
+    /// schema) or [`StoreError::BadOption`], each with a sentence for the operator.
+    pub async fn open(options: &PostgresOptions) -> Result<Self, StoreError> {
+        let connector = connector(options).await?;
+        let first = match connector.connect().await {
+            Err(NoSession::Refused(error)) => return Err(error),
+            first => first,
+        };
+        let (jobs, asked_jobs) = mpsc::unbounded_channel();
+        let (too_long, found_too_long) = mpsc::channel(TOO_LONG);
+        let (expire, asked_to_expire) = mpsc::channel(1);
+        let shared = Arc::new(Shared::default());
+        let tasks = connector.tasks.clone();
+        let stop = CancellationToken::new();
+        let alarm = Alarm::default();
+        let writer = Writer::new(
+            connector.clone(),
+            shared.clone(),
+            asked_jobs,
+            too_long,
+            first,
+        );
+        let keeper = Keeper::new(
+            connector.clone(),
+            shared.clone(),
+            found_too_long,
+            asked_to_expire,
+        );
+        let (writing, keeping) = (alarm.clone(), alarm.clone());
+        tasks.spawn(async move {
+            // Dropped with the task, also when it panics.
+            let _alarm = writing;
+            writer.run().await;
+        });
+        let stopped = stop.clone();
+        tasks.spawn(async move {
+            let _alarm = keeping;
+            keeper.run(stopped).await;
+        });
+        Ok(Self {
+            jobs,
+            room: Arc::new(Semaphore::new(options.queue_bytes / queue::PERMIT_BYTES)),
+            readers: Readers::new(connector),
+            expire,
+            shared,
+            stop: stop.drop_guard(),
+            tasks,
+            alarm,
+        })
+    }
+
+    /// Removes everything that has expired now, instead of little by little; returns how many
+    /// events. What another process is removing at this moment is left to it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]; what was removed until then stays removed.
+    pub async fn expire(&self) -> Result<u64, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.expire.send(reply).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    async fn ask<T>(&self, job: impl FnOnce(Reply<T>) -> Job + Send) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.send(job(reply)).map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn append(&self, new: Append) -> Result<Appended, StoreError> {
+        let permits = queue::permits_for(&new.message);
+        let room = self.room.clone().acquire_many_owned(permits).await;
+        let room = room.map_err(|_| closed())?;
+        let (reply, answer) = oneshot::channel();
+        self.shared.counters.queued.fetch_add(1, Relaxed);
+        let post = Post { new, reply, room };
+        if self.jobs.send(Job::Append(Box::new(post))).is_err() {
+            self.shared.counters.queued.fetch_sub(1, Relaxed);
+            return Err(closed());
+        }
+        match answer.await {
+            Ok(outcome) => outcome,
+            // Not reached by the writer before it closed, or the writer died over it.
+            Err(_) if self.room.is_closed() => Err(closed()),
+            Err(_) => Err(StoreError::OutcomeUnknown {
+                reason: "the store's writer ended unexpectedly".to_owned(),
+            }),
+        }
+    }
+
+    async fn page(
+        &self,
+        channel: ChannelId,
+        range: PageRange,
+        limit: PageLimit,
+    ) -> Result<StoredPage, StoreError> {
+        self.readers
+            .ask(move |reader| Box::pin(queries::page(reader, channel, range, limit)))
+            .await
+    }
+
+    async fn heads(&self, channels: &[ChannelId]) -> Result<Vec<Head>, StoreError> {
+        let channels: Arc<[ChannelId]> = channels.into();
+        self.readers
+            .ask(move |reader| {
+                let channels = channels.clone();
+                Box::pin(async move { queries::heads(reader, &channels).await })
+            })
+            .await
+    }
+
+    async fn unpublished(
+        &self,
+        after: Position,
+        limit: PageLimit,
+    ) -> Result<Vec<Unpublished>, StoreError> {
+        self.readers
+            .ask(move |reader| Box::pin(queries::unpublished(reader, after, limit)))
+            .await
+    }
+
+    async fn published_to(&self) -> Result<Position, StoreError> {
+        self.shared
+            .published_to()
+            .ok_or_else(|| StoreError::unavailable("the database has not been reached yet"))
+    }
+
+    fn mark_published(&self, up_to: Position) {
+        self.shared.mark_published(up_to);
+    }
+
+    async fn oldest_unpublished(&self) -> Result<Option<u64>, StoreError> {
+        let ours = self.shared.published_to();
+        self.readers
+            .ask(move |reader| Box::pin(queries::oldest_unpublished(reader, ours)))
+            .await
+    }
+
+    fn follow(&self, batches: usize) -> mpsc::Receiver<Vec<Unpublished>> {
+        self.shared.follower.follow(batches)
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.ask(Job::Check).await
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.shared.stats()
+    }
+
+    async fn broken(&self) {
+        let mut alarm = self.alarm.watch();
+        if alarm.wait_for(|panicked| *panicked).await.is_err() {
+            // The store was closed in good order.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn new_epoch(&self) -> Result<u64, StoreError> {
+        self.ask(Job::NewEpoch).await
+    }
+
+    async fn close(&self) {
+        self.room.close();
+        // Without a receiver it is closed already.
+        drop(self.jobs.send(Job::Close));
+        self.stop.token().cancel();
+        self.readers.close();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl std::fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresStore")
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::unavailable("the store is closed")
+}

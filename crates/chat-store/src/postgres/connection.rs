@@ -1,0 +1,331 @@
+//! Connections to the server that may write, in the session state that the store relies on.
+
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use tokio::time::timeout;
+use tokio_postgres::{Client, NoTls, Row, Statement, error::SqlState, types::ToSql};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+use super::{
+    epochs, failure::{Failure, words}, options::PostgresOptions, schema,
+};
+use crate::StoreError;
+
+/// Beyond its own time-outs the server gets this long to tell of them.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// How connections are made.
+#[derive(Clone)]
+pub(super) struct Connector {
+    hosts: Vec<tokio_postgres::Config>,
+    tls: Option<MakeRustlsConnect>,
+    pub(super) options: PostgresOptions,
+    /// Where the database is, in words without the password.
+    pub(super) database: String,
+    /// Drives the connections.
+    pub(super) tasks: TaskTracker,
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone)]
+pub(super) enum NoSession {
+    /// The server is away, starting, or read-only: it may come.
+    Away(String),
+    /// It will not get better by itself.
+    Refused(StoreError),
+}
+
+impl NoSession {
+    pub(super) fn to_error(&self) -> StoreError {
+        match self {
+            Self::Away(reason) => StoreError::unavailable(reason),
+            Self::Refused(error) => StoreError::unavailable(error),
+        }
+    }
+}
+
+impl From<Failure> for NoSession {
+    fn from(failure: Failure) -> Self {
+        Self::Away(failure.reason().to_owned())
+    }
+}
+
+impl Connector {
+    /// Checks the options; connects to nothing. Blocks for the file of certificates.
+    pub(super) fn new(options: &PostgresOptions, tasks: TaskTracker) -> Result<Self, StoreError> {
+        options.validate()?;
+        let hosts = options.hosts()?;
+        let tls = options
+            .tls
+            .then(|| service_kit::tls::client(options.ca_file.as_deref()))
+            .transpose()
+            .map_err(|error| StoreError::BadOption {
+                option: "tls",
+                reason: error.to_string(),
+            })?
+            .map(|config| MakeRustlsConnect::new(ClientConfig::clone(&config)));
+        Ok(Self {
+            database: describe(&hosts),
+            hosts,
+            tls,
+            options: options.clone(),
+            tasks,
+        })
+    }
+
+    /// A session with a database of today's format, whose logs have the epoch that they must have.
+    pub(super) async fn connect(&self) -> Result<Session, NoSession> {
+        let session = self.reach().await?;
+        schema::prepare(self, &session, self.options.migrate).await?;
+        epochs::check_origin(self, &session).await?;
+        Ok(session)
+    }
+
+    /// A session with the first server that lets itself be written to, whatever it holds.
+    pub(super) async fn reach(&self) -> Result<Session, NoSession> {
+        let mut failed = NoSession::Away("no host".to_owned());
+        for host in &self.hosts {
+            // A server that is stopped takes connections and says nothing.
+            let limit = self.options.connect_timeout;
+            failed = match timeout(limit, self.reach_one(host)).await {
+                Ok(Ok(session)) => return Ok(session),
+                Ok(Err(failed)) => failed,
+                Err(_) => NoSession::Away(format!(
+                    "{} did not answer within {} ms",
+                    describe(std::slice::from_ref(host)),
+                    limit.as_millis()
+                )),
+            };
+            tracing::debug!(host = describe(std::slice::from_ref(host)), ?failed, "not connected");
+        }
+        Err(failed)
+    }
+
+    async fn reach_one(&self, host: &tokio_postgres::Config) -> Result<Session, NoSession> {
+        let refused = |error| self.judge(&error, host);
+        let (client, driver) = match &self.tls {
+            Some(tls) => {
+                let (client, connection) = host.connect(tls.clone()).await.map_err(refused)?;
+                (client, self.drive(connection))
+            }
+            None => {
+                let (client, connection) = host.connect(NoTls).await.map_err(refused)?;
+                (client, self.drive(connection))
+            }
+        };
+        let session = Session {
+            client,
+            limit: self.options.statement_timeout + SLACK,
+            #[cfg(test)]
+            is_cut: std::sync::atomic::AtomicBool::new(false),
+            _driver: driver,
+        };
+        session.run(&self.settings()).await?;
+        Ok(session)
+    }
+
+    fn drive<F>(&self, connection: F) -> AbortOnDropHandle<()>
+    where
+        F: Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static,
+    {
+        AbortOnDropHandle::new(self.tasks.spawn(async move {
+            if let Err(error) = connection.await {
+                // Whoever waits for an answer is told as well.
+                tracing::debug!(error = words(&error), "connection to PostgreSQL ended");
+            }
+        }))
+    }
+
+    /// - Every statement finds its rows by an index: a plan that was made while a table was small
+    ///   must not read all of it when it has grown. With that, plans are made once.
+    /// - A commit is on the disk. Who has set more than `on` (`remote_apply`) keeps it.
+    /// - A writer that is stopped in the middle of a transaction loses its locks.
+    fn settings(&self) -> String {
+        let idle = self.options.timing.idle_transaction.as_millis();
+        let statement = self.options.statement_timeout.as_millis();
+        format!(
+            "SET search_path = hark;
+             SET default_transaction_isolation = 'read committed';
+             SET idle_in_transaction_session_timeout = {idle};
+             SET statement_timeout = {statement};
+             SET lock_timeout = {statement};
+             SET tcp_user_timeout = {statement};
+             SET enable_seqscan = off;
+             SET plan_cache_mode = force_generic_plan;
+             SET jit = off;
+             SELECT set_config('synchronous_commit', 'on', false)
+                WHERE current_setting('synchronous_commit') = 'off';"
+        )
+    }
+
+    /// Whether a connection that was not made may be made later.
+    fn judge(&self, error: &tokio_postgres::Error, host: &tokio_postgres::Config) -> NoSession {
+        let said = words(error);
+        let place = describe(std::slice::from_ref(host));
+        let advice = match error.code() {
+            Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
+                "check user, password and the server's pg_hba.conf"
+            }
+            Some(&SqlState::INVALID_CATALOG_NAME) => "create the database, or name another one",
+            Some(&SqlState::INSUFFICIENT_PRIVILEGE) => "grant CONNECT on the database to the user",
+            Some(_) => return NoSession::Away(format!("{place}: {said}")),
+            None if said.starts_with("invalid configuration")
+                || said.starts_with("authentication error") =>
+            {
+                "check user and password"
+            }
+            None if is_about_tls(error, &said) => {
+                "check the setting tls, the certificates of the authority and the server's name"
+            }
+            None => return NoSession::Away(format!("{place}: {said}")),
+        };
+        self.refuse(format!("{place}: {said}; {advice}"))
+    }
+
+    pub(super) fn refuse(&self, reason: String) -> NoSession {
+        NoSession::Refused(StoreError::UnusableDatabase {
+            database: self.database.clone(),
+            reason,
+        })
+    }
+}
+
+/// TLS that the other side refused, not one that a lost connection cut off.
+fn is_about_tls(error: &tokio_postgres::Error, said: &str) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if error.is::<rustls::Error>() {
+            return true;
+        }
+        let inner = error.downcast_ref::<std::io::Error>();
+        if inner.and_then(std::io::Error::get_ref).is_some_and(|e| e.is::<rustls::Error>()) {
+            return true;
+        }
+        cause = error.source();
+    }
+    said.contains("server does not support TLS")
+}
+
+/// `host:port,host:port/database`.
+fn describe(hosts: &[tokio_postgres::Config]) -> String {
+    use tokio_postgres::config::Host;
+    let names = hosts.iter().map(|host| {
+        let port = host.get_ports().first().copied().unwrap_or(5432);
+        match host.get_hosts().first() {
+            Some(Host::Tcp(name)) => format!("{name}:{port}"),
+            Some(Host::Unix(folder)) => format!("{}:{port}", folder.display()),
+            None => port.to_string(),
+        }
+    });
+    let names: Vec<_> = names.collect();
+    let database = hosts.first().and_then(|host| host.get_dbname());
+    format!("{}/{}", names.join(","), database.unwrap_or("(default)"))
+}
+
+/// A connection. Dropping it closes the socket, and the server rolls back what was open.
+pub(super) struct Session {
+    client: Client,
+    /// After which a server that does not answer is given up.
+    limit: Duration,
+    #[cfg(test)]
+    is_cut: std::sync::atomic::AtomicBool,
+    _driver: AbortOnDropHandle<()>,
+}
+
+/// Parameters of a statement.
+pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+impl Session {
+    /// Runs statements without parameters.
+    pub(super) async fn run(&self, sql: &str) -> Result<(), Failure> {
+        self.limited(self.client.batch_execute(sql)).await
+    }
+
+    /// The same for what may take long, such as changing a large table.
+    pub(super) async fn run_long(&self, sql: &str) -> Result<(), Failure> {
+        Ok(self.client.batch_execute(sql).await?)
+    }
+
+    pub(super) async fn prepare(&self, sql: &str) -> Result<Statement, Failure> {
+        self.limited(self.client.prepare(sql)).await
+    }
+
+    pub(super) async fn rows(
+        &self,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, Failure> {
+        self.limited(self.client.query(statement, params)).await
+    }
+
+    pub(super) async fn row(
+        &self,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<Option<Row>, Failure> {
+        self.limited(self.client.query_opt(statement, params)).await
+    }
+
+    /// The number of rows that were changed.
+    pub(super) async fn execute(
+        &self,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<u64, Failure> {
+        self.limited(self.client.execute(statement, params)).await
+    }
+
+    /// A statement that is seldom needed, and not kept.
+    pub(super) async fn seldom(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, Failure> {
+        self.limited(self.client.query(sql, params)).await
+    }
+
+    /// Runs `work` between BEGIN and COMMIT. After a failure nothing of it is left, unless it was
+    /// the connection that failed.
+    pub(super) async fn transaction<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        self.run("BEGIN").await?;
+        match work.await {
+            Ok(done) => {
+                self.run("COMMIT").await?;
+                Ok(done)
+            }
+            Err(lost @ Failure::Lost(_)) => Err(lost),
+            Err(failure) => {
+                self.run("ROLLBACK").await?;
+                Err(failure)
+            }
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Lets nothing more through, as a network that is cut.
+    #[cfg(test)]
+    pub(super) fn cut(&self) {
+        self.is_cut.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    async fn limited<T>(
+        &self,
+        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Failure> {
+        #[cfg(test)]
+        if self.is_cut.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(Failure::Lost("cut".to_owned()));
+        }
+        match timeout(self.limit, answer).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(Failure::Lost(format!(
+                "no answer within {} ms",
+                self.limit.as_millis()
+            ))),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What the failure of a statement means for its transaction and its connection.
+
+use std::error::Error as _;
+
+use tokio_postgres::{
+    Error,
+    error::{Severity, SqlState},
+};
+
+use crate::StoreError;
+
+/// Why a statement did not succeed.
+#[derive(Debug, Clone)]
+pub(super) enum Failure {
+    /// The connection is of no use any more. If COMMIT was sent before, it may have happened.
+    Lost(String),
+    /// It met another transaction and lost; the same again may succeed. Nothing was stored.
+    Conflict(String),
+    /// The server refused it. Nothing was stored.
+    Refused(Refusal),
+}
+
+/// What the server said.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    code: SqlState,
+    pub(super) reason: String,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let reason = words(&error);
+        let Some(said) = error.as_db_error() else {
+            return Self::Lost(reason);
+        };
+        let ends_session = matches!(
+            said.parsed_severity(),
+            Some(Severity::Fatal | Severity::Panic)
+        );
+        match said.code() {
+            code if ends_session => {
+                tracing::debug!(code = code.code(), reason, "session ended by the server");
+                Self::Lost(reason)
+            }
+            // The server has become a replica: the one to write to is elsewhere.
+            &SqlState::READ_ONLY_SQL_TRANSACTION => Self::Lost(reason),
+            &SqlState::T_R_SERIALIZATION_FAILURE
+            | &SqlState::T_R_DEADLOCK_DETECTED
+            | &SqlState::LOCK_NOT_AVAILABLE => Self::Conflict(reason),
+            code => Self::Refused(Refusal {
+                code: code.clone(),
+                reason,
+            }),
+        }
+    }
+}
+
+impl Refusal {
+    /// Whether one of several messages may have caused it, so that it is worth trying them one by
+    /// one: class 22 (data), 23 (integrity) or 54 (a limit), not the disk, memory or an operator.
+    pub(super) fn may_be_one_message(&self) -> bool {
+        ["22", "23", "54"]
+            .iter()
+            .any(|class| self.code.code().starts_with(class))
+    }
+
+    /// Class 53: no room on the disk, in memory, for connections.
+    pub(super) fn is_lack_of_room(&self) -> bool {
+        self.code.code().starts_with("53")
+    }
+}
+
+impl Failure {
+    pub(super) fn reason(&self) -> &str {
+        match self {
+            Self::Lost(reason) | Self::Conflict(reason) => reason,
+            Self::Refused(refusal) => &refusal.reason,
+        }
+    }
+
+    /// For a transaction that did not come to its COMMIT.
+    pub(super) fn to_error(&self) -> StoreError {
+        StoreError::unavailable(self.reason())
+    }
+}
+
+/// The whole chain of an error in words: the driver keeps the reason below its own.
+pub(super) fn words(error: &Error) -> String {
+    if let Some(said) = error.as_db_error() {
+        let code = said.code().code();
+        return format!("{} (SQLSTATE {code})", said.message());
+    }
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some errors repeat their cause.
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

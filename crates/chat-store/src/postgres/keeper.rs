@@ -1,0 +1,226 @@
+//! The task that removes what has expired, in steps so small that posts do not notice.
+
+mod segments;
+mod trim;
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    batch::to_stored_number, connection::{Connector, NoSession, Session},
+    failure::Failure, shared::Shared, writer::Reply,
+};
+use crate::{StoreError, expiry_clock::milliseconds};
+
+/// Events of one channel that a step removes.
+pub(super) const STEP_EVENTS: u64 = 500;
+/// Channels that one step looks at or changes.
+const STEP_CHANNELS: i64 = 500;
+/// Keys that one step removes.
+const STEP_KEYS: i64 = 1_000;
+/// How often it looks for something to do, and saves the expiry clock.
+const EVERY: Duration = Duration::from_secs(10);
+/// The pause between steps while there is more to remove.
+const STEP_PAUSE: Duration = Duration::from_millis(20);
+
+/// Only one process at a time does the chores that concern all channels; the others pass.
+const TRY_ALONE: &str = "SELECT pg_try_advisory_xact_lock(hashtext('hark'), hashtext('keep'))";
+
+pub(super) struct Keeper {
+    connector: Connector,
+    shared: Arc<Shared>,
+    /// Channels that have too many events.
+    too_long: mpsc::Receiver<i64>,
+    /// Somebody wants everything removed that has expired.
+    asked: mpsc::Receiver<Reply<u64>>,
+    session: Option<Session>,
+    /// The last channel that the sweep over all of them has seen; `None` when it is done. It
+    /// starts with the store, since the rules may have changed.
+    sweep: Option<i64>,
+    /// Whether to go on at once, without pauses.
+    in_haste: bool,
+    is_failing: bool,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        connector: Connector,
+        shared: Arc<Shared>,
+        too_long: mpsc::Receiver<i64>,
+        asked: mpsc::Receiver<Reply<u64>>,
+    ) -> Self {
+        Self {
+            connector,
+            shared,
+            too_long,
+            asked,
+            session: None,
+            sweep: Some(0),
+            in_haste: false,
+            is_failing: false,
+        }
+    }
+
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut next_round = Instant::now() + EVERY;
+        loop {
+            let done = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = sleep_until(next_round) => {
+                    let round = stop.run_until_cancelled(self.round()).await;
+                    next_round = Instant::now() + EVERY;
+                    round
+                }
+                Some(channel) = self.too_long.recv() => {
+                    stop.run_until_cancelled(self.shorten(channel)).await
+                }
+                Some(reply) = self.asked.recv() => {
+                    let all = stop.run_until_cancelled(self.everything()).await;
+                    let answer = match all {
+                        Some(Ok(removed)) => Ok(removed),
+                        Some(Err(error)) => Err(error.to_error()),
+                        None => Err(StoreError::unavailable("the store is closed")),
+                    };
+                    // Whoever asked may be gone.
+                    drop(reply.send(answer));
+                    None
+                }
+            };
+            self.note(done);
+        }
+    }
+
+    fn note(&mut self, done: Option<Result<u64, NoSession>>) {
+        match done {
+            Some(Err(failed)) => {
+                if !std::mem::replace(&mut self.is_failing, true) {
+                    let error = failed.to_error();
+                    tracing::warn!(%error, "retention has to wait");
+                }
+            }
+            Some(Ok(_)) => self.is_failing = false,
+            None => {}
+        }
+    }
+
+    /// What is due every now and then.
+    async fn round(&mut self) -> Result<u64, NoSession> {
+        self.save_clock().await?;
+        let mut removed = self.expire_segments().await?;
+        removed += self.sweep_some().await?;
+        self.expire_keys().await?;
+        self.measure().await?;
+        Ok(removed)
+    }
+
+    /// Everything that has expired, at once.
+    async fn everything(&mut self) -> Result<u64, NoSession> {
+        self.in_haste = true;
+        let removed = self.everything_now().await;
+        self.in_haste = false;
+        removed
+    }
+
+    async fn everything_now(&mut self) -> Result<u64, NoSession> {
+        let mut removed = self.expire_segments().await?;
+        self.sweep = Some(0);
+        while self.sweep.is_some() {
+            removed += self.sweep_some().await?;
+        }
+        self.expire_keys().await?;
+        Ok(removed)
+    }
+
+    /// The connection; made anew if it was lost.
+    async fn session(&mut self) -> Result<&Session, NoSession> {
+        let usable = self.session.take().filter(|session| !session.is_closed());
+        let session = match usable {
+            Some(session) => session,
+            None => self.connector.connect().await?,
+        };
+        Ok(self.session.insert(session))
+    }
+
+    /// The reading of the expiry clock, once the writer knows it.
+    fn reading(&self) -> Option<u64> {
+        self.shared.expiry.get().map(|clock| clock.reading())
+    }
+
+    async fn save_clock(&mut self) -> Result<(), NoSession> {
+        let Some(saved) = self.shared.expiry.get().map(|clock| clock.save()) else {
+            return Ok(());
+        };
+        let (reading, saved_at) = (to_stored_number(saved.reading), to_stored_number(saved.saved_at));
+        // Of several processes the one whose clock shows most: it saw the most time pass.
+        self.session()
+            .await?
+            .seldom(
+                "UPDATE state SET expiry_clock = $1, expiry_saved_at = $2 WHERE expiry_clock <= $1",
+                &[&reading, &saved_at],
+            )
+            .await?;
+        Ok(())
+    }
+
+    async fn expire_keys(&mut self) -> Result<(), NoSession> {
+        let max_age = milliseconds(self.connector.options.keys.max_age);
+        let Some(cutoff) = self.reading().and_then(|now| now.checked_sub(max_age)) else {
+            return Ok(());
+        };
+        loop {
+            // A key that a post is renewing is not waited for.
+            let gone = self
+                .session()
+                .await?
+                .seldom(
+                    "WITH gone AS (DELETE FROM sender_keys WHERE n IN (
+                        SELECT n FROM (SELECT n, kept_at FROM sender_keys ORDER BY n LIMIT $1
+                            FOR UPDATE SKIP LOCKED) oldest
+                        WHERE kept_at <= $2) RETURNING 1)
+                     SELECT count(*) FROM gone",
+                    &[&STEP_KEYS, &to_stored_number(cutoff)],
+                )
+                .await?;
+            if gone[0].get::<_, i64>(0) < STEP_KEYS {
+                return Ok(());
+            }
+            self.pause().await;
+        }
+    }
+
+    async fn measure(&mut self) -> Result<(), NoSession> {
+        let rows = self
+            .session()
+            .await?
+            .seldom(
+                "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
+                 WHERE relnamespace = 'hark'::regnamespace AND relkind = 'r'",
+                &[],
+            )
+            .await?;
+        let bytes = super::batch::from_stored_number(rows[0].get(0));
+        self.shared.bytes.store(bytes, Relaxed);
+        Ok(())
+    }
+
+    async fn pause(&self) {
+        if !self.in_haste {
+            sleep(STEP_PAUSE).await;
+        }
+    }
+}
+
+/// Inside a transaction: whether this process is the only one at it.
+async fn is_alone(session: &Session) -> Result<bool, Failure> {
+    let rows = session.seldom(TRY_ALONE, &[]).await?;
+    Ok(rows[0].get(0))
+}

@@ -1,0 +1,201 @@
+//! What readers ask. Each question is one statement, which sees one moment of the database.
+//!
+//! No answer shows what lies at or below a log's floor: its rows go after the floor was raised.
+
+use bytes::Bytes;
+use chat_model::{ChannelId, Head};
+use tokio_postgres::{Row, Statement};
+use uuid::Uuid;
+
+use super::{
+    batch::{from_stored_number, to_stored_number},
+    connection::Session,
+    epochs::Epochs,
+    failure::Failure,
+    reader::Reader,
+};
+use crate::{PageLimit, PageRange, Position, StoredPage, Unpublished};
+
+/// Events of a page, as an array, so that the head comes once: `$3` of at most `$4` bytes together,
+/// or one.
+macro_rules! page {
+    ($range:literal, $order:literal) => {
+        concat!(
+            "SELECT s.incarnations, c.head, c.floor, c.epochs, c.epoch_starts,
+                (SELECT array_agg(event ORDER BY seq) FROM (
+                    SELECT seq, event, row_number() OVER (ORDER BY seq ", $order, ") AS place,
+                        sum(octet_length(event)) OVER (ORDER BY seq ", $order, ") AS bytes
+                    FROM (SELECT seq, event FROM log
+                          WHERE channel_no = c.no AND seq > c.floor AND ", $range, "
+                          ORDER BY seq ", $order, " LIMIT $3) first) counted
+                 WHERE bytes <= $4 OR place = 1)
+            FROM state s LEFT JOIN channels c ON c.uuid = $1 WHERE s.one"
+        )
+    };
+}
+
+const PAGE_AFTER: &str = page!("seq > $2", "");
+const PAGE_BEFORE: &str = page!("seq < $2", "DESC");
+
+const HEADS: &str = "
+    SELECT s.incarnations, c.head, c.floor, c.epochs, c.epoch_starts
+    FROM state s CROSS JOIN unnest($1::uuid[]) WITH ORDINALITY asked (uuid, place)
+    LEFT JOIN channels c ON c.uuid = asked.uuid
+    WHERE s.one ORDER BY asked.place";
+
+/// The channel is looked up for each event: a join would be planned for a tenth of the log.
+const UNPUBLISHED: &str = "
+    SELECT pos, at, event,
+        (SELECT uuid FROM channels c WHERE c.no = counted.channel_no AND c.floor < counted.seq)
+    FROM (SELECT *, row_number() OVER (ORDER BY pos) AS place,
+            sum(octet_length(event)) OVER (ORDER BY pos) AS bytes
+          FROM (SELECT pos, at, event, channel_no, seq FROM log
+                WHERE lane = $1 AND pos > $2 ORDER BY pos LIMIT $3) first) counted
+    WHERE bytes <= $4 OR place = 1
+    ORDER BY pos";
+
+/// Every lane has its own watermark; that of this process may be newer than the one saved.
+const OLDEST_UNPUBLISHED: &str = "
+    SELECT min((SELECT at FROM log
+        WHERE log.lane = lanes.lane
+            AND log.pos > CASE lanes.lane WHEN $1 THEN $2 ELSE lanes.published_to END
+        ORDER BY log.pos LIMIT 1))
+    FROM lanes WHERE pos > published_to";
+
+/// The questions, prepared for one connection.
+pub(super) struct Questions {
+    page_after: Statement,
+    page_before: Statement,
+    heads: Statement,
+    unpublished: Statement,
+    oldest_unpublished: Statement,
+}
+
+impl Questions {
+    pub(super) async fn prepare(session: &Session) -> Result<Self, Failure> {
+        let (page_after, page_before, heads, unpublished, oldest_unpublished) = tokio::try_join!(
+            session.prepare(PAGE_AFTER),
+            session.prepare(PAGE_BEFORE),
+            session.prepare(HEADS),
+            session.prepare(UNPUBLISHED),
+            session.prepare(OLDEST_UNPUBLISHED),
+        )?;
+        Ok(Self {
+            page_after,
+            page_before,
+            heads,
+            unpublished,
+            oldest_unpublished,
+        })
+    }
+}
+
+pub(super) async fn page(
+    reader: &Reader,
+    channel: ChannelId,
+    range: PageRange,
+    limit: PageLimit,
+) -> Result<StoredPage, Failure> {
+    let questions = &reader.questions;
+    let (question, bound) = match range {
+        PageRange::After(seq) => (&questions.page_after, seq),
+        PageRange::Before(seq) => (&questions.page_before, seq),
+        PageRange::Newest => (&questions.page_before, u64::MAX),
+    };
+    let (events, bytes) = limits(limit);
+    let row = reader
+        .session
+        .row(question, &[&channel.uuid(), &to_stored_number(bound), &events, &bytes])
+        .await?;
+    let Some(row) = row else {
+        return Err(Failure::Lost("the table state is empty".to_owned()));
+    };
+    let events: Option<Vec<&[u8]>> = row.get(5);
+    let events = events.unwrap_or_default().into_iter();
+    Ok(StoredPage {
+        head: head(channel, &row),
+        events: events.map(Bytes::copy_from_slice).collect(),
+    })
+}
+
+pub(super) async fn heads(reader: &Reader, channels: &[ChannelId]) -> Result<Vec<Head>, Failure> {
+    let uuids: Vec<Uuid> = channels.iter().map(|channel| channel.uuid()).collect();
+    let rows = reader.session.rows(&reader.questions.heads, &[&uuids]).await?;
+    let heads = channels.iter().zip(&rows);
+    Ok(heads.map(|(&channel, row)| head(channel, row)).collect())
+}
+
+pub(super) async fn unpublished(
+    reader: &Reader,
+    after: Position,
+    limit: PageLimit,
+) -> Result<Vec<Unpublished>, Failure> {
+    let (events, bytes) = limits(limit);
+    let lane = i32::try_from(after.lane()).unwrap_or(i32::MAX);
+    let mut from = to_stored_number(after.offset());
+    loop {
+        let question = &reader.questions.unpublished;
+        let rows = reader.session.rows(question, &[&lane, &from, &events, &bytes]).await?;
+        let Some(last) = rows.last() else {
+            return Ok(Vec::new());
+        };
+        from = last.get(0);
+        let page: Vec<_> = rows.iter().filter_map(|row| entry(row, after.lane())).collect();
+        // All that was found has expired and is about to be removed: the end may lie further on.
+        if !page.is_empty() {
+            return Ok(page);
+        }
+    }
+}
+
+fn entry(row: &Row, lane: u32) -> Option<Unpublished> {
+    let channel: Option<Uuid> = row.get(3);
+    Some(Unpublished {
+        position: Position::new(lane, from_stored_number(row.get(0))),
+        channel: channel?.into(),
+        event: Bytes::copy_from_slice(row.get(2)),
+        committed_at: from_stored_number(row.get(1)),
+    })
+}
+
+/// `ours` is what this process has published, and where.
+pub(super) async fn oldest_unpublished(
+    reader: &Reader,
+    ours: Option<Position>,
+) -> Result<Option<u64>, Failure> {
+    let lane = ours.map_or(0, |mark| i32::try_from(mark.lane()).unwrap_or(0));
+    let mark = ours.map_or(0, |mark| to_stored_number(mark.offset()));
+    let question = &reader.questions.oldest_unpublished;
+    let row = reader.session.row(question, &[&lane, &mark]).await?;
+    let oldest: Option<i64> = row.and_then(|row| row.get(0));
+    Ok(oldest.map(from_stored_number))
+}
+
+fn limits(limit: PageLimit) -> (i64, i64) {
+    let limit = limit.clamped();
+    (
+        to_stored_number(limit.events as u64),
+        to_stored_number(limit.bytes as u64),
+    )
+}
+
+/// A channel without a row, or without an event yet, has no log.
+fn head(channel: ChannelId, row: &Row) -> Head {
+    let (Some(head), Some(floor)) = (row.get::<_, Option<i64>>(1), row.get::<_, Option<i64>>(2))
+    else {
+        return Head::none(channel);
+    };
+    let mut epochs = Epochs::from_row(&row.get::<_, Vec<i64>>(3), &row.get::<_, Vec<i64>>(4));
+    let Some(_) = epochs.current() else {
+        return Head::none(channel);
+    };
+    let head = from_stored_number(head);
+    epochs.complete(&row.get::<_, Vec<i64>>(0), head);
+    Head {
+        channel,
+        epoch: epochs.current().unwrap_or_default(),
+        head,
+        first: from_stored_number(floor) + 1,
+        epochs: epochs.list,
+    }
+}

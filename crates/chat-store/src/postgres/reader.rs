@@ -1,0 +1,115 @@
+//! Connections for reading, so that a page of history never waits for a commit.
+
+use std::{
+    pin::Pin,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
+
+use super::{
+    connection::{Connector, NoSession, Session},
+    failure::Failure,
+    queries::Questions,
+};
+use crate::StoreError;
+
+/// How long nobody tries to connect after somebody could not.
+const REST: Duration = Duration::from_millis(500);
+
+/// A connection with its prepared questions.
+pub(super) struct Reader {
+    pub(super) session: Session,
+    pub(super) questions: Questions,
+}
+
+type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
+
+/// A few connections, made when they are first needed. Each answers one question at a time, so that
+/// a large page does not hold up small ones more than it must.
+pub(super) struct Readers {
+    connector: Connector,
+    idle: Mutex<Vec<Reader>>,
+    room: Semaphore,
+    /// When and why there was no connection.
+    failed: Mutex<Option<(Instant, StoreError)>>,
+}
+
+impl Readers {
+    pub(super) fn new(connector: Connector) -> Self {
+        Self {
+            idle: Mutex::default(),
+            room: Semaphore::new(connector.options.connections),
+            failed: Mutex::default(),
+            connector,
+        }
+    }
+
+    /// Answers a question; a second time on a new connection if the first one was lost over it.
+    pub(super) async fn ask<T>(
+        &self,
+        question: impl for<'a> Fn(&'a Reader) -> Answer<'a, T>,
+    ) -> Result<T, StoreError> {
+        let limit = self.connector.options.statement_timeout;
+        let room = timeout(limit, self.room.acquire()).await;
+        let room = room.map_err(|_| StoreError::unavailable("all connections for reading are busy"))?;
+        let _room = room.map_err(|_| StoreError::unavailable("the store is closed"))?;
+        let mut again = true;
+        loop {
+            let reader = self.reader().await?;
+            match question(&reader).await {
+                Ok(answer) => {
+                    lock(&self.idle).push(reader);
+                    return Ok(answer);
+                }
+                Err(failure @ Failure::Lost(_)) => {
+                    // The others were lost with it, most likely.
+                    lock(&self.idle).clear();
+                    if !std::mem::take(&mut again) {
+                        return Err(failure.to_error());
+                    }
+                }
+                Err(failure) => {
+                    lock(&self.idle).push(reader);
+                    return Err(failure.to_error());
+                }
+            }
+        }
+    }
+
+    async fn reader(&self) -> Result<Reader, StoreError> {
+        let idle = lock(&self.idle).pop().filter(|reader| !reader.session.is_closed());
+        if let Some(idle) = idle {
+            return Ok(idle);
+        }
+        if let Some((at, error)) = lock(&self.failed).clone()
+            && at.elapsed() < REST
+        {
+            return Err(error);
+        }
+        let connected = self.connect().await.map_err(|failed| failed.to_error());
+        *lock(&self.failed) = connected.as_ref().err().map(|e| (Instant::now(), e.clone()));
+        connected
+    }
+
+    async fn connect(&self) -> Result<Reader, NoSession> {
+        let session = self.connector.connect().await?;
+        let questions = Questions::prepare(&session).await?;
+        Ok(Reader { session, questions })
+    }
+
+    /// Later questions are refused.
+    pub(super) fn close(&self) {
+        self.room.close();
+        lock(&self.idle).clear();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while one of them is held.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

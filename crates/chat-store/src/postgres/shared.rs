@@ -1,0 +1,88 @@
+//! What the store's tasks and its callers both see.
+
+use std::sync::{
+    Mutex, MutexGuard, OnceLock, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    Position, StoreStats, counters::Counters, expiry_clock::ExpiryClock, follower::Follower,
+};
+
+#[derive(Default)]
+pub(super) struct Shared {
+    /// Where this process's lane is published to; `None` until it has one.
+    published_to: Mutex<Option<Position>>,
+    /// The watermark moved.
+    pub(super) moved: Notify,
+    pub(super) follower: Follower,
+    pub(super) counters: Counters,
+    /// Known from the first connection on.
+    pub(super) expiry: OnceLock<ExpiryClock>,
+    /// Bytes of all tables, when retention last looked.
+    pub(super) bytes: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn published_to(&self) -> Option<Position> {
+        *self.lock()
+    }
+
+    /// Raises the watermark. One of another lane was published by someone who had not yet heard
+    /// that this process has lost that lane; whoever took it over publishes it again.
+    pub(super) fn mark_published(&self, up_to: Position) {
+        let mut mark = self.lock();
+        match mark.as_mut() {
+            Some(mark) if mark.lane() == up_to.lane() && *mark < up_to => *mark = up_to,
+            _ => return,
+        }
+        drop(mark);
+        self.moved.notify_one();
+    }
+
+    /// The lane is now this one. A watermark of the same lane that is already higher stays.
+    pub(super) fn set_lane(&self, published_to: Position, newest: u64) {
+        let mut mark = self.lock();
+        match *mark {
+            Some(mark) if mark.lane() == published_to.lane() && mark > published_to => {}
+            _ => *mark = Some(published_to),
+        }
+        drop(mark);
+        self.counters.newest.store(newest, Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Position>> {
+        // Nothing panics while it is held.
+        self.published_to.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn stats(&self) -> StoreStats {
+        let newest = self.counters.newest.load(Relaxed);
+        let published = self.published_to().map_or(newest, Position::offset);
+        StoreStats {
+            unpublished: newest.saturating_sub(published),
+            database_bytes: self.bytes.load(Relaxed),
+            ..self.counters.snapshot()
+        }
+    }
+}
+
+/// Rings when one of the store's tasks panics.
+#[derive(Clone, Default)]
+pub(super) struct Alarm(std::sync::Arc<watch::Sender<bool>>);
+
+impl Alarm {
+    pub(super) fn watch(&self) -> watch::Receiver<bool> {
+        self.0.subscribe()
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.send_replace(true);
+        }
+    }
+}

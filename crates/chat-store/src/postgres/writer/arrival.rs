@@ -1,0 +1,164 @@
+//! What a writer does with a new connection before it works again: it finds out what became of its
+//! lane and of the batch whose connection was lost.
+
+use super::{Connected, Link, Pending, Writer, store::Undecided};
+use crate::{
+    Position, StoreError,
+    expiry_clock::{ExpiryClock, SavedExpiry},
+    postgres::{
+        batch::from_stored_number,
+        connection::{NoSession, Session},
+        failure::Failure,
+        lane::{Found, Lane},
+    },
+};
+
+impl Writer {
+    /// A connection is there, or an attempt to make one has failed.
+    pub(super) async fn arrived(&mut self, arrived: Result<Connected, NoSession>) {
+        let prepared = match arrived {
+            Ok(connected) => self.settle(connected).await.map_err(NoSession::from),
+            Err(failed) => Err(failed),
+        };
+        if let (Err(failed), Link::Down(down)) = (prepared, &mut self.link) {
+            down.try_again(&self.connector, &failed);
+        }
+    }
+
+    /// Finds the lane and ends the follower; then the batch that was lost is stored again, if it
+    /// was not stored.
+    async fn settle(&mut self, connected: Connected) -> Result<(), Failure> {
+        let session = &connected.session;
+        self.resume_expiry(session).await?;
+        // Waits until every transaction of ours is over, whatever connection it began on.
+        let found = match self.lane {
+            Some(lane) => self.owner.look(session, lane.number).await?,
+            None => None,
+        };
+        let verdict = match self.pending.as_ref().and_then(|lost| lost.undecided.as_ref()) {
+            Some(undecided) => Some(judge(session, undecided, found.as_ref()).await?),
+            None => None,
+        };
+        let lane = match found {
+            Some(found) if found.is_ours => found.lane,
+            _ => self.owner.take(session).await?,
+        };
+        self.enter(lane);
+        self.link = Link::Up(Box::new(connected));
+        self.note_saved();
+        tracing::info!(
+            database = self.connector.database,
+            lane = lane.number,
+            "writing to PostgreSQL"
+        );
+        let Some(Pending { posts, undecided }) = self.pending.take() else {
+            return Ok(());
+        };
+        match (verdict, undecided) {
+            (Some(Verdict::Committed), Some(undecided)) => {
+                // The follower was let go: it reads of it in the log.
+                self.tell(posts, undecided.done, false);
+            }
+            (Some(Verdict::Unknown), _) => self.fail(
+                posts,
+                &StoreError::OutcomeUnknown {
+                    reason: "the connection was lost at COMMIT, and another process has taken \
+                             over since"
+                        .to_owned(),
+                },
+            ),
+            _ => self.store(posts).await,
+        }
+        Ok(())
+    }
+
+    /// The lane is this one now, and the follower must read from the log what it may have missed:
+    /// what was committed without our being told, or what was left in another's lane.
+    fn enter(&mut self, lane: Lane) {
+        self.lane = Some(lane);
+        let number = u32::try_from(lane.number).unwrap_or(0);
+        self.shared.set_lane(
+            Position::new(number, from_stored_number(lane.published_to)),
+            from_stored_number(lane.newest),
+        );
+        self.shared.follower.let_go();
+    }
+
+    /// The lane was given to others, because this process gave no sign of life for too long.
+    pub(super) async fn change_lane(&mut self) {
+        let Link::Up(link) = &self.link else { return };
+        match self.owner.take(&link.session).await {
+            Ok(lane) => {
+                let lost = self.lane.map(|lane| lane.number);
+                tracing::warn!(lost, lane = lane.number, "another process took over the lane");
+                self.enter(lane);
+                self.note_saved();
+            }
+            Err(failure) => self.note_failure(&failure),
+        }
+    }
+
+    async fn resume_expiry(&self, session: &Session) -> Result<(), Failure> {
+        if self.shared.expiry.get().is_some() {
+            return Ok(());
+        }
+        let rows = session
+            .seldom(
+                "SELECT expiry_clock, expiry_saved_at, coalesce((SELECT max(wrote_at) FROM lanes), 0)
+                 FROM state",
+                &[],
+            )
+            .await?;
+        let number = |column| from_stored_number(rows[0].get(column));
+        let saved = SavedExpiry {
+            reading: number(0),
+            saved_at: number(1),
+        };
+        let clock = self.connector.options.clock.clone();
+        self.shared
+            .expiry
+            .get_or_init(|| ExpiryClock::resume(clock, saved, number(2)));
+        Ok(())
+    }
+}
+
+/// What became of a batch whose connection was lost at COMMIT.
+enum Verdict {
+    Committed,
+    NotStored,
+    Unknown,
+}
+
+/// The lane's position was advanced by the batch's own transaction and never goes back.
+async fn judge(
+    session: &Session,
+    undecided: &Undecided,
+    found: Option<&Found>,
+) -> Result<Verdict, Failure> {
+    let Some(found) = found else {
+        // A lane that is not there, on a server that took over, was made by what was lost with it.
+        return Ok(Verdict::NotStored);
+    };
+    if found.lane.pos < undecided.last_pos {
+        return Ok(Verdict::NotStored);
+    }
+    if found.is_ours {
+        return Ok(Verdict::Committed);
+    }
+    // Others have used the lane since, and may have advanced it themselves. The event tells, unless
+    // retention was faster.
+    let rows = session
+        .seldom(
+            "SELECT event FROM log WHERE channel_no = $1 AND seq = $2",
+            &[&undecided.channel_no, &undecided.seq],
+        )
+        .await?;
+    let is_there = rows
+        .first()
+        .is_some_and(|row| row.get::<_, &[u8]>(0) == undecided.event);
+    Ok(if is_there {
+        Verdict::Committed
+    } else {
+        Verdict::Unknown
+    })
+}

@@ -1,0 +1,72 @@
+//! The PostgreSQL store keeps the contract of `Store`.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use chat_store::{
+    PostgresOptions, PostgresStore, Store,
+    contract::{self, Bench, KEPT_PER_CHANNEL},
+};
+use service_kit::clock::TestClock;
+use tokio::sync::OnceCell;
+
+use crate::support::Database;
+
+struct PostgresBench {
+    database: OnceCell<Database>,
+    clock: TestClock,
+    change: fn(&mut PostgresOptions),
+    last: Mutex<Option<Arc<PostgresStore>>>,
+}
+
+impl PostgresBench {
+    fn new(change: fn(&mut PostgresOptions)) -> Self {
+        Self {
+            database: OnceCell::new(),
+            clock: Database::at(String::new()).clock,
+            change,
+            last: Mutex::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl Bench for PostgresBench {
+    async fn open(&self) -> Arc<dyn Store> {
+        let database = self.database.get_or_init(Database::new).await;
+        let mut options = PostgresOptions::new(&database.url, self.clock.shared());
+        options.retention.max_per_channel = KEPT_PER_CHANNEL;
+        (self.change)(&mut options);
+        let store = PostgresStore::open(&options).await.unwrap();
+        let store = Arc::new(store);
+        *self.last.lock().unwrap() = Some(store.clone());
+        store
+    }
+
+    fn clock(&self) -> &TestClock {
+        &self.clock
+    }
+
+    async fn expire(&self, _: &Arc<dyn Store>) {
+        let last = self.last.lock().unwrap().clone().unwrap();
+        last.expire().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn postgres_keeps_the_contract() {
+    contract::all(|| PostgresBench::new(|_| ())).await;
+}
+
+/// The bounds at their smallest.
+#[tokio::test]
+async fn postgres_keeps_the_contract_with_little_room() {
+    contract::all(|| {
+        PostgresBench::new(|options| {
+            options.batch = 2;
+            options.connections = 1;
+            options.queue_bytes = 1 << 20;
+        })
+    })
+    .await;
+}

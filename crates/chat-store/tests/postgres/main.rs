@@ -1,0 +1,4 @@
+//! The PostgreSQL store from outside: its contract, and what happens when things break.
+
+mod contract;
+mod support;
