@@ -24,6 +24,7 @@
 //! ```
 #![warn(missing_docs)]
 
+mod certificates;
 mod eventually;
 mod free_address;
 mod guarded_folder;
@@ -31,6 +32,7 @@ mod ledger;
 mod listener;
 mod mosquitto;
 mod mqtt;
+mod nats;
 mod postgres;
 mod process;
 mod program;
@@ -39,11 +41,13 @@ mod rabbitmq;
 mod recording;
 mod sse;
 
+pub use certificates::Certificates;
 pub use eventually::{Attempt, Attempts, Unmet};
 pub use ledger::{Delivered, Gap, Ledger};
 pub use listener::{GaveUp, Listener, open_without_reading};
 pub use mosquitto::Mosquitto;
 pub use mqtt::mqtt_publish;
+pub use nats::NatsCluster;
 pub use postgres::Postgres;
 pub use process::Process;
 pub use program::{Finished, Program};

@@ -3,8 +3,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
+use crate::certificates::Certificates;
+use crate::free_address::free_address;
 use crate::{Process, Program, ensure, eventually};
 
 /// A real mosquitto (Debian package `mosquitto`) on a port of its own, set up
@@ -13,7 +15,16 @@ pub struct Mosquitto {
     folder: TempDir,
     address: SocketAddr,
     process: Option<Process>,
+    guard: Option<Certificates>,
+    settings: String,
 }
+
+/// Only chat-service may publish, only broadcast-sse may read.
+const ACCESS: &str =
+    "user chat-service\ntopic write chat/+\nuser broadcast-sse\ntopic read chat/+\n";
+
+/// The users of a guarded one.
+const USERS: [&str; 2] = ["chat-service", "broadcast-sse"];
 
 impl Mosquitto {
     /// Starts one and waits until it accepts connections.
@@ -21,16 +32,64 @@ impl Mosquitto {
     /// # Panics
     /// When mosquitto is not installed or does not start.
     pub async fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        // mosquitto cannot report a port it chose itself.
-        let address = free_address().await;
-        let mut broker = Self {
-            folder,
-            address,
-            process: None,
-        };
+        Self::start_with("").await
+    }
+
+    /// Starts one with further lines of `mosquitto.conf`.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn start_with(settings: &str) -> Self {
+        let mut broker = Self::stopped(settings);
         broker.restart().await;
         broker
+    }
+
+    /// Starts one that is spoken to over TLS, with log-in: the user
+    /// `chat-service` may publish on `chat/+` and the user `broadcast-sse` may
+    /// read there, both with the [password](Self::PASSWORD). As ever, it drops
+    /// silently what the access rules do not allow.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn start_guarded() -> Self {
+        let mut broker = Self::stopped("");
+        let folder = broker.folder.path();
+        broker.guard = Some(Certificates::write(folder));
+        std::fs::write(folder.join("acl"), ACCESS).expect("write the access rules");
+        let passwords = folder.join("passwords");
+        std::fs::write(&passwords, "").expect("write the passwords");
+        for user in USERS {
+            let program = Program::of_system("mosquitto_passwd", "mosquitto").arg("-b");
+            let program = program.arg(&passwords).args([user, Self::PASSWORD]);
+            let finished = program.run(Duration::from_secs(30)).await;
+            assert!(finished.status.success(), "{finished:?}");
+        }
+        broker.restart().await;
+        broker
+    }
+
+    /// The password of a guarded one's users.
+    pub const PASSWORD: &str = "hark-test";
+
+    fn stopped(settings: &str) -> Self {
+        Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            // mosquitto cannot report a port it chose itself.
+            address: free_address(),
+            process: None,
+            guard: None,
+            settings: settings.to_owned(),
+        }
+    }
+
+    /// The certificates of a guarded one.
+    ///
+    /// # Panics
+    /// When it is not guarded.
+    #[must_use]
+    pub fn certificates(&self) -> &Certificates {
+        self.guard.as_ref().expect("a guarded broker")
     }
 
     /// Where it listens; the same after [`restart`](Self::restart).
@@ -39,10 +98,15 @@ impl Mosquitto {
         self.address
     }
 
-    /// Its address as `mqtt://…`.
+    /// Its address as `mqtt://…`, or `mqtts://…` if it is guarded.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("mqtt://{}", self.address)
+        let scheme = if self.guard.is_some() {
+            "mqtts"
+        } else {
+            "mqtt"
+        };
+        format!("{scheme}://{}", self.address)
     }
 
     /// Its process id.
@@ -70,7 +134,7 @@ impl Mosquitto {
         let mut config = String::new();
         let settings: [(&str, &dyn std::fmt::Display); 7] = [
             ("listener", &format!("{} 127.0.0.1", self.address.port())),
-            ("allow_anonymous", &true),
+            ("allow_anonymous", &self.guard.is_none()),
             ("persistence", &false),
             ("set_tcp_nodelay", &true),
             // Its defaults of 20 and 1000 make a busy subscriber lose messages.
@@ -82,6 +146,18 @@ impl Mosquitto {
         for (key, value) in settings {
             writeln!(config, "{key} {value}").expect("a string grows");
         }
+        if let Some(certificates) = &self.guard {
+            let folder = self.folder.path();
+            for (key, path) in [
+                ("certfile", certificates.server()),
+                ("keyfile", certificates.key()),
+                ("acl_file", &folder.join("acl")),
+                ("password_file", &folder.join("passwords")),
+            ] {
+                writeln!(config, "{key} {}", path.display()).expect("a string grows");
+            }
+        }
+        config += &self.settings;
         let file = self.folder.path().join("mosquitto.conf");
         std::fs::write(&file, config).expect("write the configuration");
         let program = Program::of_system("mosquitto", "mosquitto")
@@ -100,16 +176,6 @@ impl Mosquitto {
         });
         self.process = Some(process);
     }
-}
-
-/// An address of 127.0.0.1 that nobody listens on now. For programs that cannot
-/// choose a port themselves: between this call and theirs someone may take it,
-/// which is unlikely, as the kernel hands ports out in turn.
-async fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    listener
-        .local_addr()
-        .expect("a bound listener has an address")
 }
 
 #[cfg(test)]

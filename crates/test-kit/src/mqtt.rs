@@ -10,27 +10,34 @@ use tokio::net::TcpStream;
 /// # Panics
 /// When the broker does not take it.
 pub async fn mqtt_publish(broker: SocketAddr, topic: &str, payload: &[u8]) {
-    let mut stream = TcpStream::connect(broker)
-        .await
-        .expect("connect to the broker");
-    // §3.1: protocol name and level 4, clean session, no keep-alive, a client id for this call alone.
-    let client_id = format!(
-        "test-{}",
-        stream.local_addr().expect("a connected socket").port()
-    );
-    let mut connect = vec![0, 4, b'M', b'Q', b'T', b'T', 4, 0b10, 0, 0];
-    push_text(&mut connect, &client_id);
-    send(&mut stream, 0x10, &connect).await;
-    assert_eq!(receive(&mut stream).await, (0x20, vec![0, 0]), "CONNACK");
+    let (mut stream, answer) = connect(broker).await.expect("connect to the broker");
+    assert_eq!(answer, (0x20, vec![0, 0]), "CONNACK");
     // §3.3: QoS 1, packet id 1.
     let mut publish = Vec::new();
     push_text(&mut publish, topic);
     publish.extend([0, 1]);
     publish.extend(payload);
-    send(&mut stream, 0x32, &publish).await;
-    assert_eq!(receive(&mut stream).await, (0x40, vec![0, 1]), "PUBACK");
-    // §3.14: without DISCONNECT some brokers log an error.
-    send(&mut stream, 0xe0, &[]).await;
+    let acknowledged = async {
+        send(&mut stream, 0x32, &publish).await?;
+        let answer = receive(&mut stream).await?;
+        // §3.14: without DISCONNECT some brokers log an error.
+        send(&mut stream, 0xe0, &[]).await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    let answer = acknowledged.await.expect("the broker takes it");
+    assert_eq!(answer, (0x40, vec![0, 1]), "PUBACK");
+}
+
+/// Connects without a name and gives the broker's answer, which should be a CONNACK.
+pub(crate) async fn connect(broker: SocketAddr) -> std::io::Result<(TcpStream, (u8, Vec<u8>))> {
+    let mut stream = TcpStream::connect(broker).await?;
+    // §3.1: protocol name and level 4, clean session, no keep-alive, a client id for this call alone.
+    let client_id = format!("test-{}", stream.local_addr()?.port());
+    let mut connect = vec![0, 4, b'M', b'Q', b'T', b'T', 4, 0b10, 0, 0];
+    push_text(&mut connect, &client_id);
+    send(&mut stream, 0x10, &connect).await?;
+    let answer = receive(&mut stream).await?;
+    Ok((stream, answer))
 }
 
 fn push_text(packet: &mut Vec<u8>, text: &str) {
@@ -42,7 +49,7 @@ fn push_text(packet: &mut Vec<u8>, text: &str) {
     packet.extend(text.as_bytes());
 }
 
-async fn send(stream: &mut TcpStream, first_byte: u8, body: &[u8]) {
+async fn send(stream: &mut TcpStream, first_byte: u8, body: &[u8]) -> std::io::Result<()> {
     let mut packet = vec![first_byte];
     // §2.2.3: seven bits a byte, the lowest first.
     let mut length = body.len();
@@ -55,14 +62,14 @@ async fn send(stream: &mut TcpStream, first_byte: u8, body: &[u8]) {
         }
     }
     packet.extend(body);
-    stream.write_all(&packet).await.expect("send to the broker");
+    stream.write_all(&packet).await
 }
 
-async fn receive(stream: &mut TcpStream) -> (u8, Vec<u8>) {
-    let first_byte = stream.read_u8().await.expect("an answer of the broker");
+async fn receive(stream: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
+    let first_byte = stream.read_u8().await?;
     // Only short packets are awaited here.
-    let length = stream.read_u8().await.expect("a length");
+    let length = stream.read_u8().await?;
     let mut body = vec![0; usize::from(length)];
-    stream.read_exact(&mut body).await.expect("a whole packet");
-    (first_byte, body)
+    stream.read_exact(&mut body).await?;
+    Ok((first_byte, body))
 }

@@ -1,0 +1,71 @@
+use std::path::{Path, PathBuf};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
+
+/// An authority of the test's own, and a server's certificate that it has
+/// signed, as PEM files. Nobody's system trusts it.
+pub struct Certificates {
+    authority: PathBuf,
+    server: PathBuf,
+    key: PathBuf,
+}
+
+impl Certificates {
+    /// Makes them in this folder, for a server at `localhost` and `127.0.0.1`.
+    ///
+    /// # Panics
+    /// When the files cannot be written.
+    #[must_use]
+    pub fn write(folder: &Path) -> Self {
+        Self::write_for(folder, &["localhost", "127.0.0.1"])
+    }
+
+    /// Makes them for a server of these names and addresses.
+    ///
+    /// # Panics
+    /// When the files cannot be written, or a name is none.
+    #[must_use]
+    pub fn write_for(folder: &Path, names: &[&str]) -> Self {
+        let mut authority = CertificateParams::new([]).expect("no names");
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate().expect("a key");
+        let authority = CertifiedIssuer::self_signed(authority, key).expect("a certificate");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut server = CertificateParams::new(names).expect("names of a server");
+        server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let key = KeyPair::generate().expect("a key");
+        let server = server.signed_by(&key, &authority).expect("a certificate");
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).expect("write a certificate");
+            path
+        };
+        Self {
+            authority: write("authority.pem", &authority.pem()),
+            server: write("server.pem", &server.pem()),
+            key: write("server.key", &key.serialize_pem()),
+        }
+    }
+
+    /// The authority's certificate: what a client trusts.
+    #[must_use]
+    pub fn authority(&self) -> &Path {
+        &self.authority
+    }
+
+    /// The server's certificate.
+    #[must_use]
+    pub fn server(&self) -> &Path {
+        &self.server
+    }
+
+    /// The server's private key.
+    #[must_use]
+    pub fn key(&self) -> &Path {
+        &self.key
+    }
+}
