@@ -1,13 +1,21 @@
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use chat_mqtt::MqttConfig;
-use reqwest::Url;
+use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use service_kit::{
     access::AccessConfig,
     config::{self, ConfigError, duration, size},
     telemetry::LogConfig,
+    tls::{self, TlsConfig},
 };
+
+use crate::base_url::{BaseUrl, NotABaseUrl};
 
 /// All settings of broadcast-sse; `config.default.toml` says what each is for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -15,6 +23,8 @@ use service_kit::{
 pub struct Config {
     /// Where streams are served.
     pub listen: SocketAddr,
+    /// Certificate and key, for HTTPS.
+    pub tls: TlsConfig,
     /// The operators' listener.
     pub operations: OperationsConfig,
     /// Where history comes from.
@@ -43,24 +53,37 @@ pub struct OperationsConfig {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HistoryConfig {
-    /// The URL of chat-service.
+    /// The URLs of the chat-services, separated by commas.
     pub url: String,
+    /// The certificates of the authority that theirs must be signed by.
+    pub ca_file: PathBuf,
 }
 
 impl HistoryConfig {
-    /// The URL that paths are appended to.
+    /// The URLs, at least one.
     ///
     /// # Errors
-    /// If it is not one of a service.
-    pub(crate) fn base(&self) -> Result<Url, ConfigError> {
-        let invalid = |why: &str| ConfigError::invalid("history.url", why);
-        // Without the slash, the last part of a path would be replaced instead of continued.
-        let base = Url::parse(&format!("{}/", self.url.trim_end_matches('/')))
-            .map_err(|error| invalid(&format!("is not a URL: {error}")))?;
-        if base.scheme() != "http" || base.host().is_none() {
-            return Err(invalid("must begin with http:// and name a host"));
+    /// If one is not that of a service.
+    pub(crate) fn bases(&self) -> Result<Vec<BaseUrl>, ConfigError> {
+        let bases = self.url.split(',').map(|url| url.trim().parse());
+        bases
+            .collect::<Result<_, _>>()
+            .map_err(|error: NotABaseUrl| ConfigError::invalid("history.url", error))
+    }
+
+    /// Whom to trust as one of them.
+    ///
+    /// # Errors
+    /// If that is asked for, and there is nobody.
+    pub(crate) fn trust(&self) -> Result<Arc<ClientConfig>, ConfigError> {
+        if !self.bases()?.iter().any(BaseUrl::is_https) {
+            return Ok(tls::trusting_nobody());
         }
-        Ok(base)
+        let ca_file = (!self.ca_file.as_os_str().is_empty()).then_some(&*self.ca_file);
+        let trust = tls::client(ca_file);
+        trust.map_err(|error| {
+            ConfigError::invalid("history.ca_file", format!("cannot be used: {error}"))
+        })
     }
 }
 
@@ -154,7 +177,7 @@ impl Config {
     /// With a sentence that names the setting and what to change.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.mqtt.validate("mqtt")?;
-        self.history.base()?;
+        self.history.bases()?;
         let counts = [
             ("subscribe.connections", self.subscribe.connections),
             ("hub.max_streams", self.hub.max_streams),
@@ -204,6 +227,7 @@ mod tests {
     fn what_cannot_work_is_refused_by_name() {
         for (key, value) in [
             ("HARK_HISTORY__URL", "chat:8080"),
+            ("HARK_HISTORY__URL", "http://chat:8080,chat:8081"),
             ("HARK_HUB__RING_BYTES", "1KiB"),
             ("HARK_HUB__MAX_CHANNELS", "0"),
         ] {

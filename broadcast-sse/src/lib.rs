@@ -8,6 +8,7 @@
 
 mod access;
 mod app;
+mod base_url;
 mod config;
 mod frame;
 mod hub;

@@ -34,7 +34,7 @@ async fn run(arguments: ServiceArguments) -> Result<(), Failure> {
         _ => Failure::failed(error),
     })?;
     let addresses = [
-        ("sse", format!("http://{}", server.local_addr())),
+        ("sse", server.url()),
         ("ops", process.operations_url.clone()),
     ];
     let lifecycle = process.lifecycle.clone();

@@ -8,7 +8,7 @@ use service_kit::{
     http::{self, BindError, HttpOptions},
     lifecycle::Lifecycle,
     operations::{Health, Operations, RequestMetrics},
-    tls::TlsError,
+    tls::{ServerTls, TlsError},
 };
 use tokio::{net::TcpListener, sync::Semaphore};
 
@@ -29,6 +29,7 @@ pub struct Server {
     config: Config,
     listener: TcpListener,
     local_addr: SocketAddr,
+    tls: Option<Arc<ServerTls>>,
     history: History,
     operations: Operations,
 }
@@ -48,9 +49,9 @@ pub enum StartError {
     /// There is nobody to trust as the broker.
     #[error("mqtt.ca_file: {0}")]
     Trust(#[from] TlsError),
-    /// There is no HTTP client for history.
-    #[error("cannot make an HTTP client: {0}")]
-    Client(#[from] reqwest::Error),
+    /// The certificate and key cannot be used.
+    #[error(transparent)]
+    Certificate(TlsError),
 }
 
 impl Server {
@@ -60,16 +61,24 @@ impl Server {
     /// With a sentence that says what to do.
     pub fn bind(config: Config, operations: Operations) -> Result<Self, StartError> {
         config.mqtt.trust()?;
-        let history = History::new(config.history.base()?)?;
+        let trust = config.history.trust()?;
+        let tls = config.tls.load().map_err(StartError::Certificate)?;
+        let history = History::new(config.history.bases()?, &trust);
         let listener = http::bind(config.listen)?;
         let local_addr = listener.local_addr()?;
         Ok(Self {
             config,
             listener,
             local_addr,
+            tls,
             history,
             operations,
         })
+    }
+
+    /// Where streams are, with the port that was chosen if it was 0.
+    pub fn url(&self) -> String {
+        http::url(self.local_addr, self.tls.is_some())
     }
 
     /// The address, with the port that was chosen if it was 0.
@@ -85,6 +94,7 @@ impl Server {
             send_buffer: Some(self.config.hub.send_buffer),
             // A stream that is told to come back later needs a connection as well.
             max_connections: self.config.hub.max_streams.saturating_add(1_000),
+            tls: self.tls.clone(),
             ..HttpOptions::default()
         };
         let (listener, router) = self.start(&lifecycle);
@@ -99,6 +109,7 @@ impl Server {
             local_addr,
             history,
             operations,
+            tls: _,
         } = self;
         let mode = match config.subscribe.mode {
             SubscribeMode::Wildcard => SubscriptionMode::Wildcard,

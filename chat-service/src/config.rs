@@ -9,6 +9,7 @@ use service_kit::client_address::TrustedProxies;
 use service_kit::config::{self, ConfigError, duration, size};
 use service_kit::http::HttpOptions;
 use service_kit::telemetry::LogConfig;
+use service_kit::tls::TlsConfig;
 
 use crate::rate_limit::Rate;
 use crate::store::StoreConfig;
@@ -23,6 +24,7 @@ const SMALLEST_MESSAGE_LIMIT: usize = 1024;
 #[expect(missing_docs, reason = "config.default.toml documents every key, once")]
 pub struct Config {
     pub listen: SocketAddr,
+    pub tls: TlsConfig,
     pub operations: OperationsConfig,
     pub log: LogConfig,
     pub store: StoreConfig,

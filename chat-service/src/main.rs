@@ -37,7 +37,7 @@ async fn run(arguments: ServiceArguments) -> Result<(), Failure> {
         error => Failure::failed(error),
     })?;
     let addresses = [
-        ("chat", format!("http://{}", server.local_addr())),
+        ("chat", server.url()),
         ("ops", process.operations_url.clone()),
     ];
     let life = process.lifecycle.clone();

@@ -7,10 +7,10 @@ use chat_store::{Store, StoreError};
 use service_kit::access::AccessPolicy;
 use service_kit::clock::SharedClock;
 use service_kit::config::ConfigError;
-use service_kit::http::{self, BindError};
+use service_kit::http::{self, BindError, HttpOptions};
 use service_kit::lifecycle::Lifecycle;
 use service_kit::operations::{Health, Operations, RequestMetrics};
-use service_kit::tls::TlsError;
+use service_kit::tls::{ServerTls, TlsError};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -39,6 +39,9 @@ pub enum StartError {
     /// Whom to trust as the broker.
     #[error("mqtt.ca_file: {0}")]
     Trust(#[from] TlsError),
+    /// The certificate and key cannot be used.
+    #[error(transparent)]
+    Certificate(TlsError),
     /// The data folder or the database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -52,6 +55,7 @@ pub struct Server {
     store: Arc<dyn Store>,
     listener: TcpListener,
     local_addr: SocketAddr,
+    tls: Option<Arc<ServerTls>>,
     broker: BrokerView,
 }
 
@@ -71,6 +75,7 @@ impl Server {
     ) -> Result<Self, StartError> {
         config.validate()?;
         config.mqtt.trust()?;
+        let tls = config.tls.load().map_err(StartError::Certificate)?;
         let listener = http::bind(config.listen)?;
         let local_addr = listener.local_addr().map_err(|source| BindError::Other {
             addr: config.listen,
@@ -86,8 +91,14 @@ impl Server {
             store,
             listener,
             local_addr,
+            tls,
             broker,
         })
+    }
+
+    /// Where posts and history are, with the port that was chosen if it was 0.
+    pub fn url(&self) -> String {
+        http::url(self.local_addr, self.tls.is_some())
     }
 
     /// Where it listens.
@@ -105,6 +116,7 @@ impl Server {
             store,
             listener,
             local_addr,
+            tls,
             broker,
         } = self;
         // Publishing outlives the last request.
@@ -160,7 +172,11 @@ impl Server {
         let requests = RequestMetrics::register(&operations, "hark_chat");
         let access = AccessPolicy::new(&config.access, local_addr);
         let router = app::router(state, &requests, access);
-        http::serve(listener, router, config.http_options(), &life).await;
+        let options = HttpOptions {
+            tls,
+            ..config.http_options()
+        };
+        http::serve(listener, router, options, &life).await;
 
         let hard = life.hard();
         let drain = timeout(DRAIN_TIME, outbox::drained(&*store, publisher.state()));

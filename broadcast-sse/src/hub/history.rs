@@ -1,46 +1,86 @@
 //! Questions to chat-service: heads and pages of history, over its public API.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
+use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header::CONTENT_TYPE};
 use bytes::Bytes;
 use chat_model::{ChannelId, Heads, HeadsQuery, Page as WirePage, Seq};
-use reqwest::{Client, Url};
+use http_body_util::{BodyExt, Full};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use rustls::ClientConfig;
+use tokio::time::timeout;
+use tracing::debug;
 
 use super::{entry::Entry, seat::Page};
+use crate::base_url::BaseUrl;
 
-/// chat-service, as this node sees it. Cheap to clone.
+/// How long connecting to a chat-service may take, and how long a whole answer may.
+const CONNECT_TIME: Duration = Duration::from_secs(2);
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+
+/// The chat-services, as this node sees them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct History {
-    client: Client,
-    base: Url,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// They share a store, so that each can answer everything.
+    bases: Arc<[BaseUrl]>,
+    /// The one that answered last.
+    current: Arc<AtomicUsize>,
 }
 
 /// Why chat-service did not answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HistoryError {
-    /// It cannot be reached, or took too long.
-    #[error("chat-service does not answer: {0}")]
-    Unreachable(#[from] reqwest::Error),
+    /// It cannot be reached.
+    #[error("chat-service cannot be reached: {0}")]
+    Unreachable(#[from] hyper_util::client::legacy::Error),
+    /// The connection broke in the middle of an answer.
+    #[error("chat-service's answer broke off: {0}")]
+    BrokenOff(#[from] hyper::Error),
+    /// It took too long.
+    #[error("chat-service does not answer within {} s", ANSWER_TIME.as_secs())]
+    Late,
     /// It answered with a status that is no success.
     #[error("chat-service answered {0}")]
-    Refused(reqwest::StatusCode),
+    Refused(StatusCode),
     /// Its answer is not what the protocol says.
     #[error("chat-service's answer cannot be read: {0}")]
     Unreadable(String),
 }
 
 impl History {
-    /// Talks to the chat-service at `base`, whose path ends with a slash.
-    ///
-    /// # Errors
-    /// If the system does not let it have an HTTP client.
-    pub(crate) fn new(base: Url) -> Result<Self, reqwest::Error> {
-        let client = Client::builder()
-            .connect_timeout(Duration::from_secs(2))
-            .timeout(Duration::from_secs(10))
-            .no_proxy()
-            .build()?;
-        Ok(Self { client, base })
+    /// Talks to one of the chat-services at `bases`, at least one; to another as soon as that one
+    /// does not answer. `trust` says whom to trust as `https` ones.
+    pub(crate) fn new(bases: Vec<BaseUrl>, trust: &ClientConfig) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_TIME));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(trust.clone())
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        // Nodes that start together do not all ask the same.
+        let first = rand::random_range(0..bases.len());
+        Self {
+            client,
+            bases: bases.into(),
+            current: Arc::new(AtomicUsize::new(first)),
+        }
     }
 
     /// The heads of these channels, in their order, read from the store.
@@ -51,8 +91,9 @@ impl History {
         let query = HeadsQuery {
             channels: channels.to_vec(),
         };
-        let request = self.client.post(self.url("heads")).json(&query);
-        let body = answer(request).await?;
+        let query = serde_json::to_vec(&query).map_err(|error| unreadable(&error))?;
+        let query = Bytes::from(query);
+        let body = self.ask("heads", Some(&query)).await?;
         let heads: Heads = serde_json::from_slice(&body).map_err(|error| unreadable(&error))?;
         let asked = heads.heads.iter().map(|head| head.channel);
         if !asked.eq(channels.iter().copied()) {
@@ -73,11 +114,8 @@ impl History {
         after: Seq,
         limit: usize,
     ) -> Result<Page, HistoryError> {
-        let mut url = self.url(&format!("channels/{channel}/messages"));
-        url.query_pairs_mut()
-            .append_pair("after", &after.to_string())
-            .append_pair("limit", &limit.to_string());
-        let body = answer(self.client.get(url)).await?;
+        let path = format!("channels/{channel}/messages?after={after}&limit={limit}");
+        let body = self.ask(&path, None).await?;
         let page: WirePage<'_> =
             serde_json::from_slice(&body).map_err(|error| unreadable(&error))?;
         if page.channel != channel {
@@ -107,21 +145,133 @@ impl History {
         })
     }
 
-    fn url(&self, path: &str) -> Url {
-        self.base
-            .join(path)
-            .expect("fixed paths join an HTTP base, which the configuration checks")
+    /// The answer of the first that gives one, to a POST of JSON or to a GET.
+    async fn ask(&self, path: &str, json: Option<&Bytes>) -> Result<Bytes, HistoryError> {
+        let first = self.current.load(Relaxed);
+        let mut turn = 0;
+        loop {
+            let place = (first + turn) % self.bases.len();
+            let base = &self.bases[place];
+            let answered = timeout(ANSWER_TIME, self.ask_one(base.join(path), json)).await;
+            turn += 1;
+            match answered.unwrap_or(Err(HistoryError::Late)) {
+                Err(error) if error.may_be_one_server() && turn < self.bases.len() => {
+                    debug!(%error, %base, "asking another chat-service");
+                }
+                answered => {
+                    self.current.store(place, Relaxed);
+                    return answered;
+                }
+            }
+        }
+    }
+
+    async fn ask_one(&self, url: Uri, json: Option<&Bytes>) -> Result<Bytes, HistoryError> {
+        let mut request = Request::new(Full::from(json.cloned().unwrap_or_default()));
+        *request.uri_mut() = url;
+        if json.is_some() {
+            *request.method_mut() = Method::POST;
+            let json = HeaderValue::from_static("application/json");
+            request.headers_mut().insert(CONTENT_TYPE, json);
+        }
+        let response = self.client.request(request).await?;
+        if !response.status().is_success() {
+            return Err(HistoryError::Refused(response.status()));
+        }
+        Ok(response.into_body().collect().await?.to_bytes())
     }
 }
 
-async fn answer(request: reqwest::RequestBuilder) -> Result<Bytes, HistoryError> {
-    let response = request.send().await?;
-    if !response.status().is_success() {
-        return Err(HistoryError::Refused(response.status()));
+impl HistoryError {
+    /// Whether another chat-service may answer the same question.
+    fn may_be_one_server(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::BrokenOff(_) | Self::Late => true,
+            Self::Refused(status) => status.is_server_error(),
+            Self::Unreadable(_) => false,
+        }
     }
-    Ok(response.bytes().await?)
 }
 
 fn unreadable(error: &serde_json::Error) -> HistoryError {
     HistoryError::Unreadable(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, routing::post};
+    use service_kit::{
+        http::{self, HttpOptions},
+        lifecycle::Lifecycle,
+        tls::{self, TlsConfig},
+    };
+
+    use super::*;
+
+    /// A chat-service without logs; its port.
+    async fn serve(life: &Lifecycle, options: HttpOptions) -> u16 {
+        let listener = http::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let heads = || async { r#"{"behind":false,"heads":[]}"# };
+        let router = Router::new().route("/heads", post(heads));
+        let server = life.clone();
+        life.spawn("http", async move {
+            http::serve(listener, router, options, &server).await;
+        });
+        port
+    }
+
+    fn bases(urls: &[String]) -> Vec<BaseUrl> {
+        urls.iter().map(|url| url.parse().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn another_chat_service_is_asked_when_one_does_not_answer() {
+        let life = Lifecycle::new();
+        let port = serve(&life, HttpOptions::default()).await;
+        let gone = http::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let gone_port = gone.local_addr().unwrap().port();
+        drop(gone);
+        let urls = [
+            format!("http://127.0.0.1:{gone_port}"),
+            format!("http://127.0.0.1:{port}"),
+            format!("http://127.0.0.1:{gone_port}/"),
+        ];
+        let history = History::new(bases(&urls), &tls::trusting_nobody());
+        for _ in 0..3 {
+            history.heads(&[]).await.unwrap();
+            assert_eq!(history.current.load(Relaxed), 1);
+            history.current.store(2, Relaxed);
+        }
+        let none = History::new(bases(&urls[..1]), &tls::trusting_nobody());
+        let error = none.heads(&[]).await.unwrap_err();
+        assert!(matches!(error, HistoryError::Unreachable(_)), "{error}");
+        life.shutdown();
+    }
+
+    #[tokio::test]
+    async fn chat_service_is_verified_over_https() {
+        let folder = tempfile::tempdir().unwrap();
+        let [cert, key] = ["cert.pem", "key.pem"].map(|name| folder.path().join(name));
+        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(&cert, pair.cert.pem()).unwrap();
+        std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+        let options = HttpOptions {
+            tls: TlsConfig {
+                cert: cert.clone(),
+                key,
+            }
+            .load()
+            .unwrap(),
+            ..HttpOptions::default()
+        };
+        let life = Lifecycle::new();
+        let port = serve(&life, options).await;
+        let urls = bases(&[format!("https://localhost:{port}")]);
+        let trusting = History::new(urls.clone(), &tls::client(Some(&cert)).unwrap());
+        trusting.heads(&[]).await.unwrap();
+        let stranger = History::new(urls, &tls::trusting_nobody());
+        assert!(stranger.heads(&[]).await.is_err());
+        life.shutdown();
+    }
 }

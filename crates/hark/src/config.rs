@@ -66,8 +66,11 @@ impl Config {
             None => table["data"].clone(),
         };
         table_in(&mut chat_service, "store").insert("dir".to_owned(), data.clone());
-        let history = Table::from_iter([("url".to_owned(), Value::from("http://127.0.0.1:8080"))]);
-        broadcast_sse.insert("history".to_owned(), Value::Table(history));
+        let history = texts([("url", "http://127.0.0.1:8080"), ("ca_file", "")]);
+        broadcast_sse.insert("history".to_owned(), history);
+        for service in [&mut chat_service, &mut broadcast_sse] {
+            service.insert("tls".to_owned(), texts([("cert", ""), ("key", "")]));
+        }
         set(&mut chat_service, "listen", options.chat);
         set(&mut broadcast_sse, "listen", options.sse);
         set(&mut broker, "listen", options.mqtt);
@@ -119,7 +122,16 @@ fn defaults() -> Result<Table, ConfigError> {
         table_in(table_in(&mut table, service), "mqtt").remove("url");
     }
     table_in(&mut table, "broadcast_sse").remove("history");
+    // They find each other on this machine without it; TLS in front of all is a proxy's.
+    for service in ["chat_service", "broadcast_sse"] {
+        table_in(&mut table, service).remove("tls");
+    }
     Ok(table)
+}
+
+fn texts<const N: usize>(pairs: [(&str, &str); N]) -> Value {
+    let pairs = pairs.map(|(key, text)| (key.to_owned(), Value::from(text)));
+    Value::Table(Table::from_iter(pairs))
 }
 
 fn set(table: &mut Table, key: &str, address: Option<SocketAddr>) {

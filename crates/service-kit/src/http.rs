@@ -128,6 +128,12 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// How clients reach a server on `addr`.
+pub fn url(addr: SocketAddr, tls: bool) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    format!("{scheme}://{addr}")
+}
+
 /// Raises the soft limit of open files to the hard one and returns it; `None` is unlimited.
 ///
 /// # Errors

@@ -98,13 +98,22 @@ pub fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
         Some(path) => from_file(path)?,
         None => of_system()?,
     };
+    Ok(configuration(roots))
+}
+
+/// A configuration that trusts nobody, for a client that will not meet TLS.
+pub fn trusting_nobody() -> Arc<ClientConfig> {
+    configuration(RootCertStore::empty())
+}
+
+fn configuration(roots: RootCertStore) -> Arc<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring has the cipher suites of TLS 1.2 and 1.3")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    Ok(Arc::new(config))
+    Arc::new(config)
 }
 
 fn from_file(path: &Path) -> Result<RootCertStore, TlsError> {
