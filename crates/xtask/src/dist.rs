@@ -142,6 +142,16 @@ impl Dist {
         Ok(())
     }
 
+    /// Packs what is built as if it were later, to try an upgrade; gives the folder.
+    pub(crate) fn pack_as_later(&mut self, architecture: Architecture) -> Step<PathBuf> {
+        self.out = self.target.join("dist-later");
+        self.version += "+later";
+        empty_folder(&self.out)?;
+        debian::packages(self, architecture)?;
+        debian::page(self)?;
+        Ok(self.out.clone())
+    }
+
     /// Where a program of an architecture lies.
     pub(crate) fn program(&self, architecture: Architecture, name: &str) -> PathBuf {
         let target = target(architecture);

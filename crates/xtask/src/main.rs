@@ -6,6 +6,7 @@
 
 mod bench;
 mod cluster;
+mod deploy;
 mod dist;
 mod fuzz;
 mod run;
@@ -25,6 +26,7 @@ usage: cargo xtask test [--only STEP]...
        cargo xtask bench --instructions [--bless]
        cargo xtask cluster [--release] [--chat N] [--sse N] [--broker N]
        cargo xtask dist [x86_64] [aarch64]
+       cargo xtask test-deploy [TEST]...
 
 Runs all checks and tests, or only the steps named:
   tools     install what is missing (as root on Debian), or name it
@@ -42,7 +44,8 @@ counts the instructions of the hot functions and names those that grew; --bless 
 `cluster` starts several nodes of everything on this machine, to play with, until Ctrl-C.
 
 `dist` makes what is installed on servers: static programs for both architectures, or those named, in
-tarballs and Debian packages with checksums, in target/dist.";
+tarballs and Debian packages with checksums, in target/dist. `test-deploy` (as root, some minutes) does
+what docs/install.md says with them, on a Docker engine of its own.";
 
 /// Where everything lies.
 struct Workspace {
@@ -102,6 +105,9 @@ fn main() -> ExitCode {
             return bench::bench(&Workspace::find().root, rest);
         }
         Some((first, rest)) if first == "dist" => return dist::dist(&Workspace::find().root, rest),
+        Some((first, rest)) if first == "test-deploy" => {
+            return deploy::test(&Workspace::find().root, rest);
+        }
         Some((first, rest)) if first == "cluster" => {
             return cluster::cluster(&Workspace::find().root, rest);
         }

@@ -31,7 +31,12 @@ const NEEDED: [(&str, &str); 17] = [
 
 /// Installs what is missing when that is possible, and otherwise says what to install.
 pub(crate) fn provide() -> Outcome {
-    let packages = missing();
+    provide_all(&NEEDED)
+}
+
+/// The same for these programs and the packages that have them.
+pub(crate) fn provide_all(needed: &[(&str, &'static str)]) -> Outcome {
+    let packages = missing(needed);
     if packages.is_empty() {
         return Outcome {
             succeeded: true,
@@ -56,7 +61,7 @@ pub(crate) fn provide() -> Outcome {
         let _quiet = NoServices::for_now();
         apt(&install.concat());
     }
-    let packages = missing();
+    let packages = missing(needed);
     if !packages.is_empty() {
         println!(
             "missing, please install: apt-get install {}",
@@ -69,11 +74,11 @@ pub(crate) fn provide() -> Outcome {
     }
 }
 
-fn missing() -> Vec<&'static str> {
-    let mut packages: Vec<_> = NEEDED
-        .into_iter()
+fn missing(needed: &[(&str, &'static str)]) -> Vec<&'static str> {
+    let mut packages: Vec<_> = needed
+        .iter()
         .filter(|(program, _)| find(program).is_none())
-        .map(|(_, package)| package)
+        .map(|(_, package)| *package)
         .collect();
     packages.dedup();
     packages

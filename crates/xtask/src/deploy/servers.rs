@@ -1,0 +1,184 @@
+//! The playbooks, on servers that are containers with systemd.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::chat::Chat;
+use super::{Place, ensure};
+use crate::dist::{Step, create_folder, read, shell, write};
+
+const PARTS: [&str; 5] = ["broker", "database", "chat", "sse", "web"];
+const UNITS: [&str; 2] = ["chat-service", "broadcast-sse"];
+
+pub(super) fn playbooks_are_clean(place: &Place) -> Step {
+    let mut lint = Command::new("ansible-lint");
+    lint.args(["--offline", "--nocolor"]);
+    shell(lint.current_dir(place.unpacked.join("deploy/ansible")))?;
+    for inventory in ["local", "staging", "production"] {
+        let hosts = format!("{inventory}/hosts.ini");
+        for playbook in ["install.yml", "uninstall.yml"] {
+            let mut check = Command::new("ansible-playbook");
+            check.args(["--syntax-check", "-i", &hosts, playbook]);
+            shell(check.current_dir(place.unpacked.join("deploy/ansible")))?;
+        }
+    }
+    Ok(())
+}
+
+/// Everything on one server, with SQLite and the whole sandbox of the units.
+pub(super) fn one_server(place: &Place) -> Step {
+    let engine = &place.engine;
+    engine.server("one", &["18801:80"], "")?;
+    let settings = "hark_host=localhost\nhark_in_container=false\n";
+    let site = Site::new(
+        place,
+        "one-server",
+        &PARTS.map(|part| (part, vec!["one"])),
+        settings,
+    )?;
+    site.install(&place.packages, &[])?;
+    let page = "http://localhost:18801/";
+    let chat = Chat::behind(page, Some(&site.password()?));
+    chat.carries("by ansible")?;
+    chat.is_locked()?;
+    site.changes_nothing(&place.packages, &[])?;
+
+    for unit in UNITS {
+        let verify = format!("systemd-analyze verify {unit}.service 2>&1");
+        let remarks = engine.inside("one", &verify)?;
+        ensure(remarks.is_empty(), || remarks)?;
+        let exposure = format!("systemd-analyze security {unit}.service | tail -1");
+        println!("{}", engine.inside("one", &exposure)?);
+    }
+    // Ready without a broker, or this would wait for it.
+    engine.inside(
+        "one",
+        "systemctl stop mosquitto && systemctl restart chat-service broadcast-sse",
+    )?;
+    engine.inside("one", "systemctl start mosquitto")?;
+    let kept = chat.carries("after the broker was away")?;
+
+    site.install(&place.later, &[])?;
+    let version = engine.inside("one", "dpkg-query -W -f '${Version}' hark-chat-service")?;
+    ensure(version == format!("{}+later", place.version), || version)?;
+    let history = chat.history()?;
+    let all = (1..=kept).all(|seq| history.contains(&format!("\"seq\":{seq},")));
+    ensure(all, || format!("1 to {kept} were there, now {history}"))?;
+    chat.carries("after the upgrade")?;
+    site.changes_nothing(&place.later, &["--tags", "broker"])?;
+
+    site.install(&place.later, &["--tags", "web", "-e", "hark_open=true"])?;
+    Chat::behind(page, None).carries("without a password")?;
+
+    site.play("uninstall.yml", &[])?;
+    engine.inside(
+        "one",
+        "test -s /var/lib/hark/store.sqlite3 && ! test -e /etc/hark",
+    )?;
+    engine.inside(
+        "one",
+        "! dpkg-query -W hark-chat-service && ! systemctl is-active chat-service",
+    )?;
+    Ok(())
+}
+
+/// A server for each part, two for streams, with PostgreSQL and TLS between them, in containers that
+/// may make no namespaces.
+pub(super) fn several_servers(place: &Place) -> Step {
+    let servers = ["broker", "database", "chat", "sse-1", "sse-2", "web"];
+    for server in servers {
+        let publish: &[&str] = if server == "web" { &["18802:80"] } else { &[] };
+        place
+            .engine
+            .server(server, publish, "setpriv --bounding-set -sys_admin")?;
+    }
+    let groups = PARTS.map(|part| match part {
+        "sse" => (part, vec!["sse-1", "sse-2"]),
+        part => (part, vec![part]),
+    });
+    let settings = "hark_host=localhost\nhark_store=postgres\n";
+    let site = Site::new(place, "several-servers", &groups, settings)?;
+    site.install(&place.packages, &[])?;
+    let chat = Chat::behind("http://localhost:18802/", Some(&site.password()?));
+    chat.carries("from one server to another")?;
+    chat.is_locked()?;
+    site.changes_nothing(&place.packages, &[])?;
+    // Whichever is left carries on.
+    place
+        .engine
+        .inside("sse-1", "systemctl stop broadcast-sse")?;
+    chat.carries("with one server less")?;
+    Ok(())
+}
+
+/// Servers that are set up together.
+struct Site<'place> {
+    place: &'place Place,
+    inventory: std::path::PathBuf,
+}
+
+impl<'place> Site<'place> {
+    fn new(
+        place: &'place Place,
+        name: &str,
+        groups: &[(&str, Vec<&str>)],
+        settings: &str,
+    ) -> Step<Self> {
+        let inventory = place.folder.join(name);
+        create_folder(&inventory)?;
+        let mut hosts = String::new();
+        for (group, servers) in groups {
+            hosts += &format!("[{group}]\n{}\n\n", servers.join("\n"));
+        }
+        hosts += &format!("[all:vars]\nansible_connection=community.docker.docker\n{settings}");
+        write(&inventory.join("hosts.ini"), &hosts)?;
+        Ok(Self { place, inventory })
+    }
+
+    /// The password in front, which the first installation has made.
+    fn password(&self) -> Step<String> {
+        let password = read(&self.inventory.join("secrets/front"))?;
+        Ok(password.trim().to_owned())
+    }
+
+    fn install(&self, packages: &Path, arguments: &[&str]) -> Step<String> {
+        let packages = format!("hark_packages={}", packages.display());
+        let arguments = [&["-e", &packages], arguments].concat();
+        self.play("install.yml", &arguments)
+    }
+
+    /// A second run finds everything as it should be.
+    fn changes_nothing(&self, packages: &Path, arguments: &[&str]) -> Step {
+        let said = self.install(packages, arguments)?;
+        let recap = said.split("PLAY RECAP").last().unwrap_or_default();
+        let servers = recap.lines().filter(|line| line.contains("ok="));
+        ensure(servers.clone().count() > 0, || format!("no recap: {said}"))?;
+        let changed: Vec<_> = servers
+            .filter(|line| !line.contains("changed=0 "))
+            .collect();
+        let tasks = || {
+            let tasks = said.split("\nTASK ");
+            let changed = tasks.filter(|task| task.contains("\nchanged:"));
+            changed.collect::<Vec<_>>().join("\n")
+        };
+        ensure(changed.is_empty(), || format!("{changed:?}:\n{}", tasks()))
+    }
+
+    fn play(&self, playbook: &str, arguments: &[&str]) -> Step<String> {
+        println!("$ ansible-playbook {playbook} {}", arguments.join(" "));
+        let mut play = self.place.engine.command("ansible-playbook");
+        play.arg("-i").arg(self.inventory.join("hosts.ini"));
+        play.arg(playbook)
+            .args(arguments)
+            .env("ANSIBLE_NOCOLOR", "1");
+        play.current_dir(self.place.unpacked.join("deploy/ansible"));
+        let done = play
+            .output()
+            .map_err(|error| format!("cannot start ansible-playbook: {error}"))?;
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        if done.status.success() {
+            return Ok(said);
+        }
+        Err(format!("{said}{}", String::from_utf8_lossy(&done.stderr)))
+    }
+}
