@@ -99,7 +99,6 @@ impl Cluster {
         let mut stores = vec![store.address()];
         stores.extend(replica.iter().map(|(replica, _)| replica.address()));
         let brokers = broker.addresses();
-        let mut front = Front::new();
         let mut links = Links::default();
         let broken = size.breakable;
         let mut chat = Vec::new();
@@ -107,22 +106,23 @@ impl Cluster {
             let name = format!("chat-service {number}");
             let to_store = via(&mut links.chat_to_store, broken, &name, "store", &stores).await;
             let to_broker = via(&mut links.chat_to_broker, broken, &name, "broker", &brokers).await;
-            let node = Node::chat_service_on_postgres(&mqtt_url(&to_broker), &store_url(&to_store));
+            let node =
+                Node::chat_service_on_postgres(&urls("mqtt", &to_broker), &store_url(&to_store));
             chat.push(node.started().await);
         }
+        let addresses = |nodes: &[Node]| nodes.iter().map(Node::address).collect::<Vec<_>>();
+        let chats = addresses(&chat);
         let mut sse = Vec::new();
         for number in 0..size.sse {
             let name = format!("broadcast-sse {number}");
             let to_broker = via(&mut links.sse_to_broker, broken, &name, "broker", &brokers).await;
-            let inside = [front.inside()];
-            let to_chat = via(&mut links.sse_to_chat, broken, &name, "chat", &inside).await;
-            let history = format!("http://{}", to_chat[0]);
-            let node = Node::broadcast_sse(&mqtt_url(&to_broker), &history)
+            let to_chat = via(&mut links.sse_to_chat, broken, &name, "chat", &chats).await;
+            let history = urls("http", &to_chat);
+            let node = Node::broadcast_sse(&urls("mqtt", &to_broker), &history)
                 .env("HARK_SUBSCRIBE__MODE", "per-channel");
             sse.push(node.started().await);
         }
-        let addresses = |nodes: &[Node]| nodes.iter().map(Node::address).collect::<Vec<_>>();
-        front.start(&addresses(&chat), &addresses(&sse)).await;
+        let front = Front::start(&chats, &addresses(&sse)).await;
         Self {
             store,
             replica,
@@ -170,9 +170,9 @@ async fn via(
     addresses
 }
 
-fn mqtt_url(brokers: &[SocketAddr]) -> String {
-    let urls: Vec<_> = brokers.iter().map(|at| format!("mqtt://{at}")).collect();
-    urls.join(",")
+fn urls(scheme: &str, addresses: &[SocketAddr]) -> String {
+    let urls = addresses.iter().map(|at| format!("{scheme}://{at}"));
+    urls.collect::<Vec<_>>().join(",")
 }
 
 /// All servers of the database, of which the one that takes writes is meant.

@@ -14,6 +14,7 @@ use crate::{ensure, eventually};
 mod folder;
 mod programs;
 mod replica;
+mod tls;
 
 use folder::Folder;
 use programs::program;
@@ -76,6 +77,12 @@ impl Postgres {
     /// As [`start`](Self::start).
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
         let folder = Folder::new();
+        Self::prepare(&folder, settings).await;
+        Self::of(folder).await
+    }
+
+    /// Makes an empty cluster in the folder.
+    async fn prepare(folder: &Folder, settings: &[(&str, &str)]) {
         let password = folder.path().join("password");
         std::fs::write(&password, Self::PASSWORD).expect("write the password");
         let mut initdb = program("initdb");
@@ -93,7 +100,6 @@ impl Postgres {
             lines += &format!("{name} = '{value}'\n");
         }
         folder.append("postgresql.conf", &lines);
-        Self::of(folder).await
     }
 
     /// Starts what lies in the folder, on a free port.

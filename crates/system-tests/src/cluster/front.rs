@@ -9,33 +9,23 @@ use tokio::net::TcpStream;
 /// nginx (Debian package `nginx`), which spreads posts and streams over the nodes.
 pub struct Front {
     address: SocketAddr,
-    inside: SocketAddr,
-    folder: TempDir,
-    process: Option<Process>,
+    process: Process,
+    _folder: TempDir,
 }
 
 impl Front {
-    /// One that is not started yet: the nodes are told where it will be.
-    pub(super) fn new() -> Self {
-        Self {
-            address: free_address(),
-            inside: free_address(),
-            folder: tempfile::tempdir().expect("a temporary folder"),
-            process: None,
-        }
-    }
-
-    /// Starts it in front of these nodes.
-    pub(super) async fn start(&mut self, chat: &[SocketAddr], sse: &[SocketAddr]) {
+    /// Starts one in front of these nodes.
+    pub(super) async fn start(chat: &[SocketAddr], sse: &[SocketAddr]) -> Self {
+        let (address, folder) = (free_address(), tempfile::tempdir());
+        let folder = folder.expect("a temporary folder");
         let servers = |nodes: &[SocketAddr]| {
             let line = |node| format!("server {node} fail_timeout=1s;");
             nodes.iter().map(line).collect::<Vec<_>>().join("\n")
         };
         let config = [
-            ("{folder}", self.folder.path().display().to_string()),
+            ("{folder}", folder.path().display().to_string()),
             ("{page}", page().display().to_string()),
-            ("{front}", self.address.to_string()),
-            ("{inside}", self.inside.to_string()),
+            ("{front}", address.to_string()),
             ("{chat}", servers(chat)),
             ("{sse}", servers(sse)),
         ];
@@ -43,18 +33,22 @@ impl Front {
             include_str!("nginx.conf").to_owned(),
             |text, (key, value)| text.replace(key, value),
         );
-        let file = self.folder.path().join("nginx.conf");
+        let file = folder.path().join("nginx.conf");
         std::fs::write(&file, config).expect("write the configuration");
         let nginx = Program::of_system("nginx", "nginx").arg("-p");
-        let nginx = nginx.arg(self.folder.path()).args(["-e", "stderr", "-c"]);
+        let nginx = nginx.arg(folder.path()).args(["-e", "stderr", "-c"]);
         let mut process = nginx.arg(file).spawn();
         eventually!(Duration::from_secs(20), {
             let ended = process.ended();
             ensure!(ended.is_none(), "{ended:?}: {}", process.stderr());
-            TcpStream::connect(self.address).await?;
+            TcpStream::connect(address).await?;
             Ok(())
         });
-        self.process = Some(process);
+        Self {
+            address,
+            process,
+            _folder: folder,
+        }
     }
 
     /// Where clients connect.
@@ -63,19 +57,10 @@ impl Front {
         self.address
     }
 
-    /// Where the broadcast-sse ask for history.
-    #[must_use]
-    pub fn inside(&self) -> SocketAddr {
-        self.inside
-    }
-
-    /// The running process.
-    ///
-    /// # Panics
-    /// When it was not started.
+    /// The process.
     #[must_use]
     pub fn process(&self) -> &Process {
-        self.process.as_ref().expect("a started nginx")
+        &self.process
     }
 }
 

@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::programs::is_root;
+use super::programs::give_to_server;
 
 /// Reads until the test process is gone, however it ended, or lets go of the
 /// pipe; then ends the server, if it still runs, and removes the folder. A
@@ -51,14 +51,7 @@ impl Folder {
             .process_group(0)
             .spawn()
             .expect("sh can be started");
-        if is_root() {
-            let mut chown = Command::new("chown");
-            let status = chown.arg("postgres:").arg(&path).status();
-            assert!(
-                status.is_ok_and(|status| status.success()),
-                "this test needs the user postgres: apt-get install postgresql"
-            );
-        }
+        give_to_server(&path);
         Self {
             path,
             _watcher: watcher,

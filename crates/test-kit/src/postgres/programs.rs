@@ -39,8 +39,8 @@ fn command(name: &str) -> Command {
     } else {
         Command::new(path)
     };
-    // A folder that this user may not read makes some of them fail.
-    command.current_dir("/");
+    // Folders that this user may not read make some of them fail.
+    command.current_dir("/").env("HOME", "/");
     command
 }
 
@@ -56,8 +56,19 @@ fn installed() -> PathBuf {
     Path::new(VERSIONS).join(newest.to_string()).join("bin")
 }
 
-pub(super) fn is_root() -> bool {
+fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Makes a file belong to the user who runs the server.
+pub(super) fn give_to_server(path: &Path) {
+    if is_root() {
+        let changed = Command::new("chown").arg("postgres:").arg(path).status();
+        assert!(
+            changed.is_ok_and(|status| status.success()),
+            "this test needs the user postgres: apt-get install postgresql"
+        );
+    }
 }
 
 /// Runs a program to its end and returns what it printed.
