@@ -6,6 +6,7 @@
 //! them as strangers do. `cargo xtask test` builds and runs everything.
 #![warn(missing_docs)]
 
+mod broker_check;
 mod chain;
 mod cluster;
 mod hark;
@@ -14,6 +15,7 @@ mod node;
 mod seed;
 mod sender;
 
+pub use broker_check::{broker_is_well, broker_trouble};
 pub use chain::Chain;
 pub use cluster::{Broker, Cluster, Front, Link, Links, Size};
 pub use hark::{Hark, hark};

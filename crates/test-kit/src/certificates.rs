@@ -1,8 +1,8 @@
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose,
 };
 
 /// An authority of the test's own, and a server's certificate that it has
@@ -31,6 +31,9 @@ impl Certificates {
     pub fn write_for(folder: &Path, names: &[&str]) -> Self {
         let mut authority = CertificateParams::new([]).expect("no names");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Other names than the server's, or OpenSSL takes that one for the authority itself.
+        let name = &mut authority.distinguished_name;
+        name.push(DnType::CommonName, "the authority of a test");
         authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let key = KeyPair::generate().expect("a key");
         let authority = CertifiedIssuer::self_signed(authority, key).expect("a certificate");
