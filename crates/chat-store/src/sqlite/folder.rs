@@ -69,12 +69,20 @@ impl Folder {
 
 fn unusable(dir: &Path, done: &str, error: &std::io::Error) -> StoreError {
     let advice = match error.kind() {
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            "; make it writable for this user, or choose another folder"
+        ErrorKind::PermissionDenied => {
+            let user = rustix::process::geteuid().as_raw();
+            let group = rustix::process::getegid().as_raw();
+            // In a container it is a folder of the host, under another name.
+            format!(
+                "; make it writable for this user (chown {user}:{group} {}, or the folder that is \
+                 mounted there), or choose another folder",
+                dir.display()
+            )
         }
-        ErrorKind::StorageFull => "; make room on the disk",
-        ErrorKind::NotADirectory | ErrorKind::AlreadyExists => "; a file is in the way",
-        _ => "",
+        ErrorKind::ReadOnlyFilesystem => "; choose another folder".to_owned(),
+        ErrorKind::StorageFull => "; make room on the disk".to_owned(),
+        ErrorKind::NotADirectory | ErrorKind::AlreadyExists => "; a file is in the way".to_owned(),
+        _ => String::new(),
     };
     StoreError::Unusable {
         dir: dir.to_owned(),
