@@ -228,6 +228,7 @@ mod tests {
             ("HARK_LISTEN", "somewhere", "listen"),
             ("HARK_LIMITS__TRUSTED_PROXIES", "proxy", "trusted_proxies"),
             ("HARK_STORE__MAX_FILE_BYTES", "much", "max_file_bytes"),
+            ("HARK_STORE__ENGINE", "oracle", "engine"),
         ] {
             let text = with(name, value).unwrap_err().to_string();
             assert!(text.contains(key), "{name}={value}: {text}");

@@ -43,4 +43,4 @@ mod store;
 
 pub use config::{Config, HttpConfig, LimitsConfig, OperationsConfig, OutboxConfig, default_toml};
 pub use server::{Server, StartError};
-pub use store::StoreConfig;
+pub use store::{DatabaseUrl, Engine, PostgresConfig, StoreConfig};

@@ -1,19 +1,24 @@
 //! Which store, and how it is kept.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chat_store::{KeyMemory, Retention, SqliteOptions, SqliteStore, Store, StoreError};
+use chat_store::{
+    KeyMemory, PostgresOptions, PostgresStore, Retention, SqliteOptions, SqliteStore, Store,
+    StoreError, postgres,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use service_kit::clock::SharedClock;
-use service_kit::config::{duration, size};
+use service_kit::config::{Secret, duration, size};
 
 /// The `[store]` table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config.default.toml documents every key, once")]
 pub struct StoreConfig {
+    pub engine: Engine,
     pub dir: PathBuf,
     #[serde(with = "duration")]
     pub max_age: Duration,
@@ -31,20 +36,129 @@ pub struct StoreConfig {
     #[serde(with = "duration")]
     pub keys_min_age: Duration,
     pub readers: usize,
+    pub postgres: PostgresConfig,
+}
+
+/// What the messages are kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// A folder of this machine, for one process.
+    Sqlite,
+    /// A database that several processes share.
+    Postgres,
+}
+
+/// The `[store.postgres]` table.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents every key, once")]
+pub struct PostgresConfig {
+    pub url: DatabaseUrl,
+    pub password: Secret<String>,
+    pub tls: bool,
+    pub ca_file: PathBuf,
+    pub connections: usize,
+    #[serde(with = "duration")]
+    pub connect_timeout: Duration,
+    #[serde(with = "duration")]
+    pub statement_timeout: Duration,
+    pub migrate: bool,
+}
+
+/// A URL whose password, if it has one, is not shown.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct DatabaseUrl(String);
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = || {
+            let (scheme, rest) = self.0.split_once("://")?;
+            let (user, place) = rest.rsplit_once('@')?;
+            let (user, _password) = user.split_once(':')?;
+            Some((scheme, user, place))
+        };
+        match parts() {
+            Some((scheme, user, place)) => write!(f, "{scheme}://{user}:***@{place}"),
+            None => f.write_str(&self.0),
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for DatabaseUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 impl StoreConfig {
     /// Opens the store.
     ///
     /// # Errors
-    /// As [`SqliteStore::open`].
+    /// As [`SqliteStore::open`] and [`PostgresStore::open`].
     pub async fn open(&self, clock: SharedClock) -> Result<Arc<dyn Store>, StoreError> {
-        let options = self.sqlite(clock);
-        let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&options));
-        let store = opened.await.map_err(|died| StoreError::Unavailable {
-            reason: format!("opening it failed: {died}"),
-        })??;
-        Ok(Arc::new(store))
+        match self.engine {
+            Engine::Postgres => Ok(Arc::new(PostgresStore::open(&self.postgres(clock)).await?)),
+            Engine::Sqlite => {
+                let options = self.sqlite(clock);
+                let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&options));
+                let store = opened.await.map_err(|died| StoreError::Unavailable {
+                    reason: format!("opening it failed: {died}"),
+                })??;
+                Ok(Arc::new(store))
+            }
+        }
+    }
+
+    /// Brings the store to today's format, if there is something to do. A folder is brought there
+    /// whenever it is opened.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn migrate(&self, clock: SharedClock) -> Result<(), StoreError> {
+        match self.engine {
+            Engine::Postgres => postgres::migrate(&self.postgres(clock)).await,
+            Engine::Sqlite => {
+                self.open(clock).await?.close().await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives every log a new epoch, of a folder that no service has open or of a database; returns
+    /// their number.
+    ///
+    /// # Errors
+    /// As [`chat_store::new_epoch`] and [`postgres::new_epoch`].
+    pub async fn new_epoch(&self, clock: SharedClock) -> Result<u64, StoreError> {
+        match self.engine {
+            Engine::Postgres => postgres::new_epoch(&self.postgres(clock)).await,
+            Engine::Sqlite => chat_store::new_epoch(&self.dir, &clock),
+        }
+    }
+
+    fn postgres(&self, clock: SharedClock) -> PostgresOptions {
+        let postgres = &self.postgres;
+        let password = postgres.password.reveal();
+        let ca_file = &postgres.ca_file;
+        let mut options = PostgresOptions::new(&postgres.url.0, clock);
+        options.password = (!password.is_empty()).then(|| password.clone());
+        options.tls = postgres.tls;
+        options.ca_file = (!ca_file.as_os_str().is_empty()).then(|| ca_file.clone());
+        options.connections = postgres.connections;
+        options.connect_timeout = postgres.connect_timeout;
+        options.statement_timeout = postgres.statement_timeout;
+        options.migrate = postgres.migrate;
+        options.retention = self.retention();
+        options.keys = self.key_memory();
+        options
     }
 
     fn sqlite(&self, clock: SharedClock) -> SqliteOptions {
@@ -89,4 +203,27 @@ fn write_optional_size<S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&bytes.map_or_else(String::new, size::format))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn password_of_a_url_is_not_shown() {
+        for (url, shown) in [
+            (
+                "postgres://hark:s@c:r@db1,db2:5433/chat",
+                "postgres://hark:***@db1,db2:5433/chat",
+            ),
+            ("postgres://hark@db/chat", "postgres://hark@db/chat"),
+            ("postgres:///chat", "postgres:///chat"),
+        ] {
+            let url = DatabaseUrl(url.to_owned());
+            assert_eq!(
+                (url.to_string(), format!("{url:?}")),
+                (shown.to_owned(), shown.to_owned())
+            );
+        }
+    }
 }

@@ -7,6 +7,7 @@ mod history;
 mod limits;
 mod older;
 mod operations;
+mod postgres;
 mod posting;
 mod restart;
 mod store_away;

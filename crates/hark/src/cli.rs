@@ -25,11 +25,16 @@ pub(crate) enum Command {
     Listen(Listen),
     /// Ask /healthz; the exit status says what it answers.
     Health(Health),
-    /// Give every log of a data folder that was put back from a copy a new epoch.
+    /// Give every log of a store that was put back from a copy a new epoch.
     ///
     /// Do it before the service starts: what was posted after the copy was made is lost, and its
-    /// numbers will be used again.
+    /// numbers will be used again. A PostgreSQL database that was restored from its own backup, or
+    /// whose replica took over, needs it not: chat-service finds out by itself.
     NewEpoch(NewEpoch),
+    /// Bring the database to the format of this program, before its chat-services start.
+    ///
+    /// They do it themselves unless store.postgres.migrate is false.
+    Migrate(Migrate),
 }
 
 #[derive(Args)]
@@ -99,8 +104,20 @@ pub(crate) struct Health {
 #[derive(Args)]
 pub(crate) struct NewEpoch {
     /// The data folder, which no service may be using.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "config")]
+    pub(crate) data: Option<PathBuf>,
+    /// The configuration file of a chat-service, which says where its store is; the HARK_…
+    /// environment variables of that service come after it.
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Migrate {
+    /// The configuration file of a chat-service, which says where its store is; the HARK_…
+    /// environment variables of that service come after it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 }
 
 fn cursor(text: &str) -> Result<String, chat_model::CursorError> {

@@ -5,11 +5,12 @@ mod client;
 mod config;
 mod demo;
 mod event_stream;
+mod store;
 mod up;
 
 use std::process::ExitCode;
 
-use service_kit::{clock::SystemClock, command, command::Failure};
+use service_kit::{command, command::Failure};
 
 use cli::{Arguments, Command};
 
@@ -26,11 +27,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Post(options) => client::post(options).await,
         Command::Listen(options) => client::listen(options).await,
         Command::Health(options) => client::health(options).await,
-        Command::NewEpoch(options) => {
-            let logs = chat_store::new_epoch(&options.data, &SystemClock::shared())
-                .map_err(Failure::failed)?;
-            println!("{logs} logs have a new epoch");
-            Ok(())
-        }
+        Command::NewEpoch(options) => store::new_epoch(options).await,
+        Command::Migrate(options) => store::migrate(options).await,
     }
 }
