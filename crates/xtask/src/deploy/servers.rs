@@ -29,7 +29,7 @@ pub(super) fn playbooks_are_clean(place: &Place) -> Step {
 pub(super) fn one_server(place: &Place) -> Step {
     let engine = &place.engine;
     engine.server("one", &["18801:80"], "")?;
-    let settings = "hark_host=localhost\nhark_in_container=false\n";
+    let settings = "hark_host: localhost\nhark_in_container: false\n";
     let site = Site::new(
         place,
         "one-server",
@@ -96,7 +96,7 @@ pub(super) fn several_servers(place: &Place) -> Step {
         "sse" => (part, vec!["sse-1", "sse-2"]),
         part => (part, vec![part]),
     });
-    let settings = "hark_host=localhost\nhark_store=postgres\n";
+    let settings = "hark_host: localhost\nhark_store: postgres\n";
     let site = Site::new(place, "several-servers", &groups, settings)?;
     site.install(&place.packages, &[])?;
     let chat = Chat::behind("http://localhost:18802/", Some(&site.password()?));
@@ -130,8 +130,12 @@ impl<'place> Site<'place> {
         for (group, servers) in groups {
             hosts += &format!("[{group}]\n{}\n\n", servers.join("\n"));
         }
-        hosts += &format!("[all:vars]\nansible_connection=community.docker.docker\n{settings}");
+        hosts += &format!("[hark:children]\n{}\n", PARTS.join("\n"));
         write(&inventory.join("hosts.ini"), &hosts)?;
+        let connection = "ansible_connection: community.docker.docker";
+        create_folder(&inventory.join("group_vars"))?;
+        let settings = format!("---\n{connection}\n{settings}");
+        write(&inventory.join("group_vars/hark.yml"), &settings)?;
         Ok(Self { place, inventory })
     }
 
