@@ -9,6 +9,7 @@
 mod broker_check;
 mod chain;
 mod cluster;
+mod deploy;
 mod hark;
 mod load;
 mod node;
@@ -18,6 +19,7 @@ mod sender;
 pub use broker_check::{broker_is_well, broker_trouble};
 pub use chain::Chain;
 pub use cluster::{Broker, Cluster, Front, Link, Links, Size};
+pub use deploy::{deploy, example};
 pub use hark::{Hark, hark};
 pub use load::Load;
 pub use node::Node;

@@ -2,35 +2,18 @@
 //! copied from there works.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use system_tests::{Sender, new_channel};
+use system_tests::{Sender, deploy, example, new_channel};
 use tempfile::TempDir;
-use test_kit::{Listener, Process, Program, ensure, eventually};
+use test_kit::{Certificates, Listener, Process, Program, ensure, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const SOON: Duration = Duration::from_secs(20);
 /// The name under which the examples serve everything.
 const HOST: &str = "chat.example.org";
-
-fn deploy(path: &str) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
-    root.expect("the workspace's root")
-        .join("deploy")
-        .join(path)
-}
-
-/// An example with some of its text replaced, all of which must be there.
-fn example(path: &str, replace: &[(&str, &str)]) -> String {
-    let mut text = std::fs::read_to_string(deploy(path)).unwrap();
-    for (from, to) in replace {
-        assert!(text.contains(from), "{path} has no {from:?} any more");
-        text = text.replace(from, to);
-    }
-    text
-}
 
 fn write(folder: &TempDir, name: &str, text: &str) -> PathBuf {
     let path = folder.path().join(name);
@@ -76,7 +59,10 @@ async fn every_configuration_is_taken_by_its_program() {
         assert!(printed.stdout.contains(setting), "{file}: {printed:?}");
     }
     let all = std::fs::read_dir(deploy("examples")).unwrap().count();
-    assert_eq!(all, 7, "an example that no test here knows?");
+    assert_eq!(
+        all, 11,
+        "an example that no test here or in broker_examples.rs knows?"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -151,13 +137,17 @@ fn nginx(folder: &TempDir, site: &str) -> Program {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn together_they_are_a_chat_behind_a_proxy_with_a_guarded_broker() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut mosquitto, broker) = mosquitto(&folder).await;
+    let certificates = Certificates::write(folder.path());
+    let (mut mosquitto, broker, tls_port) = mosquitto(&folder, &certificates).await;
     let mut chat = service("chat-service", broker)
         .env("HARK_STORE__DIR", folder.path().join("store"))
         .start()
         .await;
     let mut sse = service("broadcast-sse", broker)
         .env("HARK_HISTORY__URL", chat.url("chat"))
+        // As from another machine.
+        .env("HARK_MQTT__URL", format!("mqtts://localhost:{tls_port}"))
+        .env("HARK_MQTT__CA_FILE", certificates.authority())
         .start()
         .await;
     let proxy = SocketAddr::from(([127, 0, 0, 1], free_port()));
@@ -239,8 +229,8 @@ fn service(name: &str, broker: SocketAddr) -> Program {
         .env("HARK_MQTT__PASSWORD", format!("of {name}"))
 }
 
-/// mosquitto as in the examples, with both users.
-async fn mosquitto(folder: &TempDir) -> (Process, SocketAddr) {
+/// mosquitto as in the examples, with both users; its address, and its port for TLS.
+async fn mosquitto(folder: &TempDir, certificates: &Certificates) -> (Process, SocketAddr, u16) {
     let passwords = folder.path().join("passwords");
     for user in ["chat-service", "broadcast-sse"] {
         let mut add = Program::of_system("mosquitto_passwd", "mosquitto").arg("-b");
@@ -252,9 +242,31 @@ async fn mosquitto(folder: &TempDir) -> (Process, SocketAddr) {
         assert!(added.status.success(), "{added:?}");
     }
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let tls_port = free_port();
+    let tls = example(
+        "examples/mosquitto-tls.conf",
+        &[
+            (
+                "\nlistener 8883",
+                &format!("\nlistener {tls_port} 127.0.0.1"),
+            ),
+            (
+                "/etc/mosquitto/certs/hark.pem",
+                certificates.server().to_str().unwrap(),
+            ),
+            (
+                "/etc/mosquitto/certs/hark.key",
+                certificates.key().to_str().unwrap(),
+            ),
+        ],
+    );
+    let further = folder.path().join("conf.d");
+    std::fs::create_dir(&further).unwrap();
+    std::fs::write(further.join("hark-tls.conf"), tls).unwrap();
     let text = example(
         "examples/mosquitto.conf",
         &[
+            ("/etc/mosquitto/conf.d", further.to_str().unwrap()),
             ("listener 1883", &format!("listener {}", address.port())),
             (
                 "/etc/mosquitto/hark.acl",
@@ -271,7 +283,7 @@ async fn mosquitto(folder: &TempDir) -> (Process, SocketAddr) {
     let program = Program::of_system("mosquitto", "mosquitto").arg("-c");
     let mut process = program.arg(config).spawn();
     wait_until_it_listens(&mut process, address).await;
-    (process, address)
+    (process, address, tls_port)
 }
 
 /// Connects (MQTT 3.1.1 §3.1) and gives the return code of the CONNACK (§3.2.2.3).
