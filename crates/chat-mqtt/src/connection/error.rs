@@ -36,6 +36,11 @@ pub(crate) enum ConnectionError {
     Tls(RustlsError),
     #[error("the host is not a name that a certificate can be for")]
     NotAName,
+    /// RabbitMQ refuses so, instead of by its answer.
+    #[error(
+        "the broker ended the connection when it was asked for a subscription; its access rules may not let this user read there"
+    )]
+    EndedAtSubscribe,
     /// What an error means while there is no CONNACK yet.
     #[error("{0}")]
     Unwelcome(String),

@@ -80,6 +80,7 @@ impl ShardTask {
                     self.shard.ear.connected(self.session.url());
                     self.board.set(self.number, true);
                     let ended = self.serve(connection, &soft).await;
+                    let asked = self.shard.registry().unanswered_since().is_some();
                     self.board.set(self.number, false);
                     self.shard.registry().disconnected();
                     self.shard.ear.excuse(true);
@@ -88,7 +89,11 @@ impl ShardTask {
                         Ok(()) => break,
                         Err(error) => {
                             self.counters.disconnects.fetch_add(1, Relaxed);
-                            error
+                            if asked && error.ended_by_broker() {
+                                ConnectionError::EndedAtSubscribe
+                            } else {
+                                error
+                            }
                         }
                     }
                 }
