@@ -56,8 +56,9 @@ mod schema;
 mod shared;
 mod statements;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod writer;
-
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -166,7 +167,8 @@ impl PostgresStore {
             asked_jobs,
             too_long,
             first,
-        );
+        )
+        .await;
         let keeper = Keeper::new(
             connector.clone(),
             shared.clone(),

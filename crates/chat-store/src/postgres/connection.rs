@@ -9,7 +9,10 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::{
-    epochs, failure::{Failure, words}, options::PostgresOptions, schema,
+    epochs,
+    failure::{Failure, words},
+    options::PostgresOptions,
+    schema,
 };
 use crate::StoreError;
 
@@ -98,7 +101,11 @@ impl Connector {
                     limit.as_millis()
                 )),
             };
-            tracing::debug!(host = describe(std::slice::from_ref(host)), ?failed, "not connected");
+            tracing::debug!(
+                host = describe(std::slice::from_ref(host)),
+                ?failed,
+                "not connected"
+            );
         }
         Err(failed)
     }
@@ -200,7 +207,10 @@ fn is_about_tls(error: &tokio_postgres::Error, said: &str) -> bool {
             return true;
         }
         let inner = error.downcast_ref::<std::io::Error>();
-        if inner.and_then(std::io::Error::get_ref).is_some_and(|e| e.is::<rustls::Error>()) {
+        if inner
+            .and_then(std::io::Error::get_ref)
+            .is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
+        {
             return true;
         }
         cause = error.source();
@@ -309,7 +319,8 @@ impl Session {
     /// Lets nothing more through, as a network that is cut.
     #[cfg(test)]
     pub(super) fn cut(&self) {
-        self.is_cut.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.is_cut
+            .store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
     async fn limited<T>(

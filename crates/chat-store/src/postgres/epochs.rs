@@ -110,7 +110,12 @@ async fn begin_epoch(session: &Session, now: u64) -> Result<u64, Failure> {
         )
         .await?;
     let mut incarnations: Vec<i64> = rows[0].get(0);
-    let newest = incarnations.iter().copied().max().unwrap_or(0).max(rows[0].get(1));
+    let newest = incarnations
+        .iter()
+        .copied()
+        .max()
+        .unwrap_or(0)
+        .max(rows[0].get(1));
     incarnations.push(to_stored(Epoch::after(from_stored(newest), now)));
     let surplus = incarnations.len().saturating_sub(LONGEST_LIST);
     incarnations.drain(..surplus);
@@ -142,7 +147,9 @@ impl Epochs {
             epoch: from_stored(epoch),
             from: u64::try_from(from).unwrap_or(1),
         });
-        Self { list: starts.collect() }
+        Self {
+            list: starts.collect(),
+        }
     }
 
     /// Adds the incarnations that began since its last event. Whether there were any.
@@ -153,11 +160,11 @@ impl Epochs {
         };
         let before = self.list.len();
         let later = incarnations.iter().map(|&epoch| from_stored(epoch));
-        self.list.extend(
-            later
-                .filter(|&epoch| epoch > last)
-                .map(|epoch| EpochStart { epoch, from: head + 1 }),
-        );
+        self.list
+            .extend(later.filter(|&epoch| epoch > last).map(|epoch| EpochStart {
+                epoch,
+                from: head + 1,
+            }));
         let changed = self.list.len() > before;
         let surplus = self.list.len().saturating_sub(LONGEST_LIST);
         self.list.drain(..surplus);
@@ -166,7 +173,9 @@ impl Epochs {
 
     /// Begins a log. It is never of an older epoch than what was given to all.
     pub(super) fn begin(&mut self, incarnations: &[i64], now: u64) {
-        let last = incarnations.last().map_or(Epoch::ZERO, |&last| from_stored(last));
+        let last = incarnations
+            .last()
+            .map_or(Epoch::ZERO, |&last| from_stored(last));
         self.list.push(EpochStart {
             epoch: last.max(Epoch::after(Epoch::ZERO, now)),
             from: 1,
@@ -181,7 +190,12 @@ impl Epochs {
     pub(super) fn to_text(&self) -> (String, String) {
         let join = |numbers: Vec<String>| format!("{{{}}}", numbers.join(","));
         (
-            join(self.list.iter().map(|e| e.epoch.value().to_string()).collect()),
+            join(
+                self.list
+                    .iter()
+                    .map(|e| e.epoch.value().to_string())
+                    .collect(),
+            ),
             join(self.list.iter().map(|e| e.from.to_string()).collect()),
         )
     }
@@ -189,7 +203,10 @@ impl Epochs {
 
 /// An epoch as the database keeps it; what is none counts as that before all others.
 pub(super) fn from_stored(value: i64) -> Epoch {
-    u64::try_from(value).ok().and_then(Epoch::from_value).unwrap_or(Epoch::ZERO)
+    u64::try_from(value)
+        .ok()
+        .and_then(Epoch::from_value)
+        .unwrap_or(Epoch::ZERO)
 }
 
 pub(super) fn to_stored(epoch: Epoch) -> i64 {

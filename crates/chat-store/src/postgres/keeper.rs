@@ -15,10 +15,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    batch::to_stored_number, connection::{Connector, NoSession, Session},
-    failure::Failure, shared::Shared, writer::Reply,
+    batch::to_stored_number,
+    connection::{Connector, NoSession, Session},
+    failure::Failure,
+    shared::Shared,
+    writer::Reply,
 };
-use crate::{StoreError, expiry_clock::milliseconds};
+use crate::{
+    StoreError,
+    expiry_clock::{ExpiryClock, milliseconds},
+};
 
 /// Events of one channel that a step removes.
 pub(super) const STEP_EVENTS: u64 = 500;
@@ -101,14 +107,12 @@ impl Keeper {
 
     fn note(&mut self, done: Option<Result<u64, NoSession>>) {
         match done {
-            Some(Err(failed)) => {
-                if !std::mem::replace(&mut self.is_failing, true) {
-                    let error = failed.to_error();
-                    tracing::warn!(%error, "retention has to wait");
-                }
+            Some(Err(failed)) if !std::mem::replace(&mut self.is_failing, true) => {
+                let error = failed.to_error();
+                tracing::warn!(%error, "retention has to wait");
             }
             Some(Ok(_)) => self.is_failing = false,
-            None => {}
+            Some(Err(_)) | None => {}
         }
     }
 
@@ -152,14 +156,17 @@ impl Keeper {
 
     /// The reading of the expiry clock, once the writer knows it.
     fn reading(&self) -> Option<u64> {
-        self.shared.expiry.get().map(|clock| clock.reading())
+        self.shared.expiry.get().map(ExpiryClock::reading)
     }
 
     async fn save_clock(&mut self) -> Result<(), NoSession> {
-        let Some(saved) = self.shared.expiry.get().map(|clock| clock.save()) else {
+        let Some(saved) = self.shared.expiry.get().map(ExpiryClock::save) else {
             return Ok(());
         };
-        let (reading, saved_at) = (to_stored_number(saved.reading), to_stored_number(saved.saved_at));
+        let (reading, saved_at) = (
+            to_stored_number(saved.reading),
+            to_stored_number(saved.saved_at),
+        );
         // Of several processes the one whose clock shows most: it saw the most time pass.
         self.session()
             .await?

@@ -85,15 +85,23 @@ impl Owner {
     /// Waits for the transactions that hold the lane, which an earlier connection of ours may have
     /// left behind, and takes the lease again if the lane is still ours. `None`: there is no such
     /// lane, so nothing was ever committed in it here.
-    pub(super) async fn look(&self, session: &Session, number: i32) -> Result<Option<Found>, Failure> {
+    pub(super) async fn look(
+        &self,
+        session: &Session,
+        number: i32,
+    ) -> Result<Option<Found>, Failure> {
         self.at(session, Step::LockLane).await?;
         // The update waits for whoever holds the row; another's lane is locked and left as it is.
         let rows = session
             .seldom(
-                concat!("UPDATE lanes SET lease_until = CASE WHEN owner = $2
+                concat!(
+                    "UPDATE lanes SET lease_until = CASE WHEN owner = $2
                     THEN clock_timestamp() + $3 * interval '1 millisecond' ELSE lease_until END
                  WHERE lane = $1
-                 RETURNING ", lane_columns!(), ", owner IS NOT DISTINCT FROM $2"),
+                 RETURNING ",
+                    lane_columns!(),
+                    ", owner IS NOT DISTINCT FROM $2"
+                ),
                 &[&number, &self.id, &(self.lease_milliseconds as f64)],
             )
             .await?;
@@ -112,21 +120,27 @@ impl Owner {
         let lease = self.lease_milliseconds as f64;
         let free = session
             .seldom(
-                concat!("UPDATE lanes SET owner = $1,
+                concat!(
+                    "UPDATE lanes SET owner = $1,
                     lease_until = clock_timestamp() + $2 * interval '1 millisecond'
                  WHERE lane = (
                     SELECT lane FROM lanes WHERE owner IS NULL OR lease_until < clock_timestamp()
                     ORDER BY pos > published_to DESC, lane LIMIT 1 FOR UPDATE SKIP LOCKED)
-                 RETURNING ", lane_columns!()),
+                 RETURNING ",
+                    lane_columns!()
+                ),
                 &[&self.id, &lease],
             )
             .await?;
         let rows = if free.is_empty() {
             session
                 .seldom(
-                    concat!("INSERT INTO lanes (owner, lease_until)
+                    concat!(
+                        "INSERT INTO lanes (owner, lease_until)
                      VALUES ($1, clock_timestamp() + $2 * interval '1 millisecond')
-                     RETURNING ", lane_columns!()),
+                     RETURNING ",
+                        lane_columns!()
+                    ),
                     &[&self.id, &lease],
                 )
                 .await?

@@ -5,10 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use service_kit::clock::SharedClock;
 use tokio_postgres::config::{Host, SslMode};
 
-use crate::{
-    KeyMemory, Retention, StoreError,
-    retention::check_option,
-};
+use crate::{KeyMemory, Retention, StoreError, retention::check_option};
 
 /// How to open a [`PostgresStore`](crate::PostgresStore).
 #[derive(Clone)]

@@ -23,11 +23,19 @@ macro_rules! page {
         concat!(
             "SELECT s.incarnations, c.head, c.floor, c.epochs, c.epoch_starts,
                 (SELECT array_agg(event ORDER BY seq) FROM (
-                    SELECT seq, event, row_number() OVER (ORDER BY seq ", $order, ") AS place,
-                        sum(octet_length(event)) OVER (ORDER BY seq ", $order, ") AS bytes
+                    SELECT seq, event, row_number() OVER (ORDER BY seq ",
+            $order,
+            ") AS place,
+                        sum(octet_length(event)) OVER (ORDER BY seq ",
+            $order,
+            ") AS bytes
                     FROM (SELECT seq, event FROM log
-                          WHERE channel_no = c.no AND seq > c.floor AND ", $range, "
-                          ORDER BY seq ", $order, " LIMIT $3) first) counted
+                          WHERE channel_no = c.no AND seq > c.floor AND ",
+            $range,
+            "
+                          ORDER BY seq ",
+            $order,
+            " LIMIT $3) first) counted
                  WHERE bytes <= $4 OR place = 1)
             FROM state s LEFT JOIN channels c ON c.uuid = $1 WHERE s.one"
         )
@@ -105,7 +113,10 @@ pub(super) async fn page(
     let (events, bytes) = limits(limit);
     let row = reader
         .session
-        .row(question, &[&channel.uuid(), &to_stored_number(bound), &events, &bytes])
+        .row(
+            question,
+            &[&channel.uuid(), &to_stored_number(bound), &events, &bytes],
+        )
         .await?;
     let Some(row) = row else {
         return Err(Failure::Lost("the table state is empty".to_owned()));
@@ -120,7 +131,10 @@ pub(super) async fn page(
 
 pub(super) async fn heads(reader: &Reader, channels: &[ChannelId]) -> Result<Vec<Head>, Failure> {
     let uuids: Vec<Uuid> = channels.iter().map(|channel| channel.uuid()).collect();
-    let rows = reader.session.rows(&reader.questions.heads, &[&uuids]).await?;
+    let rows = reader
+        .session
+        .rows(&reader.questions.heads, &[&uuids])
+        .await?;
     let heads = channels.iter().zip(&rows);
     Ok(heads.map(|(&channel, row)| head(channel, row)).collect())
 }
@@ -135,12 +149,18 @@ pub(super) async fn unpublished(
     let mut from = to_stored_number(after.offset());
     loop {
         let question = &reader.questions.unpublished;
-        let rows = reader.session.rows(question, &[&lane, &from, &events, &bytes]).await?;
+        let rows = reader
+            .session
+            .rows(question, &[&lane, &from, &events, &bytes])
+            .await?;
         let Some(last) = rows.last() else {
             return Ok(Vec::new());
         };
         from = last.get(0);
-        let page: Vec<_> = rows.iter().filter_map(|row| entry(row, after.lane())).collect();
+        let page: Vec<_> = rows
+            .iter()
+            .filter_map(|row| entry(row, after.lane()))
+            .collect();
         // All that was found has expired and is about to be removed: the end may lie further on.
         if !page.is_empty() {
             return Ok(page);

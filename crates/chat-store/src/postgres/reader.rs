@@ -56,7 +56,8 @@ impl Readers {
     ) -> Result<T, StoreError> {
         let limit = self.connector.options.statement_timeout;
         let room = timeout(limit, self.room.acquire()).await;
-        let room = room.map_err(|_| StoreError::unavailable("all connections for reading are busy"))?;
+        let room =
+            room.map_err(|_| StoreError::unavailable("all connections for reading are busy"))?;
         let _room = room.map_err(|_| StoreError::unavailable("the store is closed"))?;
         let mut again = true;
         loop {
@@ -82,7 +83,9 @@ impl Readers {
     }
 
     async fn reader(&self) -> Result<Reader, StoreError> {
-        let idle = lock(&self.idle).pop().filter(|reader| !reader.session.is_closed());
+        let idle = lock(&self.idle)
+            .pop()
+            .filter(|reader| !reader.session.is_closed());
         if let Some(idle) = idle {
             return Ok(idle);
         }
@@ -92,7 +95,10 @@ impl Readers {
             return Err(error);
         }
         let connected = self.connect().await.map_err(|failed| failed.to_error());
-        *lock(&self.failed) = connected.as_ref().err().map(|e| (Instant::now(), e.clone()));
+        *lock(&self.failed) = connected
+            .as_ref()
+            .err()
+            .map(|e| (Instant::now(), e.clone()));
         connected
     }
 

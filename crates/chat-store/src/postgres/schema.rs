@@ -19,7 +19,9 @@ pub(super) async fn prepare(
     migrate: bool,
 ) -> Result<(), NoSession> {
     let known = MIGRATIONS.len();
-    let found = version(session).await.map_err(|failure| explain(connector, failure))?;
+    let found = version(session)
+        .await
+        .map_err(|failure| explain(connector, failure))?;
     if found == known {
         return Ok(());
     }
@@ -28,7 +30,8 @@ pub(super) async fn prepare(
     }
     if !migrate {
         let reason = match found {
-            0 => "it holds no schema hark: run `hark migrate`, or set store.postgres.migrate".to_owned(),
+            0 => "it holds no schema hark: run `hark migrate`, or set store.postgres.migrate"
+                .to_owned(),
             _ => format!(
                 "its format is {found} and this program needs {known}: run `hark migrate`, or set store.postgres.migrate"
             ),
@@ -42,7 +45,12 @@ pub(super) async fn prepare(
     if reached > known {
         return Err(newer(connector, reached));
     }
-    tracing::info!(database = connector.database, from = found, to = known, "schema migrated");
+    tracing::info!(
+        database = connector.database,
+        from = found,
+        to = known,
+        "schema migrated"
+    );
     Ok(())
 }
 
@@ -81,12 +89,17 @@ async fn version(session: &Session) -> Result<usize, Failure> {
 /// All steps that are missing, inside the open transaction; the version that there is now.
 async fn bring_up(session: &Session) -> Result<usize, Failure> {
     // A table may be large, and another process may be at it.
-    session.run("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0").await?;
+    session
+        .run("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
+        .await?;
     session.run_long(LOCK).await?;
     let done = version(session).await?;
     if done == 0 {
         let exists = session
-            .seldom("SELECT count(*) FROM pg_namespace WHERE nspname = 'hark'", &[])
+            .seldom(
+                "SELECT count(*) FROM pg_namespace WHERE nspname = 'hark'",
+                &[],
+            )
             .await?;
         if exists[0].get::<_, i64>(0) == 0 {
             session.run("CREATE SCHEMA hark").await?;
@@ -101,7 +114,10 @@ async fn bring_up(session: &Session) -> Result<usize, Failure> {
     for (number, step) in MIGRATIONS.iter().enumerate().skip(done) {
         session.run_long(step).await?;
         session
-            .run(&format!("INSERT INTO versions (version) VALUES ({})", number + 1))
+            .run(&format!(
+                "INSERT INTO versions (version) VALUES ({})",
+                number + 1
+            ))
             .await?;
     }
     Ok(done.max(MIGRATIONS.len()))

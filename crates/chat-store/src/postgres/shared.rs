@@ -55,7 +55,9 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, Option<Position>> {
         // Nothing panics while it is held.
-        self.published_to.lock().unwrap_or_else(PoisonError::into_inner)
+        self.published_to
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn stats(&self) -> StoreStats {

@@ -8,7 +8,8 @@ use super::{connection::Session, epochs::append_lock, failure::Failure};
 
 /// Begins a batch. From here on the segment and the incarnations stay as they are: who changes them
 /// holds the same lock alone. Its own statement, so that the next one's snapshot is taken after it.
-pub(super) const BEGIN: &str = concat!("BEGIN; SELECT pg_advisory_xact_lock_shared", append_lock!());
+pub(super) const BEGIN: &str =
+    concat!("BEGIN; SELECT pg_advisory_xact_lock_shared", append_lock!());
 
 /// Advances the lane, if it is still ours: its row stays locked until the transaction ends, so that
 /// positions become visible in their order. What holds for all logs comes along.
@@ -129,7 +130,8 @@ const MOVE_EVENTS: &str = "
     WHERE l.segment = moved.segment AND l.channel_no = moved.channel_no AND l.seq = moved.seq";
 
 /// Notes how far the orphan is empty.
-const NOTE_MOVED: &str = "UPDATE lanes SET published_to = greatest(published_to, $2) WHERE lane = $1";
+const NOTE_MOVED: &str =
+    "UPDATE lanes SET published_to = greatest(published_to, $2) WHERE lane = $1";
 
 macro_rules! statements {
     ($($name:ident: $sql:ident),+ $(,)?) => {

@@ -95,7 +95,7 @@ struct Down {
     since: Instant,
     reason: String,
     /// The attempt that is being made, after a pause.
-    coming: Coming,
+    coming: Option<Coming>,
     next_pause: Duration,
 }
 
@@ -107,7 +107,8 @@ struct Pending {
 }
 
 impl Writer {
-    pub(super) fn new(
+    /// With the connection it has its lane at once; without, it goes on trying.
+    pub(super) async fn new(
         connector: Connector,
         shared: Arc<Shared>,
         jobs: mpsc::UnboundedReceiver<Job>,
@@ -115,26 +116,13 @@ impl Writer {
         first: Result<Session, NoSession>,
     ) -> Self {
         let now = Instant::now();
-        let first_reason = first.as_ref().err().map(|away| away.to_error().to_string());
-        if let Some(reason) = &first_reason {
-            tracing::warn!(reason, "no connection to PostgreSQL");
-        }
-        let coming = connector.tasks.spawn({
-            let connector = connector.clone();
-            async move {
-                match first {
-                    Ok(session) => Connected::prepare(session).await,
-                    Err(_) => Connected::after(FIRST_PAUSE, connector).await,
-                }
-            }
-        });
         let down = Down {
             since: now,
-            reason: first_reason.unwrap_or_default(),
-            coming: AbortOnDropHandle::new(coming),
+            reason: String::new(),
+            coming: None,
             next_pause: FIRST_PAUSE,
         };
-        Self {
+        let mut writer = Self {
             owner: Owner::new(&connector.options),
             connector,
             shared,
@@ -148,7 +136,13 @@ impl Writer {
             next_rescue: now,
             last_success: None,
             lacks_room: false,
-        }
+        };
+        let first = match first {
+            Ok(session) => Connected::prepare(session).await,
+            Err(away) => Err(away),
+        };
+        writer.arrived(first).await;
+        writer
     }
 
     /// Works until it is told to close, or nobody is left to ask.
@@ -159,14 +153,14 @@ impl Writer {
             let Self {
                 link, jobs, shared, ..
             } = &mut self;
+            let is_up = matches!(link, Link::Up(_));
             let (coming, takes_jobs) = match link {
                 Link::Up(_) => (None, true),
                 Link::Down(down) => {
                     let takes_jobs = down.since.elapsed() >= patience;
-                    (Some(&mut down.coming), takes_jobs)
+                    (down.coming.as_mut(), takes_jobs)
                 }
             };
-            let is_up = coming.is_none();
             let attempt = async {
                 match coming {
                     Some(coming) => match coming.await {
@@ -281,7 +275,10 @@ impl Writer {
         };
         let mark = self.watermark(lane);
         let renew = &link.statements.renew_lane;
-        let renewed = self.owner.renew(&link.session, renew, lane.number, mark).await;
+        let renewed = self
+            .owner
+            .renew(&link.session, renew, lane.number, mark)
+            .await;
         match renewed {
             Ok(true) => self.note_saved(),
             Ok(false) => self.change_lane().await,
@@ -332,7 +329,7 @@ impl Writer {
         self.link = Link::Down(Down {
             since: Instant::now(),
             reason: reason.to_owned(),
-            coming: attempt(Duration::ZERO, &self.connector),
+            coming: Some(attempt(Duration::ZERO, &self.connector)),
             next_pause: FIRST_PAUSE,
         });
     }
@@ -440,7 +437,10 @@ impl Writer {
 impl Connected {
     async fn prepare(session: Session) -> Result<Self, NoSession> {
         let statements = Statements::prepare(&session).await?;
-        Ok(Self { session, statements })
+        Ok(Self {
+            session,
+            statements,
+        })
     }
 
     async fn after(pause: Duration, connector: Connector) -> Result<Self, NoSession> {
@@ -461,7 +461,7 @@ impl Down {
             tracing::warn!(reason, "no connection to PostgreSQL");
             self.reason = reason;
         }
-        self.coming = attempt(self.next_pause, connector);
+        self.coming = Some(attempt(self.next_pause, connector));
         self.next_pause = (self.next_pause * 2).min(LONGEST_PAUSE);
     }
 }

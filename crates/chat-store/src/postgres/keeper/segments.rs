@@ -30,7 +30,10 @@ impl Keeper {
         };
         let retention = self.connector.options.retention;
         let session = self.session().await?;
-        if session.transaction(turn(session, &retention, reading)).await? {
+        if session
+            .transaction(turn(session, &retention, reading))
+            .await?
+        {
             tracing::info!("a new segment of the log");
         }
         let mut removed = 0;
@@ -53,7 +56,9 @@ impl Keeper {
         let (mut after, mut removed) = (0, 0);
         loop {
             let session = self.session().await?;
-            let step = session.transaction(raise_floors(session, segment, after)).await?;
+            let step = session
+                .transaction(raise_floors(session, segment, after))
+                .await?;
             let Some(Raised { events, last }) = step else {
                 return Ok(None);
             };
@@ -102,7 +107,10 @@ async fn turn(session: &Session, retention: &Retention, reading: u64) -> Result<
         return Ok(false);
     }
     session
-        .seldom("SELECT add_segment($1, $2)", &[&(segment + 1), &to_stored_number(reading)])
+        .seldom(
+            "SELECT add_segment($1, $2)",
+            &[&(segment + 1), &to_stored_number(reading)],
+        )
         .await?;
     // Last, and not waited for long: while it is, all posts wait behind it.
     session.run("SET LOCAL lock_timeout = 2000").await?;
@@ -167,7 +175,10 @@ async fn raise_floors(
         return Ok(None);
     }
     let exists = session
-        .seldom("SELECT EXISTS (SELECT FROM segments WHERE n = $1)", &[&segment])
+        .seldom(
+            "SELECT EXISTS (SELECT FROM segments WHERE n = $1)",
+            &[&segment],
+        )
         .await?;
     if !exists[0].get::<_, bool>(0) {
         return Ok(None);
@@ -201,7 +212,10 @@ async fn raise_floors(
         locked.iter().map(|row| (row.get(0), row.get(1))).collect();
     let raised = channels.iter().zip(&seqs);
     let events = raised.filter_map(|(no, seq)| Some(seq - floors.get(no)?));
-    let events = events.filter(|&more| more > 0).map(from_stored_number).sum();
+    let events = events
+        .filter(|&more| more > 0)
+        .map(from_stored_number)
+        .sum();
     session
         .seldom(
             "UPDATE channels c SET floor = gone.seq
@@ -226,7 +240,9 @@ async fn drop_table(session: &Session, segment: i32) -> Result<bool, Failure> {
         return Ok(false);
     }
     session.run("SET LOCAL lock_timeout = 1000").await?;
-    session.run(&format!("DROP TABLE IF EXISTS log_{segment}")).await?;
+    session
+        .run(&format!("DROP TABLE IF EXISTS log_{segment}"))
+        .await?;
     session
         .seldom("DELETE FROM segments WHERE n = $1", &[&segment])
         .await?;

@@ -16,7 +16,9 @@ impl Keeper {
         let mut removed = 0;
         loop {
             let session = self.session().await?;
-            let (step, more) = session.transaction(shorten(session, channel, limit)).await?;
+            let (step, more) = session
+                .transaction(shorten(session, channel, limit))
+                .await?;
             removed += step;
             self.shared.counters.expired.fetch_add(step, Relaxed);
             if !more {
@@ -55,12 +57,18 @@ impl Keeper {
 /// row of the log is locked, so that the floor and what lies above it change together.
 async fn shorten(session: &Session, channel: i64, limit: u64) -> Result<(u64, bool), Failure> {
     let rows = session
-        .seldom("SELECT head, floor FROM channels WHERE no = $1 FOR UPDATE", &[&channel])
+        .seldom(
+            "SELECT head, floor FROM channels WHERE no = $1 FOR UPDATE",
+            &[&channel],
+        )
         .await?;
     let Some(row) = rows.first() else {
         return Ok((0, false));
     };
-    let (head, floor) = (from_stored_number(row.get(0)), from_stored_number(row.get(1)));
+    let (head, floor) = (
+        from_stored_number(row.get(0)),
+        from_stored_number(row.get(1)),
+    );
     let wanted = head.saturating_sub(limit);
     let to = wanted.min(floor + STEP_EVENTS);
     if to <= floor {
@@ -74,7 +82,10 @@ async fn shorten(session: &Session, channel: i64, limit: u64) -> Result<(u64, bo
         )
         .await?;
     session
-        .seldom("UPDATE channels SET floor = $2 WHERE no = $1", &[&channel, &up_to])
+        .seldom(
+            "UPDATE channels SET floor = $2 WHERE no = $1",
+            &[&channel, &up_to],
+        )
         .await?;
     Ok((to - floor, to < wanted))
 }

@@ -35,7 +35,11 @@ impl Writer {
             Some(lane) => self.owner.look(session, lane.number).await?,
             None => None,
         };
-        let verdict = match self.pending.as_ref().and_then(|lost| lost.undecided.as_ref()) {
+        let verdict = match self
+            .pending
+            .as_ref()
+            .and_then(|lost| lost.undecided.as_ref())
+        {
             Some(undecided) => Some(judge(session, undecided, found.as_ref()).await?),
             None => None,
         };
@@ -90,7 +94,11 @@ impl Writer {
         match self.owner.take(&link.session).await {
             Ok(lane) => {
                 let lost = self.lane.map(|lane| lane.number);
-                tracing::warn!(lost, lane = lane.number, "another process took over the lane");
+                tracing::warn!(
+                    lost,
+                    lane = lane.number,
+                    "another process took over the lane"
+                );
                 self.enter(lane);
                 self.note_saved();
             }

@@ -47,7 +47,10 @@ impl Writer {
             Ok(Rescued::Nothing) => self.connector.options.timing.lease / 5,
             Ok(Rescued::Moved(events)) => {
                 if let Some(last) = events.last() {
-                    tracing::info!(events = events.len(), "taken over from a process that is gone");
+                    tracing::info!(
+                        events = events.len(),
+                        "taken over from a process that is gone"
+                    );
                     let newest = &self.shared.counters.newest;
                     newest.fetch_max(last.position.offset(), Relaxed);
                     self.shared.follower.tell(|| events);
@@ -74,7 +77,9 @@ async fn step(link: &Connected, owner: &Owner, lane: Lane) -> Result<Rescued, Fa
         session,
         statements,
     } = link;
-    let orphan = session.row(&statements.find_orphan, &[&lane.number]).await?;
+    let orphan = session
+        .row(&statements.find_orphan, &[&lane.number])
+        .await?;
     let Some(orphan) = orphan else {
         return Ok(Rescued::Nothing);
     };

@@ -1,9 +1,6 @@
 //! A batch from its first lock to its answers.
 
-use std::{
-    collections::BTreeSet,
-    sync::atomic::Ordering::Relaxed,
-};
+use std::{collections::BTreeSet, sync::atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -213,7 +210,9 @@ impl Attempt<'_> {
         if let Ok((batch, _)) = &begun
             && batch.logs.len() < channels.len()
         {
-            let missing = channels.iter().filter(|uuid| !batch.logs.contains_key(uuid));
+            let missing = channels
+                .iter()
+                .filter(|uuid| !batch.logs.contains_key(uuid));
             let missing: Vec<Uuid> = missing.copied().collect();
             // Not within the same transaction: it holds locks, and would wait for whoever is
             // adding the same channels and waits for those.
@@ -309,7 +308,9 @@ impl Attempt<'_> {
                 if asked_keys.is_empty() {
                     return Ok(None);
                 }
-                session.row(&statements.key_room, &[&new_keys, &most_keys]).await
+                session
+                    .row(&statements.key_room, &[&new_keys, &most_keys])
+                    .await
             },
         );
         begun?;
@@ -390,7 +391,9 @@ impl Attempt<'_> {
                 if too_old.is_empty() && oldest == 0 {
                     return Ok(0);
                 }
-                session.execute(&statements.forget_keys, &[&too_old, &oldest]).await
+                session
+                    .execute(&statements.forget_keys, &[&too_old, &oldest])
+                    .await
             },
             async {
                 if key.is_empty() {
@@ -419,7 +422,11 @@ impl Attempt<'_> {
                 self.owner.at(session, Step::Committed).await
             },
         );
-        let written = inserted.and(updated).and(dropped).and(forgot).and(remembered);
+        let written = inserted
+            .and(updated)
+            .and(dropped)
+            .and(forgot)
+            .and(remembered);
         match (written, committed) {
             (Ok(_), Ok(())) => Ok(done),
             (Err(Failure::Lost(reason)), _) | (_, Err(Failure::Lost(reason))) => {
@@ -430,7 +437,10 @@ impl Attempt<'_> {
                     seq: events.seq[0],
                     event: events.event[0].clone(),
                 };
-                Err(Setback::Undecided(Failure::Lost(reason), Box::new(undecided)))
+                Err(Setback::Undecided(
+                    Failure::Lost(reason),
+                    Box::new(undecided),
+                ))
             }
             // The server answers COMMIT of a transaction that has failed with a rollback.
             (Err(failure), Ok(())) | (_, Err(failure)) => Err(failure.into()),
@@ -449,7 +459,10 @@ impl Attempt<'_> {
 fn log_of(row: &Row) -> (Uuid, Log) {
     let epochs = Epochs::from_row(&row.get::<_, Vec<i64>>(5), &row.get::<_, Vec<i64>>(6));
     let number = |column| from_stored_number(row.get(column));
-    (row.get(0), Log::new(row.get(1), number(2), number(3), number(4), epochs))
+    (
+        row.get(0),
+        Log::new(row.get(1), number(2), number(3), number(4), epochs),
+    )
 }
 
 /// One whose bytes are not of the right length was not written by Hark.
@@ -466,4 +479,3 @@ fn known_of(row: &Row) -> Option<((Uuid, [u8; 17]), Known)> {
     };
     Some(((row.get(0), key), known))
 }
-

@@ -1,0 +1,5 @@
+//! Writers that are stopped between any two of their statements.
+
+mod control;
+mod single;
+mod writers;

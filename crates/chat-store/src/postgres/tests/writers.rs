@@ -1,0 +1,316 @@
+//! Whatever writers are stopped, cut off or killed at, every channel stays dense, what was answered
+//! is there once, what was refused is not, and all of it is published by somebody.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use chat_model::{EventView, NewMessage};
+use proptest::prelude::*;
+use test_kit::{ensure, eventually};
+use uuid::Uuid;
+
+use super::control::{Database, Instance, Stop, channel};
+use crate::{
+    Append, Appended, PageLimit, PageRange, Store, StoreError,
+    postgres::steps::Step::{self, *},
+};
+
+const STEPS: &[Step] = &[
+    LockLane,
+    TakeLane,
+    RenewLane,
+    Begin,
+    AdvanceLane,
+    LockChannels,
+    FindKeys,
+    InsertEvents,
+    UpdateChannels,
+    RememberKeys,
+    Commit,
+    Committed,
+    Fence,
+    Move,
+    CommitMove,
+    MoveCommitted,
+];
+const INSTANCES: usize = 3;
+const CHANNELS: u128 = 3;
+
+#[derive(Debug, Clone)]
+enum Operation {
+    /// Posts that arrive together, to the channels; some with an id of the sender's.
+    Post(usize, Vec<(u128, Option<u8>)>),
+    /// The next time that it comes to this step.
+    Stop(usize, Step, Stop),
+    Wake(usize),
+    EndLeases,
+    /// The server ends a session.
+    Terminate,
+    /// Everyone who can has answered.
+    Settle,
+    /// Days go by, and a new segment begins.
+    NextSegment(usize),
+    NewEpoch(usize),
+    /// A killed instance starts again.
+    Restart(usize),
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let instance = 0..INSTANCES;
+    let id = prop_oneof![3 => Just(None), 1 => (0..6_u8).prop_map(Some)];
+    let posts = prop::collection::vec((0..CHANNELS, id), 1..5);
+    let stop = prop_oneof![
+        3 => Just(Stop::Pause),
+        3 => Just(Stop::Cut),
+        2 => Just(Stop::Kill),
+    ];
+    prop_oneof![
+        10 => (instance.clone(), posts).prop_map(|(i, posts)| Operation::Post(i, posts)),
+        8 => (instance.clone(), prop::sample::select(STEPS), stop)
+            .prop_map(|(i, step, stop)| Operation::Stop(i, step, stop)),
+        3 => instance.clone().prop_map(Operation::Wake),
+        2 => Just(Operation::EndLeases),
+        1 => Just(Operation::Terminate),
+        3 => Just(Operation::Settle),
+        1 => instance.clone().prop_map(Operation::NextSegment),
+        1 => instance.clone().prop_map(Operation::NewEpoch),
+        3 => instance.prop_map(Operation::Restart),
+    ]
+}
+
+type Answer = Result<Appended, StoreError>;
+
+/// A post and what is known of it: `None` while there is no answer.
+struct Asked {
+    instance: usize,
+    channel: u128,
+    id: Option<u8>,
+    text: String,
+    answer: Arc<std::sync::Mutex<Option<Answer>>>,
+}
+
+struct Run {
+    database: Database,
+    instances: Vec<Instance>,
+    /// Killed ones; their connections stay open.
+    graves: Vec<Instance>,
+    asked: Vec<Asked>,
+    life: service_kit::lifecycle::Lifecycle,
+}
+
+impl Run {
+    async fn new() -> Self {
+        let database = Database::new().await;
+        let mut instances = Vec::new();
+        for _ in 0..INSTANCES {
+            instances.push(database.open().await);
+        }
+        Self {
+            database,
+            instances,
+            graves: Vec::new(),
+            asked: Vec::new(),
+            life: service_kit::lifecycle::Lifecycle::new(),
+        }
+    }
+
+    async fn apply(&mut self, operation: Operation) {
+        match operation {
+            Operation::Post(instance, posts) => {
+                for (channel, id) in posts {
+                    self.post(instance, channel, id);
+                }
+            }
+            Operation::Stop(instance, step, stop) => {
+                self.instances[instance].control.arm(step, stop);
+            }
+            Operation::Wake(instance) => self.instances[instance].control.wake(),
+            Operation::EndLeases => self.database.end_leases().await,
+            Operation::Terminate => {
+                self.database
+                    .run(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                         WHERE datname = current_database() AND application_name = 'hark'
+                         ORDER BY random() LIMIT 1",
+                    )
+                    .await;
+            }
+            Operation::Settle => self.settle().await,
+            Operation::NextSegment(instance) => {
+                self.database
+                    .clock
+                    .advance(Duration::from_secs(4_001 * 24 * 3600));
+                // One that is busy or cut off does it another time.
+                let store = &self.instances[instance].store;
+                drop(tokio::time::timeout(Duration::from_millis(300), store.expire()).await);
+            }
+            Operation::NewEpoch(instance) => {
+                let store = self.instances[instance].store.clone();
+                self.life.spawn_transient(async move {
+                    drop(store.new_epoch().await);
+                });
+            }
+            Operation::Restart(instance) => {
+                if self.instances[instance].control.is_dead() {
+                    let fresh = self.database.open().await;
+                    let mut dead = std::mem::replace(&mut self.instances[instance], fresh);
+                    dead.bury();
+                    self.graves.push(dead);
+                    // It never answers.
+                    for asked in &mut self.asked {
+                        if asked.instance == instance {
+                            asked.instance = usize::MAX;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn post(&mut self, instance: usize, number: u128, id: Option<u8>) {
+        // With an id, the same message; else another one each time.
+        let text = match id {
+            Some(id) => format!("{number} with id {id}"),
+            None => format!("post {}", self.asked.len()),
+        };
+        let mut message = NewMessage::text(text.clone());
+        message.id = id.map(|id| Uuid::from_u128(u128::from(id) + 1));
+        let new = Append {
+            channel: channel(number),
+            message,
+            key: None,
+            max_event_bytes: 64 * 1024,
+        };
+        let answer = Arc::new(std::sync::Mutex::new(None));
+        self.asked.push(Asked {
+            instance,
+            channel: number,
+            id,
+            text,
+            answer: answer.clone(),
+        });
+        let store = self.instances[instance].store.clone();
+        self.life.spawn_transient(async move {
+            let outcome = store.append(new).await;
+            *answer.lock().unwrap() = Some(outcome);
+        });
+    }
+
+    /// Waits until everyone has answered who is neither stopped nor waits for one that is.
+    async fn settle(&self) {
+        let alive = |asked: &&Asked| {
+            let instance = self.instances.get(asked.instance);
+            instance.is_some_and(|i| !i.control.is_dead() && !i.control.is_paused())
+        };
+        eventually!(Duration::from_secs(20), {
+            let open = self.asked.iter().filter(alive);
+            let open = open.filter(|asked| asked.answer.lock().unwrap().is_none());
+            ensure!(open.count() == 0, "posts without an answer");
+            Ok(())
+        });
+    }
+
+    /// Everyone goes on, one more instance comes, and all is checked.
+    async fn check(mut self) {
+        for instance in &self.instances {
+            instance.control.disarm();
+        }
+        for instance in &mut self.instances {
+            instance.bury();
+        }
+        self.settle().await;
+        let reader = self.database.open().await;
+        let mut logs = HashMap::new();
+        for number in 0..CHANNELS {
+            let page = reader
+                .store
+                .page(channel(number), PageRange::After(0), PageLimit::MAX)
+                .await
+                .unwrap();
+            assert_eq!(
+                page.head.head,
+                page.events.len() as u64,
+                "dense and complete"
+            );
+            assert!(
+                page.head
+                    .epochs
+                    .is_sorted_by(|a, b| a.epoch < b.epoch && a.from <= b.from)
+            );
+            logs.insert(number, page.events);
+        }
+        self.check_answers(&logs);
+        self.check_published(&logs).await;
+    }
+
+    fn check_answers(&self, logs: &HashMap<u128, Vec<bytes::Bytes>>) {
+        let mut times: HashMap<(u128, String), usize> = HashMap::new();
+        for (number, events) in logs {
+            for (place, event) in events.iter().enumerate() {
+                let head = chat_model::EventHead::parse(event).unwrap();
+                assert_eq!(
+                    (head.channel, head.seq),
+                    (channel(*number), place as u64 + 1)
+                );
+                let text = EventView::parse(event).unwrap().text.unwrap().into_owned();
+                *times.entry((*number, text)).or_default() += 1;
+            }
+        }
+        for asked in &self.asked {
+            let found = times
+                .get(&(asked.channel, asked.text.clone()))
+                .copied()
+                .unwrap_or(0);
+            let what = &asked.text;
+            assert!(found <= 1, "{what} is there {found} times");
+            match &*asked.answer.lock().unwrap() {
+                Some(Ok(Appended::Stored { event, seq, .. })) => {
+                    let kept = &logs[&asked.channel][*seq as usize - 1];
+                    assert_eq!(kept, event, "{what} was answered otherwise");
+                }
+                Some(Ok(Appended::Repeated { event, seq, .. })) => {
+                    let kept = &logs[&asked.channel][*seq as usize - 1];
+                    assert_eq!(Some(kept), event.as_ref());
+                }
+                // The same id may have been stored by another post.
+                Some(Err(StoreError::Unavailable { reason })) if asked.id.is_none() => {
+                    assert_eq!(found, 0, "{what} was refused: {reason}");
+                }
+                Some(Err(StoreError::Unavailable { .. } | StoreError::OutcomeUnknown { .. }))
+                | None => {}
+                Some(Err(other)) => panic!("{what}: {other}"),
+            }
+        }
+    }
+
+    async fn check_published(&self, logs: &HashMap<u128, Vec<bytes::Bytes>>) {
+        eventually!(Duration::from_secs(20), {
+            let published = self.database.published.lock().unwrap().clone();
+            for (number, events) in logs {
+                for (place, event) in events.iter().enumerate() {
+                    let sent = published.get(&(channel(*number), place as u64 + 1));
+                    ensure!(sent.is_some(), "{number}/{} is not published", place + 1);
+                    assert_eq!(sent, Some(event));
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+async fn run(operations: Vec<Operation>) {
+    let mut run = Run::new().await;
+    for operation in operations {
+        run.apply(operation).await;
+    }
+    run.check().await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn stopped_writers_lose_and_double_nothing(operations in prop::collection::vec(operation(), 1..24)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(run(operations));
+    }
+}
