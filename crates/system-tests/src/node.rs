@@ -3,7 +3,7 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use test_kit::{Process, Program};
+use test_kit::{Postgres, Process, Program};
 
 /// One service as a process of its own, which comes back on the same ports
 /// after it was killed.
@@ -36,13 +36,15 @@ impl Node {
             .env("HARK_STORE__DIR", store)
     }
 
-    /// A chat-service with this broker (`mqtt://…`) and a database (`postgres://…`).
+    /// A chat-service with this broker (`mqtt://…`) and a database (`postgres://…`) of a
+    /// [`Postgres`].
     #[must_use]
     pub fn chat_service_on_postgres(broker: &str, database: &str) -> Self {
         Self::new("chat-service", "chat")
             .env("HARK_MQTT__URL", broker)
             .env("HARK_STORE__ENGINE", "postgres")
             .env("HARK_STORE__POSTGRES__URL", database)
+            .env("HARK_STORE__POSTGRES__PASSWORD", Postgres::PASSWORD)
     }
 
     /// A broadcast-sse with this broker (`mqtt://…`) and this chat-service (`http://…`).
