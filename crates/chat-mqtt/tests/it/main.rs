@@ -4,6 +4,7 @@ mod fake_broker;
 mod outbox;
 mod publishing;
 mod subscribing;
+mod tls;
 
 use std::net::SocketAddr;
 use std::time::Duration;
