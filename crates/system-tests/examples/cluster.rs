@@ -137,6 +137,17 @@ async fn watch(cluster: &mut Cluster) {
                 }
             }
         }
+        for (number, pid) in cluster.broker.pids().into_iter().enumerate() {
+            if is_dead(pid) {
+                println!("broker {number} has ended, and comes back in {AWAY:?}");
+                sleep(AWAY).await;
+                cluster.broker.restart(number).await;
+                println!(
+                    "broker {number} is back, pid {}",
+                    cluster.broker.pids()[number]
+                );
+            }
+        }
         if cluster.store.has_ended() {
             println!("PostgreSQL has ended, and comes back in {AWAY:?}");
             sleep(AWAY).await;
@@ -144,6 +155,12 @@ async fn watch(cluster: &mut Cluster) {
             println!("PostgreSQL is back, pid {}", cluster.store.pid());
         }
     }
+}
+
+/// Whether a process that nobody has waited for has ended (proc_pid_status(5)).
+fn is_dead(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+    status.is_ok_and(|status| status.contains("State:\tZ"))
 }
 
 async fn come_back(name: &str, node: &mut Node) {
