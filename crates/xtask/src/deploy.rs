@@ -35,8 +35,9 @@ struct Place {
     unpacked: PathBuf,
     /// The packages that belong to it.
     packages: PathBuf,
-    /// Their version.
+    /// Their version, and the architecture as Debian calls it.
     version: String,
+    architecture: &'static str,
     /// The same packages under a later version.
     later: PathBuf,
     engine: Engine,
@@ -44,10 +45,11 @@ struct Place {
 
 type Test = (&'static str, fn(&Place) -> Step);
 
-const TESTS: [Test; 6] = [
+const TESTS: [Test; 7] = [
     ("hark-in-a-container", containers::hark_alone),
     ("unwritable-volume", containers::unwritable_volume),
     ("compose", containers::the_whole),
+    ("package-by-hand", servers::package_by_hand),
     ("playbook-style", servers::playbooks_are_clean),
     ("one-server", servers::one_server),
     ("several-servers", servers::several_servers),
@@ -122,6 +124,7 @@ impl Place {
             folder,
             packages,
             version,
+            architecture: own.debian,
             later,
         })
     }

@@ -29,7 +29,7 @@ pub(crate) struct Architecture {
     /// As Rust and the kernel call it.
     pub(crate) name: &'static str,
     /// As Debian calls it.
-    debian: &'static str,
+    pub(crate) debian: &'static str,
 }
 
 /// All of them.
@@ -110,13 +110,17 @@ impl Dist {
         };
         let time = git(&["log", "-1", "--format=%ct", &commit])?;
         let source = target.join("dist-source");
-        empty_folder(&source)?;
-        let archive = target.join("dist-source.tar");
-        git(&["archive", "--output", &archive.to_string_lossy(), &commit])?;
-        // Files are as old as this run, or cargo would take those of an older commit for built.
-        let mut unpack = Command::new("tar");
-        unpack.args(["--touch", "-xf"]).arg(&archive);
-        shell(unpack.arg("-C").arg(&source))?;
+        // A checkout of its own writes only the files that differ from those of the last run, so that
+        // cargo compiles no more than it has to.
+        if !source.join(".git").exists() {
+            empty_folder(&source)?;
+            let to = source.to_string_lossy();
+            git(&["clone", "--quiet", "--shared", "--no-checkout", ".", &to])?;
+        }
+        let source_git =
+            |arguments: &[&str]| output(Command::new("git").arg("-C").arg(&source).args(arguments));
+        source_git(&["checkout", "--quiet", "--force", "--detach", &commit])?;
+        source_git(&["clean", "--quiet", "-ffdx"])?;
         Ok(Self {
             source,
             out: target.join("dist"),

@@ -1,10 +1,12 @@
 //! Somebody who talks through an installation from outside, with curl.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{ensure, eventually};
-use crate::dist::{Step, output};
+use crate::dist::{Step, output, read};
 
 const CHANNEL: &str = "3509fdb5-9ffe-4738-9d4b-0d457c251a72";
 
@@ -44,14 +46,59 @@ impl Chat {
 
     /// Posts a text; the stored event.
     pub(super) fn post(&self, text: &str) -> Step<String> {
-        let url = format!("{}channels/{CHANNEL}/messages", self.posts);
-        output(self.curl().args(["--fail", "--data", text]).arg(url))
+        output(
+            self.curl()
+                .args(["--fail", "--data", text, &self.messages("")]),
+        )
     }
 
-    /// The texts that are stored, oldest first.
-    pub(super) fn history(&self) -> Step<String> {
-        let url = format!("{}channels/{CHANNEL}/messages", self.posts);
-        output(self.curl().arg("--fail").arg(url))
+    /// Posts again and again until it is told to stop, each message until it is taken: the ids of
+    /// what was taken.
+    pub(super) fn posts_until(&self, stop: &AtomicBool) -> Step<Vec<String>> {
+        let mut taken = Vec::new();
+        while !stop.load(Ordering::Relaxed) {
+            let id = read(Path::new("/proc/sys/kernel/random/uuid"))?;
+            let id = id.trim();
+            let body = format!(r#"{{"id":"{id}","text":"while it is upgraded"}}"#);
+            eventually(|| {
+                let mut curl = self.curl();
+                curl.args(["--fail", "--header", "Content-Type: application/json"]);
+                output(curl.args(["--data", &body, &self.messages("")]))
+            })?;
+            taken.push(id.to_owned());
+        }
+        Ok(taken)
+    }
+
+    /// Everything that is stored is numbered without holes, and has each of these ids once.
+    pub(super) fn has_all(&self, ids: &[String]) -> Step {
+        let mut history = String::new();
+        let mut last = 0;
+        loop {
+            let page = self.messages(&format!("?after={last}&limit=1000"));
+            let page = output(self.curl().args(["--fail", &page]))?;
+            let events: Vec<_> = page.matches("\"seq\":").collect();
+            if events.is_empty() {
+                break;
+            }
+            for seq in last + 1..=last + events.len() as u64 {
+                ensure(page.contains(&format!("\"seq\":{seq},")), || {
+                    format!("{seq} is missing in {page}")
+                })?;
+            }
+            last += events.len() as u64;
+            history += &page;
+        }
+        for id in ids {
+            let times = history.matches(&format!("\"id\":\"{id}\"")).count();
+            ensure(times == 1, || format!("{id} is there {times} times"))?;
+        }
+        println!("{} taken meanwhile, {last} stored", ids.len());
+        Ok(())
+    }
+
+    fn messages(&self, query: &str) -> String {
+        format!("{}channels/{CHANNEL}/messages{query}", self.posts)
     }
 
     /// The page answers with this status.
@@ -79,6 +126,8 @@ impl Chat {
     fn curl(&self) -> Command {
         let mut curl = Command::new("curl");
         curl.args([
+            // Certificates of the tests are signed by themselves.
+            "--insecure",
             "--silent",
             "--show-error",
             "--noproxy",

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::chat::Chat;
 use super::{Place, ensure};
-use crate::dist::{Step, create_folder, read, shell, write};
+use crate::dist::{Step, create_folder, output, read, shell, write};
 
 const PARTS: [&str; 5] = ["broker", "database", "chat", "sse", "web"];
 const UNITS: [&str; 2] = ["chat-service", "broadcast-sse"];
@@ -56,14 +57,19 @@ pub(super) fn one_server(place: &Place) -> Step {
         "systemctl stop mosquitto && systemctl restart chat-service broadcast-sse",
     )?;
     engine.inside("one", "systemctl start mosquitto")?;
-    let kept = chat.carries("after the broker was away")?;
+    chat.carries("after the broker was away")?;
 
-    site.install(&place.later, &[])?;
+    let upgraded = AtomicBool::new(false);
+    let taken = std::thread::scope(|scope| {
+        let posting = scope.spawn(|| chat.posts_until(&upgraded));
+        let installed = site.install(&place.later, &[]);
+        upgraded.store(true, Ordering::Relaxed);
+        let posted = posting.join().map_err(|_panic| "the poster panicked")?;
+        installed.and(posted)
+    })?;
     let version = engine.inside("one", "dpkg-query -W -f '${Version}' hark-chat-service")?;
     ensure(version == format!("{}+later", place.version), || version)?;
-    let history = chat.history()?;
-    let all = (1..=kept).all(|seq| history.contains(&format!("\"seq\":{seq},")));
-    ensure(all, || format!("1 to {kept} were there, now {history}"))?;
+    chat.has_all(&taken)?;
     chat.carries("after the upgrade")?;
     site.changes_nothing(&place.later, &["--tags", "broker"])?;
 
@@ -82,12 +88,41 @@ pub(super) fn one_server(place: &Place) -> Step {
     Ok(())
 }
 
+/// The package of `hark`, installed by hand: started, used, removed and purged.
+pub(super) fn package_by_hand(place: &Place) -> Step {
+    let engine = &place.engine;
+    engine.server("hand", &[], "")?;
+    let file = format!("hark_{}_{}.deb", place.version, place.architecture);
+    let mut copy = engine.docker();
+    copy.arg("cp")
+        .arg(place.packages.join(file))
+        .arg("hand:/hark.deb");
+    shell(&mut copy)?;
+    let hand = |line: &str| engine.inside("hand", line);
+    hand("apt-get update && apt-get install -y /hark.deb")?;
+    hand("! systemctl is-enabled hark && ! systemctl is-active hark")?;
+    hand("systemctl enable --now hark && hark health")?;
+    let post = "hark post 3509fdb5-9ffe-4738-9d4b-0d457c251a72 hello";
+    let event = hand(post)?;
+    ensure(event.contains("\"seq\":1,"), || event)?;
+    hand("systemd-analyze verify hark.service")?;
+    // Removed and installed again it has what it had, and runs as the administrator wanted it.
+    hand("echo '# mine' >> /etc/hark/hark.toml && apt-get remove -y hark")?;
+    hand("! systemctl is-active hark && ! test -e /usr/bin/hark")?;
+    hand("apt-get install -y /hark.deb && grep '# mine' /etc/hark/hark.toml")?;
+    hand("systemctl start hark")?;
+    let event = hand(post)?;
+    ensure(event.contains("\"seq\":2,"), || event)?;
+    hand("apt-get purge -y hark && ! test -e /etc/hark && test -s /var/lib/hark/store.sqlite3")?;
+    Ok(())
+}
+
 /// A server for each part, two for streams, with PostgreSQL and TLS between them, in containers that
 /// may make no namespaces.
 pub(super) fn several_servers(place: &Place) -> Step {
     let servers = ["broker", "database", "chat", "sse-1", "sse-2", "web"];
     for server in servers {
-        let publish: &[&str] = if server == "web" { &["18802:80"] } else { &[] };
+        let publish: &[&str] = if server == "web" { &["18802:443"] } else { &[] };
         place
             .engine
             .server(server, publish, "setpriv --bounding-set -sys_admin")?;
@@ -96,10 +131,14 @@ pub(super) fn several_servers(place: &Place) -> Step {
         "sse" => (part, vec!["sse-1", "sse-2"]),
         part => (part, vec![part]),
     });
-    let settings = "hark_host: localhost\nhark_store: postgres\n";
-    let site = Site::new(place, "several-servers", &groups, settings)?;
+    let (certificate, key) = certificate(place)?;
+    let settings = format!(
+        "hark_host: localhost\nhark_store: postgres\n\
+         hark_web_certificate: {certificate}\nhark_web_key: {key}\n"
+    );
+    let site = Site::new(place, "several-servers", &groups, &settings)?;
     site.install(&place.packages, &[])?;
-    let chat = Chat::behind("http://localhost:18802/", Some(&site.password()?));
+    let chat = Chat::behind("https://localhost:18802/", Some(&site.password()?));
     chat.carries("from one server to another")?;
     chat.is_locked()?;
     site.changes_nothing(&place.packages, &[])?;
@@ -109,6 +148,32 @@ pub(super) fn several_servers(place: &Place) -> Step {
         .inside("sse-1", "systemctl stop broadcast-sse")?;
     chat.carries("with one server less")?;
     Ok(())
+}
+
+/// A certificate for localhost, and its key.
+fn certificate(place: &Place) -> Step<(String, String)> {
+    let path = |name: &str| place.folder.join(name).display().to_string();
+    let (certificate, key) = (path("localhost.crt"), path("localhost.key"));
+    let mut make = Command::new("openssl");
+    make.args([
+        "req",
+        "-x509",
+        "-nodes",
+        "-subj",
+        "/CN=localhost",
+        "-newkey",
+        "ec",
+    ]);
+    make.args(["-pkeyopt", "ec_paramgen_curve:prime256v1", "-addext"]);
+    make.args([
+        "subjectAltName=DNS:localhost",
+        "-out",
+        &certificate,
+        "-keyout",
+        &key,
+    ]);
+    output(&mut make)?;
+    Ok((certificate, key))
 }
 
 /// Servers that are set up together.
