@@ -72,10 +72,15 @@ fn explain(connector: &Connector, failure: Failure) -> NoSession {
     }
 }
 
-/// 0 for a database without the schema.
+/// 0 for a database without the schema. Asked of the catalog itself: what a session remembers of
+/// names that do not exist may be older than the lock that it has just been given.
 async fn version(session: &Session) -> Result<usize, Failure> {
     let exists = session
-        .seldom("SELECT to_regclass('hark.versions') IS NOT NULL", &[])
+        .seldom(
+            "SELECT EXISTS (SELECT FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
+                WHERE nspname = 'hark' AND relname = 'versions')",
+            &[],
+        )
         .await?;
     if !exists[0].get::<_, bool>(0) {
         return Ok(0);

@@ -1,4 +1,7 @@
 //! The PostgreSQL store from outside: its contract, and what happens when things break.
 
 mod contract;
+mod faults;
+mod several;
+mod start;
 mod support;

@@ -1,0 +1,152 @@
+//! Several stores on one database.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use chat_model::EventHead;
+use chat_store::{
+    Appended, IdempotencyKey, PageLimit, PageRange, PostgresStore, Store, StoreError,
+};
+use test_kit::{ensure, eventually};
+
+use crate::support::{Database, channel, post, text};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn stores_on_one_channel_leave_no_hole() {
+    const EACH: u64 = 400;
+    let database = Database::new().await;
+    let stores = [database.open().await, database.open().await];
+    let mut lanes = HashSet::new();
+    for store in &stores {
+        lanes.insert(store.published_to().await.unwrap().lane());
+    }
+    assert_eq!(lanes.len(), 2, "each has its own lane");
+    let posts = |store: &'static PostgresStore| async move {
+        let all = (0..EACH).map(|number| post(store, text(1, number.to_string())));
+        futures_util::future::join_all(all).await
+    };
+    let [one, two] = stores.map(|store| &*Box::leak(Box::new(store)));
+    let (ones, twos) = tokio::join!(posts(one), posts(two));
+    let mut seqs: Vec<u64> = ones.into_iter().chain(twos).map(Result::unwrap).collect();
+    seqs.sort_unstable();
+    assert!(seqs.into_iter().eq(1..=EACH * 2));
+    let page = one.page(channel(1), PageRange::After(0), PageLimit::MAX);
+    let page = page.await.unwrap();
+    assert_eq!(
+        (page.head.head, page.events.len() as u64),
+        (EACH * 2, EACH * 2)
+    );
+    // Each has its own in its outbox, both together have all.
+    let mut found = HashSet::new();
+    for store in [one, two] {
+        let mut after = store.published_to().await.unwrap();
+        for _ in 0.. {
+            let page = store.unpublished(after, PageLimit::MAX).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = last.position;
+            for entry in page {
+                assert!(
+                    found.insert(EventHead::parse(&entry.event).unwrap().seq),
+                    "twice"
+                );
+            }
+        }
+        assert!(store.oldest_unpublished().await.unwrap().is_some());
+        store.mark_published(after);
+    }
+    assert_eq!(found.len() as u64, EACH * 2);
+    eventually!(PATIENCE, {
+        for store in [one, two] {
+            let oldest = store.oldest_unpublished().await?;
+            ensure!(oldest.is_none(), "{oldest:?}");
+        }
+        Ok(())
+    });
+    one.close().await;
+    two.close().await;
+}
+
+#[tokio::test]
+async fn same_key_at_two_stores_is_stored_once() {
+    let database = Database::new().await;
+    let stores = [
+        Arc::new(database.open().await),
+        Arc::new(database.open().await),
+    ];
+    for round in 0..20_u128 {
+        let new = || {
+            let mut new = text(round % 3, "same");
+            new.key = Some(IdempotencyKey::new(&round.to_be_bytes()));
+            new
+        };
+        let posts = (0..6).map(|number: usize| stores[number % 2].append(new()));
+        let outcomes = futures_util::future::join_all(posts).await;
+        let stored = |outcome: &&Result<Appended, StoreError>| {
+            matches!(outcome, Ok(Appended::Stored { .. }))
+        };
+        assert_eq!(outcomes.iter().filter(stored).count(), 1);
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_closed_store_has_not_published_is_taken_over() {
+    let database = Database::new().await;
+    let (one, two) = (database.open().await, database.open().await);
+    let mut commits = two.follow(16);
+    for _ in 0..5 {
+        post(&one, text(1, "left behind")).await.unwrap();
+    }
+    one.close().await;
+    let mut taken = Vec::new();
+    while taken.len() < 5 {
+        let batch = tokio::time::timeout(PATIENCE, commits.recv()).await;
+        taken.extend(batch.expect("in time").expect("still following"));
+    }
+    assert!(taken.is_sorted_by(|a, b| a.position < b.position));
+    let lane = two.published_to().await.unwrap().lane();
+    assert!(taken.iter().all(|entry| entry.position.lane() == lane));
+    let start = two.published_to().await.unwrap();
+    assert_eq!(two.unpublished(start, PageLimit::MAX).await.unwrap(), taken);
+    assert_eq!(two.stats().unpublished, 5);
+    two.close().await;
+    // Whoever comes next takes the lane that has something left.
+    let three = database.open().await;
+    assert_eq!(three.published_to().await.unwrap(), start);
+    assert_eq!(three.stats().unpublished, 5);
+}
+
+#[tokio::test]
+async fn keys_are_bounded_and_the_oldest_go_first() {
+    let database = Database::new().await;
+    let mut options = database.options();
+    options.keys.max_count = 10;
+    options.keys.min_age = Duration::from_secs(3600);
+    let store = PostgresStore::open(&options).await.unwrap();
+    let keyed = |number: u8| {
+        let mut new = text(1, "same");
+        new.key = Some(IdempotencyKey::new(&[number]));
+        new
+    };
+    for number in 0..10 {
+        post(&store, keyed(number)).await.unwrap();
+    }
+    let full = store.append(keyed(10)).await;
+    assert!(
+        matches!(full, Err(StoreError::KeysFull { retry_after }) if retry_after <= Duration::from_secs(3600)),
+        "{full:?}"
+    );
+    assert_eq!(post(&store, text(1, "without a key")).await.unwrap(), 11);
+    database.clock.advance(Duration::from_secs(3600));
+    assert_eq!(post(&store, keyed(10)).await.unwrap(), 12);
+    assert_eq!(post(&store, keyed(9)).await.unwrap(), 10, "remembered");
+    assert_eq!(post(&store, keyed(0)).await.unwrap(), 13, "forgotten");
+    let stats = store.stats();
+    assert_eq!((stats.keys_dropped_early, stats.refused), (2, 1));
+    assert_eq!(
+        database.run("SELECT count(*) FROM hark.sender_keys").await,
+        "10"
+    );
+    store.close().await;
+}
