@@ -56,6 +56,8 @@ pub struct Server {
     listener: TcpListener,
     local_addr: SocketAddr,
     tls: Option<Arc<ServerTls>>,
+    /// For neighbours in the same process.
+    inside: Option<TcpListener>,
     broker: BrokerView,
 }
 
@@ -92,6 +94,7 @@ impl Server {
             listener,
             local_addr,
             tls,
+            inside: None,
             broker,
         })
     }
@@ -99,6 +102,19 @@ impl Server {
     /// Where posts and history are, with the port that was chosen if it was 0.
     pub fn url(&self) -> String {
         http::url(self.local_addr, self.tls.is_some())
+    }
+
+    /// Also listens on a free port of loopback, without TLS: for neighbours in the same process, who
+    /// cannot know the name that the certificate is for. Returns the address.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub fn listen_inside(&mut self) -> Result<SocketAddr, BindError> {
+        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = http::bind(addr)?;
+        let bound = listener.local_addr();
+        self.inside = Some(listener);
+        bound.map_err(|source| BindError::Other { addr, source })
     }
 
     /// Where it listens.
@@ -117,6 +133,7 @@ impl Server {
             listener,
             local_addr,
             tls,
+            inside,
             broker,
         } = self;
         // Publishing outlives the last request.
@@ -176,7 +193,15 @@ impl Server {
             tls,
             ..config.http_options()
         };
-        http::serve(listener, router, options, &life).await;
+        let serve_inside = async {
+            if let Some(inside) = inside {
+                http::serve(inside, router.clone(), config.http_options(), &life).await;
+            }
+        };
+        tokio::join!(
+            http::serve(listener, router.clone(), options, &life),
+            serve_inside
+        );
 
         let hard = life.hard();
         let drain = timeout(DRAIN_TIME, outbox::drained(&*store, publisher.state()));

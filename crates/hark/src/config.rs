@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use service_kit::{
     config::{self, ConfigError},
     telemetry::LogConfig,
+    tls::TlsConfig,
 };
 use toml::{Table, Value};
 
@@ -18,6 +19,7 @@ pub(crate) struct Config {
     pub(crate) data: PathBuf,
     pub(crate) demo: DemoConfig,
     pub(crate) operations: OperationsConfig,
+    pub(crate) tls: TlsConfig,
     pub(crate) log: LogConfig,
     pub(crate) broker: broker::BrokerConfig,
     pub(crate) chat_service: chat_service::Config,
@@ -41,8 +43,8 @@ pub(crate) struct OperationsConfig {
 }
 
 /// What `hark` decides for its services, so that it is no setting of theirs here: they share the
-/// operators' listener and the log, and are each other's neighbours.
-const SHARED: [&str; 2] = ["operations", "log"];
+/// operators' listener, the log and the certificate, and are each other's neighbours.
+const SHARED: [&str; 3] = ["operations", "log", "tls"];
 
 impl Config {
     /// The settings in layers: the built-in defaults, a file, the environment, the command line.
@@ -68,9 +70,6 @@ impl Config {
         table_in(&mut chat_service, "store").insert("dir".to_owned(), data.clone());
         let history = texts([("url", "http://127.0.0.1:8080"), ("ca_file", "")]);
         broadcast_sse.insert("history".to_owned(), history);
-        for service in [&mut chat_service, &mut broadcast_sse] {
-            service.insert("tls".to_owned(), texts([("cert", ""), ("key", "")]));
-        }
         set(&mut chat_service, "listen", options.chat);
         set(&mut broadcast_sse, "listen", options.sse);
         set(&mut broker, "listen", options.mqtt);
@@ -85,6 +84,7 @@ impl Config {
             data: PathBuf::from(data.as_str().unwrap_or_default()),
             demo: config::parse(take(&mut table, "demo"))?,
             operations: config::parse(take(&mut table, "operations"))?,
+            tls: config::parse(take(&mut table, "tls"))?,
             log: config::parse(take(&mut table, "log"))?,
             broker: within("broker", config::parse(broker))?,
             chat_service: within("chat_service", config::parse(chat_service))?,
@@ -122,10 +122,6 @@ fn defaults() -> Result<Table, ConfigError> {
         table_in(table_in(&mut table, service), "mqtt").remove("url");
     }
     table_in(&mut table, "broadcast_sse").remove("history");
-    // They find each other on this machine without it; TLS in front of all is a proxy's.
-    for service in ["chat_service", "broadcast_sse"] {
-        table_in(&mut table, service).remove("tls");
-    }
     Ok(table)
 }
 

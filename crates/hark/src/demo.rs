@@ -11,7 +11,10 @@ use axum::{
 };
 use rust_embed::{EmbeddedFile, RustEmbed};
 use serde_json::json;
-use service_kit::problem::{self, Problem};
+use service_kit::{
+    http,
+    problem::{self, Problem},
+};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::config::DemoConfig;
@@ -30,6 +33,8 @@ pub(crate) struct Services {
     pub(crate) config: DemoConfig,
     pub(crate) chat_port: u16,
     pub(crate) sse_port: u16,
+    /// Whether they, like the page, are reached by TLS.
+    pub(crate) tls: bool,
 }
 
 /// The page, its files, and the `config.json` by which it finds the services.
@@ -109,9 +114,10 @@ impl Services {
             .and_then(|host| host.to_str().ok())
             .and_then(host_name)
             .unwrap_or("127.0.0.1");
+        let scheme = http::scheme(self.tls);
         let url = |configured: &str, port| {
             if configured.is_empty() {
-                format!("http://{host}:{port}")
+                format!("{scheme}://{host}:{port}")
             } else {
                 configured.to_owned()
             }

@@ -35,6 +35,7 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
     let process = Process::begin(&config.log, config.operations.listen)?;
     let (lifecycle, operations) = (process.lifecycle.clone(), process.operations.clone());
     let ops_url = process.operations_url.clone();
+    let tls = config.tls.load().map_err(Failure::failed)?;
     let page = http::bind(config.demo.listen).map_err(Failure::failed)?;
     let page_addr = page.local_addr().map_err(Failure::failed)?;
 
@@ -50,9 +51,13 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
         SystemClock::shared(),
         operations.of_service("chat-service"),
     );
-    let chat_service = chat_service.await.map_err(Failure::failed)?;
+    let mut chat_service = chat_service.await.map_err(Failure::failed)?;
     let chat_addr = chat_service.local_addr();
-    config.broadcast_sse.history.url = format!("http://{}", reachable(chat_addr));
+    let inside = match tls {
+        Some(_) => chat_service.listen_inside().map_err(Failure::failed)?,
+        None => reachable(chat_addr),
+    };
+    config.broadcast_sse.history.url = format!("http://{inside}");
     let broadcast_sse =
         broadcast_sse::Server::bind(config.broadcast_sse, operations.of_service("broadcast-sse"))
             .map_err(Failure::failed)?;
@@ -71,11 +76,17 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
         config: config.demo,
         chat_port: chat_addr.port(),
         sse_port: sse_addr.port(),
+        tls: tls.is_some(),
     };
     let router = AccessPolicy::new(&Default::default(), page_addr).layer(demo::router(services));
     let page_life = lifecycle.clone();
+    let scheme = http::scheme(tls.is_some());
+    let page_options = HttpOptions {
+        tls,
+        ..HttpOptions::default()
+    };
     lifecycle.spawn("demo", async move {
-        http::serve(page, router, HttpOptions::default(), &page_life).await;
+        http::serve(page, router, page_options, &page_life).await;
     });
     lifecycle.spawn("broadcast-sse", broadcast_sse.run(lifecycle.clone()));
     let chat_life = lifecycle.clone();
@@ -88,19 +99,19 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
         let [chat, sse, page, mqtt] = [chat_addr, sse_addr, page_addr, mqtt_addr];
         say_if_open(&[chat, sse, page, mqtt]);
         command::announce(&[
-            ("chat", format!("http://{chat}")),
-            ("sse", format!("http://{sse}")),
-            ("demo", format!("http://{page}")),
+            ("chat", format!("{scheme}://{chat}")),
+            ("sse", format!("{scheme}://{sse}")),
+            ("demo", format!("{scheme}://{page}")),
             ("mqtt", format!("mqtt://{mqtt}")),
             ("ops", ops_url),
         ])?;
         let channel = ChannelId::from(uuid::Uuid::new_v4());
         let (page, chat) = (as_localhost(page), as_localhost(chat));
         command::suggest(&[
-            ("open", format!("http://{page}/?c={channel}")),
+            ("open", format!("{scheme}://{page}/?c={channel}")),
             (
                 "try",
-                format!("curl -d hello http://{chat}/channels/{channel}/messages"),
+                format!("curl -d hello {scheme}://{chat}/channels/{channel}/messages"),
             ),
         ])?;
     }

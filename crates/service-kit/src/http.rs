@@ -130,8 +130,12 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 
 /// How clients reach a server on `addr`.
 pub fn url(addr: SocketAddr, tls: bool) -> String {
-    let scheme = if tls { "https" } else { "http" };
-    format!("{scheme}://{addr}")
+    format!("{}://{addr}", scheme(tls))
+}
+
+/// The scheme of a server's URL.
+pub fn scheme(tls: bool) -> &'static str {
+    if tls { "https" } else { "http" }
 }
 
 /// Raises the soft limit of open files to the hard one and returns it; `None` is unlimited.

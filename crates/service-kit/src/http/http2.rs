@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::http::header::HOST;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http2;
@@ -58,6 +59,7 @@ where
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request =
             request.map(|body| Body::new(TimedBody::new(body, Arc::clone(&phase), body_timeout)));
+        name_host(&mut request);
         request.extensions_mut().insert(ConnectInfo(peer));
         let open = Open::new(Arc::clone(&counted));
         let answer = router.clone().oneshot(request);
@@ -108,6 +110,17 @@ where
     if let Err(error) = result {
         // Clients go away in many ways, none of which needs anybody's attention.
         debug!(%peer, %error, cause = ?std::error::Error::source(&error), "connection ended");
+    }
+}
+
+/// Puts `:authority` where HTTP/1 has it (RFC 9113, section 8.3.1): handlers read `Host`.
+fn name_host(request: &mut Request<Body>) {
+    if request.headers().contains_key(HOST) {
+        return;
+    }
+    let named = request.uri().authority().map(|name| name.as_str().parse());
+    if let Some(Ok(host)) = named {
+        request.headers_mut().insert(HOST, host);
     }
 }
 

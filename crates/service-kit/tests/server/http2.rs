@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::HeaderMap;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -71,6 +72,7 @@ pub(crate) fn router(turns: watch::Receiver<u64>) -> Router {
         .route("/stream", get(stream))
         .route("/flood", get(flood))
         .route("/echo", post(|body: Bytes| async move { body }))
+        .route("/host", get(host))
 }
 
 #[tokio::test]
@@ -100,6 +102,21 @@ async fn a_hundred_streams_share_one_connection() {
     );
     drop(streams);
     drop(turn);
+    server.stop().await;
+}
+
+async fn host(headers: HeaderMap) -> Bytes {
+    Bytes::copy_from_slice(headers["host"].as_bytes())
+}
+
+#[tokio::test]
+async fn host_is_where_http1_has_it() {
+    let (_turn, turns) = watch::channel(0_u64);
+    let server = start(router(turns), options());
+    let (mut sender, _ended) = client(server.connect().await, 65_535).await;
+    let answer = sender.send_request(request("/host")).await.unwrap();
+    let host = answer.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(host, "127.0.0.1");
     server.stop().await;
 }
 
