@@ -5,7 +5,7 @@ use crate::run::{self, cargo};
 
 /// Builds what is measured as it is shipped, and measures it: `bench compare` with these
 /// arguments (`--help` lists them). `--render` only writes the report again, `--instructions`
-/// counts those of the hot functions.
+/// counts those of the hot functions, `--scaling` measures many nodes.
 pub(crate) fn bench(root: &Path, arguments: &[String]) -> ExitCode {
     match arguments.split_first() {
         Some((first, rest)) if first == "--instructions" => {
@@ -18,6 +18,12 @@ pub(crate) fn bench(root: &Path, arguments: &[String]) -> ExitCode {
             build(root, &["bench"]).unwrap_or_else(|| {
                 let mut render = program(root);
                 finish(render.arg("render").args(rest))
+            })
+        }
+        Some((first, rest)) if first == "--scaling" => {
+            build(root, &["bench", "chat-service", "broadcast-sse"]).unwrap_or_else(|| {
+                let mut scaling = program(root);
+                finish(scaling.arg("scaling").args(rest))
             })
         }
         _ => build(root, &["bench", "broker", "chat-service", "broadcast-sse"]).unwrap_or_else(
