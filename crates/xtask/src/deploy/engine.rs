@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::eventually;
-use crate::dist::{Step, at, create_folder, output, shell};
+use crate::dist::{Step, at, create_folder, output, shell, write};
 
 /// As small as Debian gets: what the Dockerfile begins with.
 const SMALL: &str = "debian:12-slim";
@@ -13,6 +13,22 @@ const SMALL: &str = "debian:12-slim";
 const SERVER: &str = "hark-test-server";
 const OF_A_SERVER: &str =
     "ca-certificates,curl,dbus,iproute2,python3,python3-apt,sudo,systemd,systemd-sysv";
+
+/// What a server's systemd may mount.
+#[derive(Clone, Copy)]
+pub(super) enum Mounting {
+    /// Everything.
+    Allowed,
+    /// Nothing in namespaces of its own, as in many containers: units that need some end with
+    /// 226/NAMESPACE.
+    NoNamespaces,
+}
+
+/// A filter of system calls (for runc): no mount(2) with `MS_SLAVE`, which a new namespace begins
+/// with.
+const NO_NAMESPACES: &str = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mount"],
+"action": "SCMP_ACT_ERRNO", "args": [{"index": 3, "value": 524288, "valueTwo": 524288,
+"op": "SCMP_CMP_MASKED_EQ"}]}]}"#;
 
 pub(super) struct Engine {
     dockerd: Child,
@@ -90,37 +106,32 @@ impl Engine {
         command
     }
 
-    /// Starts a server: a container in which systemd is process 1. It may mount, as a real server's
-    /// root may; of the control groups it has its own. A command that `exec` begins with goes
-    /// between, such as one that takes rights away.
-    pub(super) fn server(&self, name: &str, publish: &[&str], exec: &str) -> Step {
+    /// Starts a server: a container in which systemd is process 1, with control groups of its own.
+    /// It may mount, as a real server's root may, unless `mounting` says otherwise.
+    pub(super) fn server(&self, name: &str, publish: &[&str], mounting: Mounting) -> Step {
+        let profile = match mounting {
+            Mounting::Allowed => "unconfined".to_owned(),
+            Mounting::NoNamespaces => {
+                let path = self.folder.join("no-namespaces.json");
+                write(&path, NO_NAMESPACES)?;
+                path.display().to_string()
+            }
+        };
         let mut run = self.docker();
         run.args(["run", "--detach", "--name", name, "--hostname", name]);
-        run.args([
-            "--cap-add",
-            "SYS_ADMIN",
-            "--security-opt",
-            "seccomp=unconfined",
-        ]);
-        run.args(["--security-opt", "apparmor=unconfined"]);
-        run.args([
-            "--cgroupns",
-            "private",
-            "--tmpfs",
-            "/run",
-            "--tmpfs",
-            "/run/lock",
-        ]);
+        run.args(["--cap-add=SYS_ADMIN", "--security-opt=apparmor=unconfined"]);
+        run.arg(format!("--security-opt=seccomp={profile}"));
+        run.args(["--cgroupns=private", "--tmpfs=/run", "--tmpfs=/run/lock"]);
         for port in publish {
-            run.args(["--publish", &format!("127.0.0.1:{port}")]);
+            run.arg(format!("--publish=127.0.0.1:{port}"));
         }
-        let begin = format!(
-            "for groups in /sys/fs/cgroup /sys/fs/cgroup/systemd; do \
+        let begin = "for groups in /sys/fs/cgroup /sys/fs/cgroup/systemd; do \
              mountpoint -q $groups && mount -o remount,bind,rw $groups; done; \
-             exec {exec} /lib/systemd/systemd"
-        );
-        output(run.args([SERVER, "sh", "-c", &begin]))?;
-        eventually(|| self.inside(name, "systemctl is-system-running"))?;
+             exec /lib/systemd/systemd";
+        output(run.args([SERVER, "sh", "-c", begin]))?;
+        // Without namespaces, units of Debian's own fail as well.
+        let up = "systemctl is-system-running | grep -E 'running|degraded'";
+        eventually(|| self.inside(name, up))?;
         Ok(())
     }
 

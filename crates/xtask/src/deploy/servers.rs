@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::chat::Chat;
+use super::engine::Mounting;
 use super::{Place, ensure};
 use crate::dist::{Step, create_folder, output, read, shell, write};
 
@@ -29,7 +30,7 @@ pub(super) fn playbooks_are_clean(place: &Place) -> Step {
 /// Everything on one server, with SQLite and the whole sandbox of the units.
 pub(super) fn one_server(place: &Place) -> Step {
     let engine = &place.engine;
-    engine.server("one", &["18801:80"], "")?;
+    engine.server("one", &["18801:80"], Mounting::Allowed)?;
     let settings = "hark_host: localhost\nhark_in_container: false\n";
     let site = Site::new(
         place,
@@ -91,7 +92,7 @@ pub(super) fn one_server(place: &Place) -> Step {
 /// The package of `hark`, installed by hand: started, used, removed and purged.
 pub(super) fn package_by_hand(place: &Place) -> Step {
     let engine = &place.engine;
-    engine.server("hand", &[], "")?;
+    engine.server("hand", &[], Mounting::Allowed)?;
     let file = format!("hark_{}_{}.deb", place.version, place.architecture);
     let mut copy = engine.docker();
     copy.arg("cp")
@@ -125,7 +126,7 @@ pub(super) fn several_servers(place: &Place) -> Step {
         let publish: &[&str] = if server == "web" { &["18802:443"] } else { &[] };
         place
             .engine
-            .server(server, publish, "setpriv --bounding-set -sys_admin")?;
+            .server(server, publish, Mounting::NoNamespaces)?;
     }
     let groups = PARTS.map(|part| match part {
         "sse" => (part, vec!["sse-1", "sse-2"]),
