@@ -32,8 +32,11 @@ async fn texts(store: &PostgresStore) -> HashMap<String, usize> {
     let mut texts = HashMap::new();
     let mut after = 0;
     loop {
-        let page = store.page(channel(1), PageRange::After(after), PageLimit::MAX);
-        let page = page.await.unwrap();
+        // The last of the faults may still be on its way.
+        let page = eventually!(PATIENCE, {
+            let range = PageRange::After(after);
+            Ok(store.page(channel(1), range, PageLimit::MAX).await?)
+        });
         if page.events.is_empty() {
             assert_eq!(after, page.head.head, "dense");
             return texts;
