@@ -153,6 +153,22 @@ impl Owner {
         Ok(Lane::from_row(row))
     }
 
+    /// Takes care that no position up to this one is handed out in a lane of ours again.
+    pub(super) async fn skip_to(
+        &self,
+        session: &Session,
+        number: i32,
+        pos: i64,
+    ) -> Result<(), Failure> {
+        session
+            .seldom(
+                "UPDATE lanes SET pos = greatest(pos, $3) WHERE lane = $1 AND owner = $2",
+                &[&number, &self.id, &pos],
+            )
+            .await?;
+        Ok(())
+    }
+
     /// Prolongs the lease and saves the watermark. False: the lane was taken away.
     pub(super) async fn renew(
         &self,

@@ -8,6 +8,7 @@ mod rescue;
 mod store;
 
 use std::{
+    collections::HashMap,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -69,6 +70,8 @@ pub(super) struct Writer {
     keeper: mpsc::Sender<i64>,
     link: Link,
     lane: Option<Lane>,
+    /// The highest position that may have been seen of each lane of this process, on any server.
+    seen: HashMap<i32, i64>,
     /// The batch that met the end of the last connection.
     pending: Option<Pending>,
     /// When the watermark was first seen to have moved since it was saved.
@@ -130,6 +133,7 @@ impl Writer {
             keeper,
             link: Link::Down(down),
             lane: None,
+            seen: HashMap::new(),
             pending: None,
             moved_at: None,
             next_renewal: now,

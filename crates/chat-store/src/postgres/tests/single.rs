@@ -135,6 +135,36 @@ async fn another_timeline_gives_new_epochs() {
     assert!(heads[1].epoch >= after.epoch);
 }
 
+/// A replica that took over, and lacks the newest of what was published already.
+#[tokio::test]
+async fn lane_that_went_back_uses_no_position_twice() {
+    let database = Database::new().await;
+    let instance = database.open().await;
+    for seq in 1..=5 {
+        assert_eq!(post(&instance, 1).await.unwrap(), seq);
+        published(&database, 1, seq).await;
+    }
+    database
+        .run(
+            "BEGIN;
+             UPDATE state SET origin = replace(origin, '/00000001/', '/00000007/');
+             UPDATE lanes SET pos = 1, published_to = 1;
+             DELETE FROM log WHERE seq > 1;
+             UPDATE channels SET head = 1;
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE datname = current_database() AND application_name = 'hark';
+             COMMIT",
+        )
+        .await;
+    database.published.lock().unwrap().clear();
+    for seq in 2..=8 {
+        assert_eq!(post(&instance, 1).await.unwrap(), seq);
+        published(&database, 1, seq).await;
+    }
+    let epoch = "SELECT cardinality(epochs) FROM channels";
+    assert_eq!(database.run(epoch).await, "2");
+}
+
 #[tokio::test]
 async fn segments_expire_as_a_whole() {
     let database = Database::new().await;

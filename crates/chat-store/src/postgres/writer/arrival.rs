@@ -47,6 +47,7 @@ impl Writer {
             Some(found) if found.is_ours => found.lane,
             _ => self.owner.take(session).await?,
         };
+        self.keep_positions(session, lane).await?;
         self.enter(lane);
         self.link = Link::Up(Box::new(connected));
         self.note_saved();
@@ -88,10 +89,27 @@ impl Writer {
         self.shared.follower.let_go();
     }
 
+    /// A server that took over and lacks the newest positions must not hand them out again: the
+    /// outbox has gone past them, and would not publish what came there. Until then the lane's
+    /// events are the same as before.
+    async fn keep_positions(&self, session: &Session, lane: Lane) -> Result<(), Failure> {
+        match self.seen.get(&lane.number) {
+            Some(&seen) if seen > lane.pos => self.owner.skip_to(session, lane.number, seen).await,
+            _ => Ok(()),
+        }
+    }
+
     /// The lane was given to others, because this process gave no sign of life for too long.
     pub(super) async fn change_lane(&mut self) {
-        let Link::Up(link) = &self.link else { return };
-        match self.owner.take(&link.session).await {
+        let Link::Up(link) = &self.link else {
+            return;
+        };
+        let taken = async {
+            let lane = self.owner.take(&link.session).await?;
+            self.keep_positions(&link.session, lane).await?;
+            Ok(lane)
+        };
+        match taken.await {
             Ok(lane) => {
                 let lost = self.lane.map(|lane| lane.number);
                 tracing::warn!(
@@ -147,7 +165,7 @@ async fn judge(
         // A lane that is not there, on a server that took over, was made by what was lost with it.
         return Ok(Verdict::NotStored);
     };
-    if found.lane.pos < undecided.last_pos {
+    if found.lane.pos < undecided.done.last_pos {
         return Ok(Verdict::NotStored);
     }
     if found.is_ours {

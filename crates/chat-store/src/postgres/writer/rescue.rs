@@ -15,7 +15,7 @@ use super::{Connected, Link, Writer};
 use crate::{
     Position, Unpublished,
     postgres::{
-        batch::from_stored_number,
+        batch::{from_stored_number, to_stored_number},
         failure::Failure,
         lane::{Lane, Owner},
         steps::Step,
@@ -47,6 +47,8 @@ impl Writer {
             Ok(Rescued::Nothing) => self.connector.options.timing.lease / 5,
             Ok(Rescued::Moved(events)) => {
                 if let Some(last) = events.last() {
+                    let pos = to_stored_number(last.position.offset());
+                    self.see(lane, pos);
                     tracing::info!(
                         events = events.len(),
                         "taken over from a process that is gone"

@@ -24,6 +24,8 @@ use crate::{
 
 /// A batch that is committed, or may be.
 pub(super) struct Done {
+    /// Where its transaction brings the lane, if it happens.
+    pub(super) last_pos: i64,
     outcomes: Vec<Result<Appended, StoreError>>,
     committed_at: u64,
     /// Channels that keep more than they should.
@@ -36,8 +38,6 @@ pub(super) struct Done {
 /// A batch whose COMMIT was sent and not answered.
 pub(super) struct Undecided {
     pub(super) done: Done,
-    /// Where its transaction has brought the lane, if it happened.
-    pub(super) last_pos: i64,
     /// One of its events.
     pub(super) channel_no: i64,
     pub(super) seq: i64,
@@ -82,12 +82,14 @@ impl Writer {
             };
             match batch.run().await {
                 Ok(done) => {
+                    self.see(lane, done.last_pos);
                     self.note_saved();
                     self.succeeded();
                     return self.tell(posts, done, true);
                 }
                 Err(Setback::Fenced) => self.change_lane().await,
                 Err(Setback::Undecided(failure, undecided)) => {
+                    self.see(lane, undecided.done.last_pos);
                     self.pending = Some(Pending {
                         posts,
                         undecided: Some(*undecided),
@@ -118,6 +120,12 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Positions of a lane may have been read by the outbox up to here.
+    pub(super) fn see(&mut self, lane: Lane, pos: i64) {
+        let seen = self.seen.entry(lane.number).or_default();
+        *seen = pos.max(*seen);
     }
 
     /// What was not stored waits for the connection, once and not for long.
@@ -233,6 +241,7 @@ impl Attempt<'_> {
             .collect();
         let keys = &batch.key_room;
         let done = Done {
+            last_pos: base + to_stored_number(self.posts.len() as u64),
             outcomes,
             committed_at: moment.now,
             too_long: self.too_long(&batch),
@@ -244,7 +253,7 @@ impl Attempt<'_> {
             session.run("ROLLBACK").await?;
             return Ok(done);
         }
-        self.commit(&batch, base, done).await
+        self.commit(&batch, done).await
     }
 
     /// The first round trip: everything is locked, and what must be known is read.
@@ -334,7 +343,7 @@ impl Attempt<'_> {
     }
 
     /// The second round trip: everything is written and committed.
-    async fn commit(&self, batch: &Batch<'_>, base: i64, done: Done) -> Result<Done, Setback> {
+    async fn commit(&self, batch: &Batch<'_>, done: Done) -> Result<Done, Setback> {
         let Connected {
             session,
             statements,
@@ -432,7 +441,6 @@ impl Attempt<'_> {
             (Err(Failure::Lost(reason)), _) | (_, Err(Failure::Lost(reason))) => {
                 let undecided = Undecided {
                     done,
-                    last_pos: base + to_stored_number(self.posts.len() as u64),
                     channel_no: events.channel_no[0],
                     seq: events.seq[0],
                     event: events.event[0].clone(),
