@@ -118,10 +118,12 @@ pub(super) fn package_by_hand(place: &Place) -> Step {
     Ok(())
 }
 
-/// A server for each part, two for streams, with PostgreSQL and TLS between them, in containers that
+/// A server for each part, two for each service, with PostgreSQL and TLS between them, in containers that
 /// may make no namespaces.
 pub(super) fn several_servers(place: &Place) -> Step {
-    let servers = ["broker", "database", "chat", "sse-1", "sse-2", "web"];
+    let servers = [
+        "broker", "database", "chat-1", "chat-2", "sse-1", "sse-2", "web",
+    ];
     for server in servers {
         let publish: &[&str] = if server == "web" { &["18802:443"] } else { &[] };
         place
@@ -129,6 +131,7 @@ pub(super) fn several_servers(place: &Place) -> Step {
             .server(server, publish, Mounting::NoNamespaces)?;
     }
     let groups = PARTS.map(|part| match part {
+        "chat" => (part, vec!["chat-1", "chat-2"]),
         "sse" => (part, vec!["sse-1", "sse-2"]),
         part => (part, vec![part]),
     });
@@ -147,7 +150,10 @@ pub(super) fn several_servers(place: &Place) -> Step {
     place
         .engine
         .inside("sse-1", "systemctl stop broadcast-sse")?;
-    chat.carries("with one server less")?;
+    place
+        .engine
+        .inside("chat-2", "systemctl stop chat-service")?;
+    chat.carries("with two servers less")?;
     Ok(())
 }
 
