@@ -16,7 +16,7 @@ use system_tests::{Cluster, Size};
 use crate::machine::{self, Machine};
 use loads::Bench;
 
-/// Nodes that are started; each load uses some of them.
+/// Nodes that loads are spread over.
 const CHAT: usize = 2;
 const SSE: usize = 3;
 
@@ -35,7 +35,8 @@ pub(crate) fn run(window: Duration, streams: usize) -> io::Result<()> {
         .build()?;
     let size = Size {
         chat: CHAT,
-        sse: SSE,
+        // Two more have no streams before their memory is looked at.
+        sse: SSE + 2,
         broker_nodes: 3,
         ..Size::default()
     };
@@ -51,13 +52,16 @@ pub(crate) fn run(window: Duration, streams: usize) -> io::Result<()> {
         machine::commit(),
         window.as_secs(),
     );
-    let bench = Bench::new(&cluster, runtime.handle(), window);
-    // Each on a node that has had no streams before.
-    let memory = [
-        bench.memory("one channel", 0, streams, 1)?,
-        bench.memory("a channel each", 1, streams / 2, streams / 2)?,
-    ];
-    println!("{}", tables::memory(&memory));
+    let bench = Bench::new(&cluster, runtime.handle(), window)?;
+    println!("{}", tables::idle(&bench.idle));
+    let mut posts = Vec::new();
+    for rate in [100.0, 500.0, 1_500.0] {
+        posts.push(bench.posts(1, Some(rate))?);
+    }
+    for nodes in 1..=CHAT {
+        posts.push(bench.posts(nodes, None)?);
+    }
+    println!("{}", tables::flows("Posts, and nobody listens", &posts));
     let mut flows = Vec::new();
     for nodes in 1..=SSE {
         flows.push(bench.spread(nodes, streams)?);
@@ -73,13 +77,10 @@ pub(crate) fn run(window: Duration, streams: usize) -> io::Result<()> {
         "{}",
         tables::flows("Listeners, spread over the nodes", &flows)
     );
-    let mut posts = Vec::new();
-    for rate in [100.0, 500.0, 1_500.0] {
-        posts.push(bench.posts(1, Some(rate))?);
-    }
-    for nodes in 1..=CHAT {
-        posts.push(bench.posts(nodes, None)?);
-    }
-    println!("{}", tables::flows("Posts, and nobody listens", &posts));
+    let memory = [
+        bench.memory("one channel", SSE, streams, 1)?,
+        bench.memory("a channel each", SSE + 1, streams / 2, streams / 2)?,
+    ];
+    println!("{}", tables::memory(&memory));
     Ok(())
 }

@@ -1,7 +1,6 @@
-use std::cell::Cell;
 use std::fs;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use system_tests::Cluster;
 use tokio::runtime::Handle;
@@ -21,6 +20,11 @@ const SATURATING: usize = 3_000;
 const SENDERS: usize = 8;
 /// Bytes.
 const PAYLOAD: usize = 100;
+/// Sets of channels: those that loads with listeners share, so that nobody subscribes and
+/// unsubscribes meanwhile; those that nobody listens to; and those of idle streams.
+const HEARD: u32 = 1;
+const QUIET: u32 = 2;
+const IDLE: u32 = 3;
 /// Between the last stream that opened and the look at the memory.
 const SETTLE: Duration = Duration::from_secs(3);
 
@@ -30,8 +34,8 @@ pub(super) struct Bench<'a> {
     runtime: &'a Handle,
     window: Duration,
     target: Target,
-    /// So that each load has channels of its own.
-    run: Cell<u32>,
+    /// What each part works without any load: seconds a second.
+    pub(super) idle: [(Part, f64); 5],
 }
 
 /// What one load cost.
@@ -80,6 +84,7 @@ pub(super) struct Memory {
 
 /// Counters of everything.
 struct Counters {
+    at: Instant,
     look: Look,
     wal: f64,
     kept: f64,
@@ -89,8 +94,21 @@ struct Counters {
 }
 
 impl<'a> Bench<'a> {
-    pub(super) fn new(cluster: &'a Cluster, runtime: &'a Handle, window: Duration) -> Self {
-        Self {
+    pub(super) fn new(
+        cluster: &'a Cluster,
+        runtime: &'a Handle,
+        window: Duration,
+    ) -> io::Result<Self> {
+        // What a start leaves to do.
+        std::thread::sleep(SETTLE);
+        let before = Look::at(cluster)?;
+        std::thread::sleep(window);
+        let after = Look::at(cluster)?;
+        let idle = Part::ALL.map(|part| {
+            let spent = after.spent(part, &before);
+            (part, spent.as_secs_f64() / window.as_secs_f64())
+        });
+        Ok(Self {
             target: Target {
                 listen: cluster.sse[0].address(),
                 publish: cluster.chat[0].address(),
@@ -99,8 +117,8 @@ impl<'a> Bench<'a> {
             cluster,
             runtime,
             window,
-            run: Cell::new(0),
-        }
+            idle,
+        })
     }
 
     /// So many streams of 100 channels, spread over so many nodes.
@@ -128,7 +146,7 @@ impl<'a> Bench<'a> {
     }
 
     fn listened(&self, nodes: usize, streams: usize, senders: usize) -> io::Result<Load<'_>> {
-        let channels = self.channels(CHANNELS);
+        let channels = channels(HEARD, CHANNELS);
         let mut load = Load::new(&self.target, channels, PAYLOAD)?;
         for node in &self.cluster.sse[..nodes] {
             load.listen_at(node.address());
@@ -141,7 +159,7 @@ impl<'a> Bench<'a> {
 
     /// So many streams of 100 channels, and the posts, by way of nginx.
     pub(super) fn proxied(&self, streams: usize) -> io::Result<Flow> {
-        let channels = self.channels(CHANNELS);
+        let channels = channels(HEARD, CHANNELS);
         let mut load = Load::new(&self.target, channels, PAYLOAD)?;
         let front = self.cluster.front.address();
         load.listen_at(front);
@@ -155,7 +173,7 @@ impl<'a> Bench<'a> {
 
     /// Posts to so many chat-service without a listener; without a rate, as many as are answered.
     pub(super) fn posts(&self, nodes: usize, rate: Option<f64>) -> io::Result<Flow> {
-        let channels = self.channels(CHANNELS);
+        let channels = channels(QUIET, CHANNELS);
         let mut load = Load::new(&self.target, channels, PAYLOAD)?;
         self.publishers(&mut load, nodes, PUBLISHERS)?;
         load.warm_up()?;
@@ -177,7 +195,7 @@ impl<'a> Bench<'a> {
         streams: usize,
         channels: usize,
     ) -> io::Result<Memory> {
-        let names = self.channels(channels);
+        let names = self::channels(IDLE + node as u32, channels);
         let mut load = Load::new(&self.target, names, PAYLOAD)?;
         load.listen_at(self.cluster.sse[node].address());
         let before = Look::at(self.cluster)?;
@@ -211,7 +229,13 @@ impl<'a> Bench<'a> {
         let posts = measured.posted.max(1) as f64;
         let listened = measured.delivered > 0;
         let events = measured.delivered.max(1) as f64;
-        let spent = |part| after.look.spent(part, &before.look).as_secs_f64() * 1e6;
+        let took = after.at.duration_since(before.at).as_secs_f64();
+        let spent = |part| {
+            let spent = after.look.spent(part, &before.look).as_secs_f64();
+            let idle = self.idle.iter().find(|(of, _)| *of == part);
+            let idle = idle.map_or(0.0, |(_, idle)| idle * took);
+            (spent - idle).max(0.0) * 1e6
+        };
         let milliseconds = |histogram: &crate::histogram::Histogram| {
             [0.5, 0.99].map(|part| {
                 let time = histogram.quantile(part).unwrap_or_default();
@@ -256,16 +280,15 @@ impl<'a> Bench<'a> {
             stored: sum("hark_chat_store_stored_total")?,
             commits: sum("hark_chat_store_commits_total")?,
             look: Look::at(self.cluster)?,
+            at: Instant::now(),
         })
     }
+}
 
-    fn channels(&self, count: usize) -> Vec<String> {
-        let run = self.run.get() + 1;
-        self.run.set(run);
-        (0..count)
-            .map(|channel| format!("5ca1e000-0000-4000-8000-{run:06x}{channel:06x}"))
-            .collect()
-    }
+fn channels(set: u32, count: usize) -> Vec<String> {
+    (0..count)
+        .map(|channel| format!("5ca1e000-0000-4000-8000-{set:06x}{channel:06x}"))
+        .collect()
 }
 
 /// What the loopback device has carried: its first counter (proc_pid_net(5)).

@@ -18,6 +18,26 @@ pub(super) enum Part {
     Front,
 }
 
+impl Part {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Chat,
+        Self::Sse,
+        Self::Broker,
+        Self::Store,
+        Self::Front,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat-service",
+            Self::Sse => "broadcast-sse",
+            Self::Broker => "broker",
+            Self::Store => "PostgreSQL",
+            Self::Front => "nginx",
+        }
+    }
+}
+
 /// Every process of a cluster at one moment.
 pub(super) struct Look(BTreeMap<(Part, u32), Sample>);
 

@@ -1,4 +1,5 @@
 use super::loads::{Flow, Memory};
+use super::parts::Part;
 use crate::report::markdown::aligned;
 
 pub(super) fn flows(title: &str, flows: &[Flow]) -> String {
@@ -56,6 +57,16 @@ pub(super) fn flows(title: &str, flows: &[Flow]) -> String {
         }
     }
     text
+}
+
+/// What the tables leave out.
+pub(super) fn idle(parts: &[(Part, f64)]) -> String {
+    let part = |(part, share): &(Part, f64)| format!("{} {:.1} %", part.name(), share * 100.0);
+    let parts: Vec<_> = parts.iter().map(part).collect();
+    format!(
+        "Without any load, in per cent of a processor, all nodes together: {}. That is left out below.\n",
+        parts.join(", ")
+    )
 }
 
 pub(super) fn memory(all: &[Memory]) -> String {
