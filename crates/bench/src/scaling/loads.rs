@@ -12,8 +12,10 @@ use crate::metrics;
 use crate::peers::hark_dialect;
 
 const CHANNELS: usize = 100;
-/// Posts a second of the loads with listeners: every part of them has time left.
+/// Posts a second of the loads with many listeners, and of those with few: every part has time
+/// left.
 const RATE: f64 = 200.0;
+const BRISK: f64 = 800.0;
 const PUBLISHERS: usize = 64;
 /// Streams and senders of a load without a pace.
 const SATURATING: usize = 3_000;
@@ -132,7 +134,7 @@ impl<'a> Bench<'a> {
     pub(super) fn one_each(&self, nodes: usize) -> io::Result<Flow> {
         let name = format!("1 stream of each channel on each of {nodes} broadcast-sse");
         let mut load = self.listened(nodes, CHANNELS, PUBLISHERS)?;
-        self.flow(name, &mut load, Pace::PerSecond(RATE))
+        self.flow(name, &mut load, Pace::PerSecond(BRISK))
     }
 
     /// Few senders, each as fast as it can: what is delivered is what all parts together can do
