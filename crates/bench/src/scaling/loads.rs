@@ -80,6 +80,8 @@ pub(super) struct Memory {
     pub(super) channels: usize,
     /// Bytes of broadcast-sse for each stream.
     pub(super) sse: f64,
+    /// Bytes of the kernel for each stream, at this end: half of what both ends take.
+    pub(super) kernel: f64,
     /// Bytes of the broker for each channel.
     pub(super) broker: f64,
 }
@@ -200,7 +202,7 @@ impl<'a> Bench<'a> {
         let names = self::channels(IDLE + node as u32, channels);
         let mut load = Load::new(&self.target, names, PAYLOAD)?;
         load.listen_at(self.cluster.sse[node].address());
-        let before = Look::at(self.cluster)?;
+        let (before, slab) = (Look::at(self.cluster)?, slab_bytes()?);
         load.open_streams(streams, Begin::Live, Pace::ClosedLoop)?;
         load.idle(SETTLE)?;
         let after = Look::at(self.cluster)?;
@@ -210,6 +212,7 @@ impl<'a> Bench<'a> {
             streams,
             channels,
             sse: more(Part::Sse) / streams as f64,
+            kernel: (slab_bytes()? - slab) / 2.0 / streams as f64,
             broker: more(Part::Broker) / channels as f64,
         })
     }
@@ -302,4 +305,14 @@ fn loopback_bytes() -> io::Result<f64> {
     let bytes = lo.and_then(|line| line.split_whitespace().next());
     let bytes = bytes.and_then(|bytes| bytes.parse().ok());
     bytes.ok_or_else(|| io::Error::other("/proc/net/dev: there is no loopback device"))
+}
+
+/// Memory that the kernel uses for its own objects, sockets among them (proc_meminfo(5)).
+fn slab_bytes() -> io::Result<f64> {
+    let memory = fs::read_to_string("/proc/meminfo")?;
+    let slab = memory.lines().find_map(|line| line.strip_prefix("Slab:"));
+    let kilobytes = slab.and_then(|slab| slab.trim().strip_suffix(" kB"));
+    let kilobytes = kilobytes.and_then(|kilobytes| kilobytes.parse::<f64>().ok());
+    let kilobytes = kilobytes.ok_or_else(|| io::Error::other("/proc/meminfo: there is no Slab"))?;
+    Ok(kilobytes * 1024.0)
 }

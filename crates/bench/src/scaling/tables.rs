@@ -75,6 +75,7 @@ pub(super) fn memory(all: &[Memory]) -> String {
         "streams",
         "channels",
         "broadcast-sse B/stream",
+        "kernel B/stream",
         "broker B/channel",
     ];
     let mut lines = vec![head.map(str::to_owned).to_vec()];
@@ -84,6 +85,7 @@ pub(super) fn memory(all: &[Memory]) -> String {
             memory.streams.to_string(),
             memory.channels.to_string(),
             format!("{:.0}", memory.sse),
+            format!("{:.0}", memory.kernel),
             format!("{:.0}", memory.broker),
         ]);
     }
