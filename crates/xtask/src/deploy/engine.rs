@@ -39,6 +39,13 @@ pub(super) struct Engine {
 impl Engine {
     /// Starts dockerd with everything that it writes in `folder`, and makes the images.
     pub(super) fn start(folder: &Path) -> Step<Self> {
+        let mut usual = Command::new("docker");
+        if output(usual.args(["--host", "unix:///var/run/docker.sock", "info"])).is_ok() {
+            // Both would use the bridge docker0 and the same firewall rules.
+            return Err(
+                "a Docker engine runs here: systemctl stop docker docker.socket".to_owned(),
+            );
+        }
         create_folder(folder)?;
         let log = folder.join("log");
         let log = File::create(&log).map_err(|error| at(&log, &error))?;
