@@ -72,6 +72,14 @@ pub enum StoreError {
         /// Why, and what to do.
         reason: String,
     },
+    /// A copy cannot be made, or is none.
+    #[error("the copy {}: {reason}", file.display())]
+    BadCopy {
+        /// Its file.
+        file: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// The database cannot be used as it is: password, rights, certificate, the schema of another
     /// version.
     #[error("the database {database} cannot be used: {reason}")]

@@ -1,6 +1,7 @@
 //! The store in one SQLite database.
 
 mod append;
+mod backup;
 mod checkpoint;
 mod database;
 mod epochs;
@@ -32,6 +33,7 @@ use chat_model::{ChannelId, Head};
 use rusqlite::Connection;
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 
+pub use self::backup::{backup, backup_progress, restore};
 pub use self::epochs::new_epoch;
 pub use self::options::SqliteOptions;
 

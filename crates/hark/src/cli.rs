@@ -31,6 +31,15 @@ pub(crate) enum Command {
     /// numbers will be used again. A PostgreSQL database that was restored from its own backup, or
     /// whose replica took over, needs it not: chat-service finds out by itself.
     NewEpoch(NewEpoch),
+    /// Copy all messages of a data folder into one file, while its service goes on.
+    ///
+    /// A PostgreSQL database has tools of its own for that (docs/operations.md).
+    Backup(Backup),
+    /// Make a data folder of a copy that `hark backup` made.
+    ///
+    /// Every log gets a new epoch, by which listeners are told what is gone: what was posted after
+    /// the copy was made.
+    Restore(Restore),
     /// Bring the database to the format of this program, before its chat-services start.
     ///
     /// They do it themselves unless store.postgres.migrate is false.
@@ -110,6 +119,24 @@ pub(crate) struct NewEpoch {
     /// environment variables of that service come after it.
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Backup {
+    /// The data folder.
+    #[arg(long, value_name = "DIR", default_value = "./hark-data")]
+    pub(crate) data: PathBuf,
+    /// The copy, a new file.
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct Restore {
+    /// The data folder, which must not hold a store: move an old one away first.
+    #[arg(long, value_name = "DIR", default_value = "./hark-data")]
+    pub(crate) data: PathBuf,
+    /// The copy.
+    pub(crate) file: PathBuf,
 }
 
 #[derive(Args)]

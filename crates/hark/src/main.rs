@@ -28,6 +28,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Listen(options) => client::listen(options).await,
         Command::Health(options) => client::health(options).await,
         Command::NewEpoch(options) => store::new_epoch(options).await,
+        Command::Backup(options) => store::backup(options).await,
+        Command::Restore(options) => store::restore(options).await,
         Command::Migrate(options) => store::migrate(options).await,
     }
 }

@@ -1,11 +1,15 @@
 //! What is done to a store while its services do not run.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use chat_service::{Config, StoreConfig};
 use service_kit::{clock::SystemClock, command::Failure};
+use tokio::{task::spawn_blocking, time::interval};
 
-use crate::cli::{Migrate, NewEpoch};
+use crate::cli::{Backup, Migrate, NewEpoch, Restore};
+
+/// How often a long copy says how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
 pub(crate) async fn new_epoch(options: NewEpoch) -> Result<(), Failure> {
     let clock = SystemClock::shared();
@@ -18,12 +22,48 @@ pub(crate) async fn new_epoch(options: NewEpoch) -> Result<(), Failure> {
     Ok(())
 }
 
+pub(crate) async fn backup(options: Backup) -> Result<(), Failure> {
+    let (data, file) = (options.data, options.file);
+    let part = file.clone();
+    let mut copying = spawn_blocking(move || chat_store::backup(&data, &part));
+    let mut progress = interval(PROGRESS_EVERY);
+    let copied = loop {
+        tokio::select! {
+            copied = &mut copying => break copied,
+            _ = progress.tick() => {
+                let bytes = chat_store::backup_progress(&file);
+                if bytes > 0 {
+                    eprintln!("{} so far", mebibytes(bytes));
+                }
+            }
+        }
+    };
+    let bytes = copied.map_err(Failure::failed)?.map_err(Failure::failed)?;
+    println!("{}: {}", file.display(), mebibytes(bytes));
+    Ok(())
+}
+
+pub(crate) async fn restore(options: Restore) -> Result<(), Failure> {
+    let (data, file) = (options.data, options.file);
+    let clock = SystemClock::shared();
+    let restored = spawn_blocking(move || chat_store::restore(&file, &data, &clock)).await;
+    let logs = restored
+        .map_err(Failure::failed)?
+        .map_err(Failure::failed)?;
+    println!("{logs} logs are back, each with a new epoch");
+    Ok(())
+}
+
 pub(crate) async fn migrate(options: Migrate) -> Result<(), Failure> {
     let store = store(options.config.as_deref())?;
     let migrated = store.migrate(SystemClock::shared()).await;
     migrated.map_err(Failure::failed)?;
     println!("the store has today's format");
     Ok(())
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 /// Where the chat-service of a configuration keeps its messages.

@@ -1,23 +1,38 @@
-//! A data folder that was put back: what was lost is said, and nothing is said twice.
+//! A store that was put back: what was lost is said, and nothing is said twice.
 
 use std::path::Path;
 use std::time::Duration;
 
 use system_tests::{Hark, Posted, new_channel};
-use test_kit::{Gap, Ledger, Listener, Program, Recording};
+use test_kit::{Gap, Ledger, Listener, Recording};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Stops `hark`, puts `copy` in the place of its data, gives that a new epoch and starts it.
-async fn put_back(hark: &mut Hark, data: &Path, copy: &Path) {
-    hark.stop().await;
-    std::fs::remove_dir_all(data).unwrap();
-    copy_folder(copy, data).await;
-    let renewed = system_tests::hark(["new-epoch", "--data"])
+/// Copies the data of a `hark` that goes on meanwhile.
+async fn back_up(data: &Path, copy: &Path) {
+    let made = system_tests::hark(["backup", "--data"])
         .arg(data)
+        .arg(copy)
         .run(SOON)
         .await;
-    assert_eq!(renewed.status.code(), Some(0), "{renewed:?}");
+    assert_eq!(made.status.code(), Some(0), "{made:?}");
+}
+
+/// Stops `hark`, puts `copy` in the place of its data and starts it.
+async fn put_back(hark: &mut Hark, data: &Path, copy: &Path) {
+    hark.stop().await;
+    let restore = system_tests::hark(["restore", "--data"])
+        .arg(data)
+        .arg(copy);
+    let refused = restore.run(SOON).await;
+    assert_eq!(
+        refused.status.code(),
+        Some(1),
+        "over what is there: {refused:?}"
+    );
+    std::fs::remove_dir_all(data).unwrap();
+    let restored = restore.run(SOON).await;
+    assert_eq!(restored.status.code(), Some(0), "{restored:?}");
     hark.start().await;
 }
 
@@ -28,16 +43,6 @@ async fn resumed(hark: &Hark, channel: &str, cursor: &str, messages: usize) -> L
     recording.wait_for(SOON, "message", messages).await;
     recording.wait_for(SOON, "ready", 1).await;
     Ledger::of(&recording.events()).unwrap()
-}
-
-async fn copy_folder(from: &Path, to: &Path) {
-    let copied = Program::of_system("cp", "coreutils")
-        .arg("-a")
-        .arg(from)
-        .arg(to)
-        .run(SOON)
-        .await;
-    assert!(copied.status.success(), "{copied:?}");
 }
 
 fn delivered<'l>(ledger: &'l Ledger, channel: &str) -> Vec<&'l str> {
@@ -62,17 +67,14 @@ fn lost(seen: usize) -> Gap {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_folder_put_back_twice_from_the_same_copy() {
+async fn messages_put_back_twice_from_the_same_copy() {
     let folder = tempfile::tempdir().unwrap();
     let (data, copy) = (folder.path().join("data"), folder.path().join("copy"));
     let channel = new_channel();
 
     let mut hark = Hark::up(&data).await;
     let kept = hark.sender().post_many(&channel, 20).await;
-    hark.stop().await;
-    copy_folder(&data, &copy).await;
-
-    hark.start().await;
+    back_up(&data, &copy).await;
     let url = format!("{}&last=20", hark.stream(&[&channel]));
     let recording = Recording::start(Listener::new(url));
     recording.wait_for(SOON, "ready", 1).await;

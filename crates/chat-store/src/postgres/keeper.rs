@@ -189,10 +189,10 @@ impl Keeper {
                 .session()
                 .await?
                 .seldom(
-                    "WITH gone AS (DELETE FROM sender_keys WHERE n IN (
+                    "WITH gone AS (DELETE FROM sender_keys WHERE n = ANY(ARRAY(
                         SELECT n FROM (SELECT n, kept_at FROM sender_keys ORDER BY n LIMIT $1
                             FOR UPDATE SKIP LOCKED) oldest
-                        WHERE kept_at <= $2) RETURNING 1)
+                        WHERE kept_at <= $2)) RETURNING 1)
                      SELECT count(*) FROM gone",
                     &[&STEP_KEYS, &to_stored_number(cutoff)],
                 )

@@ -173,6 +173,29 @@ pub(super) fn prepare(path: &Path, max_file_bytes: Option<u64>) -> Result<Connec
     Ok(connection)
 }
 
+/// Refuses what is no store, or one of a newer program; `path` is for the words.
+pub(super) fn check_format(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let bad = |reason: String| StoreError::BadCopy {
+        file: path.to_owned(),
+        reason,
+    };
+    let id = connection.query_row("PRAGMA application_id", [], |row| row.get(0));
+    let id: i64 = id.map_err(|error| bad(format!("{error}; is it a store of Hark?")))?;
+    let found = user_version(connection).map_err(|error| bad(error.to_string()))?;
+    let known = MIGRATIONS.len() as i64;
+    if id != APPLICATION_ID || found < 1 {
+        return Err(bad("it is no store of Hark".to_owned()));
+    }
+    if found > known {
+        return Err(StoreError::NewerSchema {
+            path: path.to_owned(),
+            found,
+            known,
+        });
+    }
+    Ok(())
+}
+
 fn migrate(connection: &mut Connection, from: i64) -> rusqlite::Result<()> {
     for (done, step) in MIGRATIONS
         .iter()

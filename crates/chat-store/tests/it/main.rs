@@ -1,5 +1,6 @@
 //! The SQLite store from outside: its contract, and what happens when things break.
 
+mod backup;
 mod contract;
 mod copies;
 mod crash;
