@@ -64,7 +64,7 @@ impl Readers {
             let reader = self.reader().await?;
             match question(&reader).await {
                 Ok(answer) => {
-                    lock(&self.idle).push(reader);
+                    self.put_back(reader);
                     return Ok(answer);
                 }
                 Err(failure @ Failure::Lost(_)) => {
@@ -75,7 +75,7 @@ impl Readers {
                     }
                 }
                 Err(failure) => {
-                    lock(&self.idle).push(reader);
+                    self.put_back(reader);
                     return Err(failure.to_error());
                 }
             }
@@ -106,6 +106,14 @@ impl Readers {
         let session = self.connector.connect().await?;
         let questions = Questions::prepare(&session).await?;
         Ok(Reader { session, questions })
+    }
+
+    fn put_back(&self, reader: Reader) {
+        let mut idle = lock(&self.idle);
+        // Nobody takes it out of a closed store again, which waits for its end.
+        if !self.room.is_closed() {
+            idle.push(reader);
+        }
     }
 
     /// Later questions are refused.

@@ -11,6 +11,10 @@ use super::{connection::Session, epochs::append_lock, failure::Failure};
 pub(super) const BEGIN: &str =
     concat!("BEGIN; SELECT pg_advisory_xact_lock_shared", append_lock!());
 
+/// Without a time-out of the server's: where a synchronous replica is waited for, it would end the
+/// wait and pass as success.
+pub(super) const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
+
 /// Advances the lane, if it is still ours: its row stays locked until the transaction ends, so that
 /// positions become visible in their order. What holds for all logs comes along.
 const ADVANCE_LANE: &str = "

@@ -285,7 +285,9 @@ impl Writer {
             .await;
         match renewed {
             Ok(true) => self.note_saved(),
-            Ok(false) => self.change_lane().await,
+            Ok(false) => {
+                self.change_lane().await;
+            }
             Err(failure) => self.note_failure(&failure),
         }
     }

@@ -14,7 +14,16 @@ use crate::{
     postgres::steps::Step::{self, *},
 };
 
+/// Some of them several times: what happens around COMMIT is what matters most.
 const STEPS: &[Step] = &[
+    Commit,
+    Commit,
+    Committed,
+    Committed,
+    Committed,
+    Committed,
+    AdvanceLane,
+    InsertEvents,
     LockLane,
     TakeLane,
     RenewLane,

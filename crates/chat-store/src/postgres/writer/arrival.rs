@@ -100,9 +100,10 @@ impl Writer {
     }
 
     /// The lane was given to others, because this process gave no sign of life for too long.
-    pub(super) async fn change_lane(&mut self) {
+    /// False: there is none to be had now.
+    pub(super) async fn change_lane(&mut self) -> bool {
         let Link::Up(link) = &self.link else {
-            return;
+            return false;
         };
         let taken = async {
             let lane = self.owner.take(&link.session).await?;
@@ -119,8 +120,12 @@ impl Writer {
                 );
                 self.enter(lane);
                 self.note_saved();
+                true
             }
-            Err(failure) => self.note_failure(&failure),
+            Err(failure) => {
+                self.note_failure(&failure);
+                false
+            }
         }
     }
 

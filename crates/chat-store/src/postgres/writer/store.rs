@@ -16,7 +16,7 @@ use crate::{
         epochs::Epochs,
         failure::Failure,
         lane::{Lane, Owner},
-        statements::BEGIN,
+        statements::{BEGIN, COMMIT},
         steps::{Step, pipelined},
     },
     sender_keys::keys_of,
@@ -87,7 +87,11 @@ impl Writer {
                     self.succeeded();
                     return self.tell(posts, done, true);
                 }
-                Err(Setback::Fenced) => self.change_lane().await,
+                Err(Setback::Fenced) => {
+                    if !self.change_lane().await {
+                        return self.wait_or_fail(posts, started);
+                    }
+                }
                 Err(Setback::Undecided(failure, undecided)) => {
                     self.see(lane, undecided.done.last_pos);
                     self.pending = Some(Pending {
@@ -427,7 +431,7 @@ impl Attempt<'_> {
             },
             async {
                 self.owner.at(session, Step::Commit).await?;
-                session.run("COMMIT").await?;
+                session.run(COMMIT).await?;
                 self.owner.at(session, Step::Committed).await
             },
         );
