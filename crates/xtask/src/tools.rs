@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::run::{self, Outcome};
 
 /// What the tests need besides Rust: a program, and the Debian package that has it.
-const NEEDED: [(&str, &str); 17] = [
+const NEEDED: [(&str, &str); 18] = [
     // SQLite and libFuzzer are compiled from source.
     ("cc", "build-essential"),
     ("c++", "build-essential"),
@@ -16,6 +16,7 @@ const NEEDED: [(&str, &str); 17] = [
     ("nginx", "nginx"),
     ("openssl", "openssl"),
     ("initdb", "postgresql"),
+    ("promtool", "prometheus"),
     ("python3", "python3"),
     ("rabbitmq-server", "rabbitmq-server"),
     ("systemd-analyze", "systemd"),
