@@ -183,7 +183,8 @@ impl Dist {
                 .current_dir(&self.source),
         )?;
         let mut build = run::cargo();
-        build.args(["zigbuild", "--release", "--bins", "--target", &target]);
+        build.args(["zigbuild", "--locked", "--release", "--bins", "--target"]);
+        build.arg(&target);
         for program in PROGRAMS {
             build.args(["--package", program]);
         }
