@@ -4,6 +4,8 @@
 //! a server that restarts is soon back, and then fail at once until it is there.
 
 mod arrival;
+mod attempt;
+mod link;
 mod rescue;
 mod store;
 
@@ -15,11 +17,13 @@ use std::{
 
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
-use tokio_util::task::AbortOnDropHandle;
 
-use self::store::Undecided;
+use self::{
+    attempt::Undecided,
+    link::{Connected, Down, Link},
+};
 use super::{
     batch::to_stored_number,
     connection::{Connector, NoSession, Session},
@@ -27,7 +31,6 @@ use super::{
     failure::Failure,
     lane::{Lane, Owner},
     shared::Shared,
-    statements::Statements,
 };
 use crate::{Append, Appended, StoreError, expiry_clock::now, queue::PERMIT_BYTES};
 
@@ -40,9 +43,6 @@ const SAVE_AFTER: Duration = Duration::from_millis(250);
 const FRESH: Duration = Duration::from_secs(10);
 /// Bytes that a probe asks of a disk that was full: room for some of the largest messages.
 const ROOM: i32 = 256 << 10;
-/// The pause before the second attempt to connect; it doubles from one to the next.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -82,26 +82,6 @@ pub(super) struct Writer {
     lacks_room: bool,
 }
 
-enum Link {
-    Up(Box<Connected>),
-    Down(Down),
-}
-
-pub(super) struct Connected {
-    pub(super) session: Session,
-    pub(super) statements: Statements,
-}
-
-type Coming = AbortOnDropHandle<Result<Connected, NoSession>>;
-
-struct Down {
-    since: Instant,
-    reason: String,
-    /// The attempt that is being made, after a pause.
-    coming: Option<Coming>,
-    next_pause: Duration,
-}
-
 /// A batch whose connection was lost.
 struct Pending {
     posts: Vec<Post>,
@@ -119,19 +99,13 @@ impl Writer {
         first: Result<Session, NoSession>,
     ) -> Self {
         let now = Instant::now();
-        let down = Down {
-            since: now,
-            reason: String::new(),
-            coming: None,
-            next_pause: FIRST_PAUSE,
-        };
         let mut writer = Self {
             owner: Owner::new(&connector.options),
             connector,
             shared,
             jobs,
             keeper,
-            link: Link::Down(down),
+            link: Link::Down(Down::new()),
             lane: None,
             seen: HashMap::new(),
             pending: None,
@@ -332,12 +306,7 @@ impl Writer {
             reason,
             "connection to PostgreSQL lost; connecting again"
         );
-        self.link = Link::Down(Down {
-            since: Instant::now(),
-            reason: reason.to_owned(),
-            coming: Some(attempt(Duration::ZERO, &self.connector)),
-            next_pause: FIRST_PAUSE,
-        });
+        self.link = Link::Down(Down::begin(&self.connector, reason));
     }
 
     /// Whether the store can write: known from the last write, or tried.
@@ -438,44 +407,6 @@ impl Writer {
         }
         self.shared.follower.let_go();
     }
-}
-
-impl Connected {
-    async fn prepare(session: Session) -> Result<Self, NoSession> {
-        let statements = Statements::prepare(&session).await?;
-        Ok(Self {
-            session,
-            statements,
-        })
-    }
-
-    async fn after(pause: Duration, connector: Connector) -> Result<Self, NoSession> {
-        sleep(pause).await;
-        let session = connector.connect().await?;
-        Self::prepare(session).await
-    }
-}
-
-impl Down {
-    /// Another attempt after a pause, because the last one came to nothing.
-    fn try_again(&mut self, connector: &Connector, failed: &NoSession) {
-        let reason = match failed {
-            NoSession::Away(reason) => reason.clone(),
-            NoSession::Refused(error) => error.to_string(),
-        };
-        if reason != self.reason {
-            tracing::warn!(reason, "no connection to PostgreSQL");
-            self.reason = reason;
-        }
-        self.coming = Some(attempt(self.next_pause, connector));
-        self.next_pause = (self.next_pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-/// A task of its own, so that it goes on while posts are refused.
-fn attempt(pause: Duration, connector: &Connector) -> Coming {
-    let connecting = Connected::after(pause, connector.clone());
-    AbortOnDropHandle::new(connector.tasks.spawn(connecting))
 }
 
 fn answer<T>(reply: Reply<T>, outcome: Result<T, StoreError>) {

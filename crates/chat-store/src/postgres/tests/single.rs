@@ -90,6 +90,36 @@ async fn writer_that_was_paused_takes_another_lane() {
     assert!(lanes.parse::<u32>().unwrap() >= 2, "lane {lane} and others");
 }
 
+/// Two that both believe to own a lane would each pass over what the other has put there.
+#[tokio::test]
+async fn lane_has_one_writer() {
+    let database = Database::new().await;
+    let paused = database.open().await;
+    let lane = async |instance: &Instance| instance.store.published_to().await.unwrap().lane();
+    let first = lane(&paused).await;
+    assert_eq!(post(&paused, 1).await.unwrap(), 1);
+    for step in [Step::Begin, Step::RenewLane, Step::Fence] {
+        paused.control.arm(step, Stop::Pause);
+    }
+    let stuck = tokio::time::timeout(Duration::from_millis(1), post(&paused, 1)).await;
+    assert!(stuck.is_err());
+    eventually!(PATIENCE, {
+        ensure!(paused.control.is_paused(), "not there yet");
+        Ok(())
+    });
+    database.end_leases().await;
+    let heir = database.open().await;
+    assert_eq!(lane(&heir).await, first, "it is free to take");
+    paused.control.disarm();
+    assert_eq!(post(&paused, 2).await.unwrap(), 1);
+    assert_ne!(lane(&paused).await, first);
+    assert_eq!(post(&heir, 3).await.unwrap(), 1);
+    let lanes = database
+        .run("SELECT count(DISTINCT lane) FROM log WHERE channel_no IN (SELECT no FROM channels WHERE uuid IN ('00000000-0000-0000-0000-000000000002', '00000000-0000-0000-0000-000000000003'))")
+        .await;
+    assert_eq!(lanes, "2");
+}
+
 #[tokio::test]
 async fn what_a_killed_process_left_is_published() {
     let database = Database::new().await;

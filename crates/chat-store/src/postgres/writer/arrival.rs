@@ -1,7 +1,11 @@
 //! What a writer does with a new connection before it works again: it finds out what became of its
 //! lane and of the batch whose connection was lost.
 
-use super::{Connected, Link, Pending, Writer, store::Undecided};
+use super::{
+    Pending, Writer,
+    attempt::Undecided,
+    link::{Connected, Link},
+};
 use crate::{
     Position, StoreError,
     expiry_clock::{ExpiryClock, SavedExpiry},

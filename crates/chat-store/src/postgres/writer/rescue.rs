@@ -11,7 +11,10 @@ use chat_model::ChannelId;
 use tokio::time::Instant;
 use tokio_postgres::Row;
 
-use super::{Connected, Link, Writer};
+use super::{
+    Writer,
+    link::{Connected, Link},
+};
 use crate::{
     Position, Unpublished,
     postgres::{
