@@ -29,7 +29,7 @@ use tokio::time::timeout;
 type Failure = Box<dyn std::error::Error>;
 
 /// Longer than any broker is silent while it works.
-const SILENCE: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_secs(60);
 
 #[derive(Parser)]
 struct Arguments {

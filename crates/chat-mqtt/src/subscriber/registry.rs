@@ -234,12 +234,13 @@ impl Registry {
         lingering.into_iter().chain(retry).min()
     }
 
-    /// Since when the oldest SUBSCRIBE has had no answer.
+    /// Since when a SUBSCRIBE has been without an answer, and none has come for another.
     pub(super) fn unanswered_since(&self) -> Option<Instant> {
         self.asked.front().map(|asked| asked.at)
     }
 
-    /// Reading was paused until now: answers that came meanwhile could not be seen.
+    /// Gives all unanswered SUBSCRIBEs their time anew: while reading was paused, answers could not
+    /// be seen.
     pub(super) fn excuse_silence(&mut self, now: Instant) {
         for asked in &mut self.asked {
             asked.at = now;
@@ -309,6 +310,9 @@ impl Registry {
         let Some(asked) = self.asked.remove(at) else {
             return answered;
         };
+        // A slow broker is given its time for each, not for all that wait: RabbitMQ takes some hundred
+        // filters a second.
+        self.excuse_silence(now);
         self.generation += 1;
         for (index, filter) in asked.filters.into_iter().enumerate() {
             let Some(entry) = self.entries.get_mut(&filter) else {

@@ -38,6 +38,29 @@ fn a_channel_is_live_from_its_suback_on() {
 }
 
 #[test]
+fn a_broker_that_answers_slowly_but_steadily_is_given_its_time() {
+    let start = Instant::now();
+    let second = Duration::from_secs(1);
+    let mut registry = connected();
+    for n in 0..4 {
+        drop(registry.watch(channel(n)));
+    }
+    let mut asked = Vec::new();
+    while let Some((id, _)) = registry.next_subscribe(1, start) {
+        asked.push(id);
+    }
+    assert_eq!(registry.unanswered_since(), Some(start));
+    let mut now = start;
+    for id in &asked[..3] {
+        now += 20 * second;
+        registry.answered(*id, &[true], now);
+        assert_eq!(registry.unanswered_since(), Some(now));
+    }
+    registry.answered(asked[3], &[true], now);
+    assert_eq!(registry.unanswered_since(), None);
+}
+
+#[test]
 fn an_answer_older_than_the_last_unsubscribe_does_not_count() {
     let now = Instant::now();
     let mut registry = connected();
