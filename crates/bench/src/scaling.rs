@@ -69,6 +69,9 @@ pub(crate) fn run(window: Duration, streams: usize) -> io::Result<()> {
     for nodes in 1..=SSE {
         flows.push(bench.one_each(nodes)?);
     }
+    for nodes in [1, SSE] {
+        flows.push(bench.one_each_busy(nodes)?);
+    }
     flows.push(bench.proxied(streams)?);
     for nodes in 1..=SSE {
         flows.push(bench.saturated(nodes)?);

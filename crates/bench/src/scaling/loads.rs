@@ -139,6 +139,15 @@ impl<'a> Bench<'a> {
         self.flow(name, &mut load, Pace::PerSecond(BRISK))
     }
 
+    /// The same, with as many posts as are answered: what each part needs when it is busy.
+    pub(super) fn one_each_busy(&self, nodes: usize) -> io::Result<Flow> {
+        let name = format!(
+            "1 stream of each channel on each of {nodes} broadcast-sse, {PUBLISHERS} senders as fast as they can"
+        );
+        let mut load = self.listened(nodes, CHANNELS, PUBLISHERS)?;
+        self.flow(name, &mut load, Pace::ClosedLoop)
+    }
+
     /// Few senders, each as fast as it can: what is delivered is what all parts together can do
     /// on the processors that they share.
     pub(super) fn saturated(&self, nodes: usize) -> io::Result<Flow> {

@@ -86,7 +86,11 @@ pub(super) fn memory(all: &[Memory]) -> String {
             memory.channels.to_string(),
             format!("{:.0}", memory.sse),
             format!("{:.0}", memory.kernel),
-            format!("{:.0}", memory.broker),
+            // What one subscription takes is lost in what the broker does of itself.
+            match memory.channels {
+                1 => "–".to_owned(),
+                _ => format!("{:.0}", memory.broker),
+            },
         ]);
     }
     let mut text = "### Memory\n\n".to_owned();
