@@ -11,6 +11,7 @@ mod channel;
 mod entry;
 mod heads;
 mod history;
+mod lag;
 mod listener;
 mod pages;
 mod seat;
@@ -41,6 +42,7 @@ use tail::{Heard, Tail, TailLimits};
 pub(crate) use bell::Bell;
 pub(crate) use entry::Entry;
 pub(crate) use history::History;
+pub(crate) use lag::Lag;
 pub(crate) use listener::{Batch, Listener, Sent};
 pub(crate) use seat::Start;
 
@@ -152,7 +154,8 @@ impl Hub {
             // A life has room for four billion generations.
             let generation = self.lives.fetch_add(1 << 32, Ordering::Relaxed);
             let tail = Tail::new(self.limits, generation);
-            let channel = Channel::new(id, tail, self.memory.clone(), Instant::now());
+            let (memory, lag) = (self.memory.clone(), self.metrics.lag.clone());
+            let channel = Channel::new(id, tail, memory, lag, Instant::now());
             let channel = Arc::new(channel);
             let subscription = self.subscriber.watch(id);
             let attendant = attendant::attend(self.clone(), channel.clone(), subscription);

@@ -3,13 +3,16 @@ use std::{fmt, sync::Arc};
 use chat_mqtt::Subscriber;
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
     metrics::{
         counter::{ConstCounter, Counter},
+        family::Family,
         gauge::{ConstGauge, Gauge},
     },
 };
 use service_kit::operations::Operations;
+
+use crate::{frame::GapReason, hub::Lag};
 
 /// What operators are told about streams.
 #[derive(Default)]
@@ -25,7 +28,11 @@ pub(crate) struct Metrics {
     /// Events, as many times as they were handed to a stream.
     pub(crate) events_out: Counter,
     /// Gaps announced.
-    pub(crate) gaps: Counter,
+    pub(crate) gaps: Gaps,
+    /// Connections that were ended because their clients took nothing of what was sent to them.
+    pub(crate) listeners_cut: Counter,
+    /// How late events are.
+    pub(crate) lag: Lag,
     /// Events from the broker that made a log longer.
     pub(crate) appended: Counter,
     /// Events from the broker that were known already.
@@ -47,7 +54,7 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// Metrics that `operations` shows.
     pub(crate) fn register(operations: &Operations) -> Arc<Self> {
-        let metrics = Self::default();
+        let mut metrics = Self::default();
         operations.register(|registry| {
             let registry = registry.sub_registry_with_prefix("hark_sse");
             let gauges = [
@@ -69,7 +76,11 @@ impl Metrics {
                     "Events handed to streams",
                     &metrics.events_out,
                 ),
-                ("gaps", "Gaps announced", &metrics.gaps),
+                (
+                    "listeners_cut",
+                    "Slow listeners let go, by connection",
+                    &metrics.listeners_cut,
+                ),
                 (
                     "events_in",
                     "Events from the broker that were next in their log",
@@ -114,8 +125,46 @@ impl Metrics {
             for (name, help, counter) in counters {
                 registry.register(name, help, counter.clone());
             }
+            metrics.lag.register(registry);
+            let gaps = Family::<Reason, Counter>::default();
+            registry.register("gaps", "Gaps announced, by reason", gaps.clone());
+            metrics.gaps = Gaps::of(&gaps);
         });
         Arc::new(metrics)
+    }
+}
+
+/// Gaps announced, by reason; there from the beginning, at 0.
+#[derive(Default)]
+pub(crate) struct Gaps {
+    retention: Counter,
+    epoch: Counter,
+    cursor: Counter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+impl Gaps {
+    fn of(family: &Family<Reason, Counter>) -> Self {
+        let counter = |reason| family.get_or_create(&Reason { reason }).clone();
+        Self {
+            retention: counter("retention"),
+            epoch: counter("epoch"),
+            cursor: counter("cursor"),
+        }
+    }
+
+    /// One more, for this reason.
+    pub(crate) fn count(&self, reason: GapReason) {
+        let counter = match reason {
+            GapReason::Retention => &self.retention,
+            GapReason::Epoch => &self.epoch,
+            GapReason::Cursor => &self.cursor,
+        };
+        counter.inc();
     }
 }
 

@@ -24,16 +24,15 @@ impl StreamPermit {
 
     /// Counts what the stream is about to send.
     pub(crate) fn count(&self, batch: &Batch) {
-        let (mut events, mut gaps) = (0, 0);
+        let mut events = 0;
         for sent in batch {
             match sent {
                 Sent::Event(..) => events += 1,
-                Sent::Gap(..) => gaps += 1,
+                Sent::Gap(gap, _) => self.metrics.gaps.count(gap.reason),
                 Sent::Ready(..) => {}
             }
         }
         self.metrics.events_out.inc_by(events);
-        self.metrics.gaps.inc_by(gaps);
     }
 }
 

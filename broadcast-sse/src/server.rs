@@ -31,6 +31,7 @@ pub struct Server {
     local_addr: SocketAddr,
     tls: Option<Arc<ServerTls>>,
     history: History,
+    metrics: Arc<Metrics>,
     operations: Operations,
 }
 
@@ -72,6 +73,7 @@ impl Server {
             local_addr,
             tls,
             history,
+            metrics: Metrics::register(&operations),
             operations,
         })
     }
@@ -95,6 +97,7 @@ impl Server {
             // A stream that is told to come back later needs a connection as well.
             max_connections: self.config.hub.max_streams.saturating_add(1_000),
             tls: self.tls.clone(),
+            stalled: self.metrics.listeners_cut.clone(),
             ..HttpOptions::default()
         };
         let (listener, router) = self.start(&lifecycle);
@@ -108,6 +111,7 @@ impl Server {
             listener,
             local_addr,
             history,
+            metrics,
             operations,
             tls: _,
         } = self;
@@ -118,7 +122,6 @@ impl Server {
             },
         };
         let (subscriber, deliveries) = Subscriber::start(&config.mqtt, mode, lifecycle);
-        let metrics = Metrics::register(&operations);
         BrokerSide(subscriber.clone()).register(&operations);
         let broker = subscriber.clone();
         let hub = Hub::start(
@@ -152,7 +155,8 @@ impl Server {
         });
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         let stall = config.hub.write_stall;
-        let writers = Writers::start(processors, stall, &hub.pings(), lifecycle);
+        let cut = &metrics.listeners_cut;
+        let writers = Writers::start(processors, stall, cut, &hub.pings(), lifecycle);
         let app = App {
             hub,
             writers,

@@ -31,6 +31,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use prometheus_client::metrics::counter::Counter;
 use service_kit::{http::Taken, lifecycle::Lifecycle};
 use tokio::sync::watch;
 
@@ -66,16 +67,17 @@ pub(crate) struct Slot<S> {
 
 impl<S: Source> Writers<S> {
     /// Runs `count` shards until shutdown. Every stream is pinged when `pings` changes, and dropped
-    /// when its client takes nothing for as long as `stall`.
+    /// when its client takes nothing for as long as `stall`, which `cut` counts.
     pub(crate) fn start(
         count: usize,
         stall: Duration,
+        cut: &Counter,
         pings: &watch::Receiver<u64>,
         lifecycle: &Lifecycle,
     ) -> Self {
         let shards = (0..count.max(1)).map(|_| {
             let shard = Arc::<Shard<S>>::default();
-            let worker = Worker::new(shard.clone());
+            let worker = Worker::new(shard.clone(), cut.clone());
             let work = worker.run(stall, pings.clone(), lifecycle.clone());
             // It counts by itself how much it does in one go.
             lifecycle.spawn("writer", tokio::task::unconstrained(work));

@@ -12,6 +12,7 @@ use chat_model::{ChannelId, Head};
 use super::{
     Bell, Entry,
     channel::Channel,
+    lag::Lag,
     seat::{Item, Seat, Start, Step},
     tail::{Tail, TailLimits},
 };
@@ -51,7 +52,7 @@ impl Dispatch {
         };
         let now = Instant::now();
         let tail = Tail::new(limits, 0);
-        let channel = Channel::new(head.channel, tail, Arc::default(), now);
+        let channel = Channel::new(head.channel, tail, Arc::default(), Lag::default(), now);
         let rung = Arc::<Rung>::default();
         let seats = (0..listeners).map(|seat| {
             let rung = rung.clone();

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::{
     bell::Bell,
     entry::Entry,
+    lag::Lag,
     seat::{Page, Seat, Start, Step},
     tail::{Ask, Heard, Tail},
 };
@@ -28,6 +29,7 @@ pub(super) struct Channel {
     errand: Notify,
     /// Bytes of all rings of the node.
     memory: Arc<AtomicUsize>,
+    lag: Lag,
 }
 
 struct State {
@@ -80,7 +82,13 @@ pub(super) struct Patience {
 }
 
 impl Channel {
-    pub(super) fn new(id: ChannelId, tail: Tail, memory: Arc<AtomicUsize>, now: Instant) -> Self {
+    pub(super) fn new(
+        id: ChannelId,
+        tail: Tail,
+        memory: Arc<AtomicUsize>,
+        lag: Lag,
+        now: Instant,
+    ) -> Self {
         let state = State {
             tail,
             bells: Slab::new(),
@@ -95,6 +103,7 @@ impl Channel {
             state: Mutex::new(state),
             errand: Notify::new(),
             memory,
+            lag,
         }
     }
 
@@ -299,6 +308,7 @@ impl Channel {
     fn change(&self, change: impl FnOnce(&mut State) -> bool) {
         let mut state = self.lock();
         let before = state.tail.cost();
+        let known = state.tail.known();
         let ring = change(&mut state);
         let after = state.tail.cost();
         if after >= before {
@@ -310,6 +320,10 @@ impl Channel {
             for (_, bell) in &state.bells {
                 bell.ring();
             }
+        }
+        if !state.bells.is_empty() && state.tail.known() != known {
+            let seq = known.map_or(0, |known| known.seq);
+            self.lag.handed_out(self.id, state.tail.above(seq));
         }
         let busy =
             state.tail.hole().is_some() || state.tail.needs_head() || !state.tail.is_verified();

@@ -1,5 +1,6 @@
 use bytes::Bytes;
 use chat_model::{ChannelId, EventHead, NotAnEvent, Position, Seq};
+use service_kit::clock::Timestamp;
 
 use crate::frame::{self, CHUNK_END, EventFrame};
 
@@ -9,6 +10,8 @@ use crate::frame::{self, CHUNK_END, EventFrame};
 pub(crate) struct Entry {
     /// The position behind the event.
     pub(crate) position: Position,
+    /// When it was stored, if that could be read.
+    pub(crate) at: Option<Timestamp>,
     frame: EventFrame,
 }
 
@@ -24,7 +27,12 @@ impl Entry {
         }
         let position = head.position();
         let frame = frame::event(channel, position, head.event_type.as_deref(), line);
-        Ok(Self { position, frame })
+        let at = head.at.and_then(|at| i64::try_from(at).ok());
+        Ok(Self {
+            position,
+            at: at.map(Timestamp::from_millis),
+            frame,
+        })
     }
 
     /// The event's number.

@@ -291,6 +291,12 @@ impl Tail {
         (seq <= known.seq).then(|| self.ring.iter().skip(skip as usize))
     }
 
+    /// The events in the ring above `seq`, newest first.
+    pub(crate) fn above(&self, seq: Seq) -> impl Iterator<Item = &Arc<Entry>> {
+        let newest_first = self.ring.iter().rev();
+        newest_first.take_while(move |entry| entry.seq() > seq)
+    }
+
     /// Whether the store, asked after `mark`, has proved that a position known at `mark` was cut
     /// off; and to where.
     pub(crate) fn proven_cut(&self, position: Position, mark: Ask) -> Option<Cut> {

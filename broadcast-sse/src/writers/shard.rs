@@ -5,6 +5,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use prometheus_client::metrics::counter::Counter;
 use service_kit::lifecycle::Lifecycle;
 use slab::Slab;
 use tokio::{
@@ -57,6 +58,8 @@ pub(super) struct Worker<S> {
     /// What is under way for all of them, and who is next.
     round: Option<(Round, usize)>,
     draining: bool,
+    /// Streams that ended because their clients took nothing.
+    cut: Counter,
     /// Scratch space, empty between turns.
     parts: Vec<Bytes>,
 }
@@ -139,7 +142,7 @@ impl<S> Shard<S> {
 }
 
 impl<S: Source> Worker<S> {
-    pub(super) fn new(shard: Arc<Shard<S>>) -> Self {
+    pub(super) fn new(shard: Arc<Shard<S>>, cut: Counter) -> Self {
         Self {
             shard,
             outlets: Vec::new(),
@@ -148,6 +151,7 @@ impl<S: Source> Worker<S> {
             called: Vec::new(),
             round: None,
             draining: false,
+            cut,
             parts: Vec::new(),
         }
     }
@@ -263,6 +267,7 @@ impl<S: Source> Worker<S> {
         let tokens: Vec<usize> = self.blocked.iter().copied().filter(stalled).collect();
         for token in tokens {
             tracing::debug!("a stream ends: its client takes nothing of what is sent to it");
+            self.cut.inc();
             self.remove(token);
         }
     }

@@ -51,6 +51,7 @@ impl Source for Script {
 
 struct Fixture {
     writers: Writers<Script>,
+    cut: Counter,
     pings: watch::Sender<u64>,
     life: Lifecycle,
 }
@@ -66,9 +67,11 @@ struct Stream {
 fn start(stall: Duration) -> Fixture {
     let life = Lifecycle::new();
     let pings = watch::Sender::new(0);
-    let writers = Writers::start(2, stall, &pings.subscribe(), &life);
+    let cut = Counter::default();
+    let writers = Writers::start(2, stall, &cut, &pings.subscribe(), &life);
     Fixture {
         writers,
+        cut,
         pings,
         life,
     }
@@ -231,6 +234,7 @@ async fn who_takes_nothing_is_dropped_and_keeps_nobody_waiting() {
         other.hears("hello\n").await;
     }
     deaf.is_gone().await;
+    assert_eq!(fixture.cut.get(), 1);
     fixture.stop().await;
 }
 

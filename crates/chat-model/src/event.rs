@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::timestamp::timestamp;
+use crate::timestamp::{parse_timestamp, timestamp};
 use crate::{ChannelId, Epoch, MESSAGE_TYPE, NewMessage, Position, Seq};
 
 /// A message that has its place in a log, about to be written down.
@@ -100,6 +100,8 @@ pub struct EventHead {
     pub epoch: Epoch,
     /// The number.
     pub seq: Seq,
+    /// When it was stored, in milliseconds since 1970; `None` if that cannot be read.
+    pub at: Option<u64>,
     /// The type; `None` for [`MESSAGE_TYPE`], which needs no `event:` line.
     pub event_type: Option<Box<str>>,
 }
@@ -114,6 +116,8 @@ struct HeadFields<'a> {
     channel: ChannelId,
     epoch: Epoch,
     seq: Seq,
+    #[serde(default, borrow)]
+    at: Cow<'a, str>,
     #[serde(borrow, rename = "type")]
     event_type: Cow<'a, str>,
 }
@@ -153,6 +157,7 @@ impl EventHead {
             channel: fields.channel,
             epoch: fields.epoch,
             seq: fields.seq,
+            at: parse_timestamp(&fields.at),
             event_type,
         })
     }
@@ -224,6 +229,7 @@ mod tests {
         assert_eq!(std::str::from_utf8(&line).unwrap(), expected);
         let head = EventHead::parse(&line).unwrap();
         assert_eq!((head.seq, head.event_type.clone()), (42, None));
+        assert_eq!(head.at, Some(1_795_251_600_123));
     }
 
     #[test]

@@ -1,4 +1,6 @@
-use time::OffsetDateTime;
+use std::ops::Range;
+
+use time::{Date, Month, OffsetDateTime, Time};
 
 /// The length of [`format_timestamp`]'s text.
 const LENGTH: usize = "2026-11-21T09:00:00.123Z".len();
@@ -35,6 +37,26 @@ pub(crate) fn timestamp(milliseconds: u64) -> [u8; LENGTH] {
     text
 }
 
+/// Reads what [`format_timestamp`] writes, and nothing else.
+pub(crate) fn parse_timestamp(text: &str) -> Option<u64> {
+    let text: &[u8; LENGTH] = text.as_bytes().try_into().ok()?;
+    let number = |range: Range<usize>| {
+        text[range].iter().try_fold(0_u16, |number, byte| {
+            byte.is_ascii_digit()
+                .then(|| number * 10 + u16::from(byte - b'0'))
+        })
+    };
+    let small = |start: usize| u8::try_from(number(start..start + 2)?).ok();
+    let month = Month::try_from(small(5)?).ok()?;
+    let date = Date::from_calendar_date(number(0..4)?.into(), month, small(8)?).ok()?;
+    let time = Time::from_hms_milli(small(11)?, small(14)?, small(17)?, number(20..23)?).ok()?;
+    let marks = [
+        text[4], text[7], text[10], text[13], text[16], text[19], text[23],
+    ];
+    let nanoseconds = date.with_time(time).assume_utc().unix_timestamp_nanos();
+    (marks == *b"--T::.Z").then(|| u64::try_from(nanoseconds / 1_000_000).ok())?
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,5 +69,26 @@ mod tests {
             "2026-11-21T09:00:00.123Z"
         );
         assert_eq!(format_timestamp(u64::MAX), "9999-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        for at in [0, 951_782_399_999, 1_795_251_600_123, 253_402_300_799_999] {
+            assert_eq!(parse_timestamp(&format_timestamp(at)), Some(at));
+        }
+        for other in [
+            "",
+            "2026-11-21T09:00:00Z",
+            "2026-11-21T09:00:00.123+",
+            "2026-13-21T09:00:00.123Z",
+            "2026-02-30T09:00:00.123Z",
+            "2026-11-21T24:00:00.123Z",
+            "2026-11-21 09:00:00.123Z",
+            "1969-12-31T23:59:59.999Z",
+            "+026-11-21T09:00:00.123Z",
+            "2026-11-21T09:00:00.\u{661}3Z",
+        ] {
+            assert_eq!(parse_timestamp(other), None, "{other}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -52,6 +53,8 @@ pub struct HttpOptions {
     /// Certificate and key; `None` serves plain HTTP. A plain connection may speak HTTP/2 from its
     /// first byte (RFC 9113, section 3.3), as proxies do.
     pub tls: Option<Arc<ServerTls>>,
+    /// Counts the connections that were ended because of `write_stall`.
+    pub stalled: Counter,
 }
 
 impl Default for HttpOptions {
@@ -66,6 +69,7 @@ impl Default for HttpOptions {
             max_head_bytes: 32 * 1024,
             max_connections: 100_000,
             tls: None,
+            stalled: Counter::default(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -108,11 +109,12 @@ impl Phase {
 }
 
 /// The times that a connection must keep.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Times {
     header: Duration,
     idle: Duration,
     write_stall: Duration,
+    stalled: Counter,
 }
 
 impl From<&HttpOptions> for Times {
@@ -121,6 +123,7 @@ impl From<&HttpOptions> for Times {
             header: options.header_timeout,
             idle: options.idle_timeout,
             write_stall: options.write_stall,
+            stalled: options.stalled.clone(),
         }
     }
 }
@@ -220,6 +223,7 @@ impl<S> GuardedStream<S> {
         }
         let since = *self.stalled_since.get_or_insert_with(Instant::now);
         if self.stall.passed(cx, since + self.times.write_stall) {
+            self.times.stalled.inc();
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 "the client takes nothing of what is sent to it",

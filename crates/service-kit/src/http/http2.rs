@@ -97,6 +97,7 @@ where
             }
             _ = look.tick() => {
                 if answers.stuck_for() > options.write_stall {
+                    options.stalled.inc();
                     debug!(%peer, "the client takes nothing of what is sent to it");
                     return;
                 }

@@ -1,0 +1,183 @@
+use std::{fmt, sync::Arc};
+
+use chat_model::{ChannelId, EventView};
+use prometheus_client::{metrics::histogram::Histogram, registry::Registry};
+use service_kit::clock::{SharedClock, SystemClock};
+use tracing::{Level, debug, enabled};
+
+use super::entry::Entry;
+
+/// Upper bounds, in seconds. Events know their time in whole milliseconds. Two seconds and a little
+/// is what polling takes; more is an outage.
+const BUCKETS: [f64; 14] = [
+    0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0,
+];
+
+/// How long events took from the store to the listeners of this node. Clones share the numbers.
+#[derive(Clone)]
+pub(crate) struct Lag {
+    seconds: Histogram,
+    clock: SharedClock,
+}
+
+impl Lag {
+    fn new(clock: SharedClock) -> Self {
+        Self {
+            seconds: Histogram::new(BUCKETS),
+            clock,
+        }
+    }
+
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "delivery_lag_seconds",
+            "Time from an event's storing until this node's listeners could have it",
+            self.seconds.clone(),
+        );
+    }
+
+    /// Events have made the log longer, and the channel's listeners have been told. Each counts
+    /// once, however many listen.
+    ///
+    /// The time of storing is that of another machine: one that lies ahead counts as no time ago.
+    pub(super) fn handed_out<'a>(
+        &self,
+        channel: ChannelId,
+        entries: impl Iterator<Item = &'a Arc<Entry>>,
+    ) {
+        let now = self.clock.now();
+        for entry in entries {
+            if let Some(at) = entry.at {
+                self.seconds.observe(now.since(at).as_secs_f64());
+            }
+            if enabled!(Level::DEBUG) {
+                let line = entry.data();
+                let id = EventView::parse(&line).ok().map(|event| event.id);
+                let id = id.map(tracing::field::display);
+                debug!(%channel, seq = entry.seq(), id, "handed out to listeners");
+            }
+        }
+    }
+}
+
+impl Default for Lag {
+    fn default() -> Self {
+        Self::new(SystemClock::shared())
+    }
+}
+
+impl fmt::Debug for Lag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lag").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use bytes::Bytes;
+    use chat_model::{Epoch, EpochStart, Event, Head, NewMessage, Seq};
+    use prometheus_client::encoding::text::encode;
+    use service_kit::clock::{TestClock, Timestamp};
+    use tokio::sync::Notify;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::hub::{
+        channel::Channel,
+        seat::{Page, Start},
+        tail::{Tail, TailLimits},
+    };
+
+    fn channel() -> ChannelId {
+        Uuid::nil().into()
+    }
+
+    fn epoch() -> Epoch {
+        Epoch::from_value(100).unwrap()
+    }
+
+    fn head(seq: Seq) -> Head {
+        Head {
+            channel: channel(),
+            epoch: epoch(),
+            head: seq,
+            first: 1,
+            epochs: vec![EpochStart {
+                epoch: epoch(),
+                from: 1,
+            }],
+        }
+    }
+
+    fn line(seq: Seq, at: u64) -> Bytes {
+        let event = Event {
+            channel: channel(),
+            epoch: epoch(),
+            seq,
+            id: Uuid::from_u128(u128::from(seq)),
+            at,
+            message: &NewMessage::text("a"),
+        };
+        event.encode()
+    }
+
+    fn entry(seq: Seq, at: u64) -> Entry {
+        Entry::new(channel(), &line(seq, at)).unwrap()
+    }
+
+    /// How many events were counted, and their lag in total.
+    fn counted(lag: &Lag) -> (u64, f64) {
+        let mut registry = Registry::default();
+        lag.register(&mut registry);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        let value = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap().trim().to_owned()
+        };
+        (
+            value("delivery_lag_seconds_count").parse().unwrap(),
+            value("delivery_lag_seconds_sum").parse().unwrap(),
+        )
+    }
+
+    #[test]
+    fn each_new_event_counts_once_and_what_is_read_again_does_not() {
+        let clock = TestClock::new(Timestamp::from_millis(10_000));
+        let lag = Lag::new(clock.shared());
+        let limits = TailLimits {
+            ring_events: 10,
+            ring_bytes: 1 << 20,
+        };
+        let (now, memory) = (Instant::now(), Arc::default());
+        let log = Channel::new(channel(), Tail::new(limits, 0), memory, lag.clone(), now);
+        let hear = |seq, at| log.hear(std::iter::once(entry(seq, at)), |_| ());
+
+        log.answered(log.ask(), &head(3), now);
+        hear(4, 9_000);
+        assert_eq!(counted(&lag).0, 0, "nobody listens");
+
+        log.join(Arc::new(Notify::new()), Start::Newest(2));
+        log.join(Arc::new(Notify::new()), Start::Live);
+        hear(5, 9_750);
+        assert_eq!(counted(&lag), (1, 0.25), "one event, two listeners");
+        hear(5, 9_750);
+        let page = |seqs: std::ops::RangeInclusive<Seq>, newest| Page {
+            after: seqs.start() - 1,
+            head: head(newest),
+            entries: seqs.map(|seq| Arc::new(entry(seq, 9_500))).collect(),
+        };
+        log.page_came(log.ask(), &page(1..=3, 5), now);
+        assert_eq!(counted(&lag), (1, 0.25), "both were there before");
+
+        hear(8, 9_500);
+        assert_eq!(counted(&lag).0, 1, "it waits for those before it");
+        log.fill(log.ask(), &page(6..=7, 8), now);
+        assert_eq!(counted(&lag), (4, 1.75), "two healed, one waited");
+
+        hear(9, 60_000);
+        assert_eq!(counted(&lag), (5, 1.75), "a clock ahead of ours");
+    }
+}
