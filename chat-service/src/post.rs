@@ -6,14 +6,16 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use chat_model::{ChannelId, Epoch, NewMessage, Sender, Seq};
+use chat_model::{ChannelId, Epoch, EventView, NewMessage, Sender, Seq};
 use chat_store::IdempotencyKey;
 use serde::Serialize;
-use service_kit::problem::Problem;
+use service_kit::problem::{Problem, RequestId};
 use tokio::time::Instant;
+use tracing::field::display;
+use tracing::{Level, debug, enabled};
 use uuid::Uuid;
 
 use crate::app::{AppState, Channel, OlderPath};
@@ -46,6 +48,7 @@ pub(crate) async fn message(
     .map_err(|error| problems::message(&error))?;
     let caller = identity::caller(&head.headers, message.from.clone());
     let posted = state.post(&caller, channel, message, key).await?;
+    log(&head.extensions, channel, &posted);
     Ok(answer(channel, posted))
 }
 
@@ -68,6 +71,7 @@ pub(crate) async fn older(
     };
     let caller = identity::caller(&head.headers, Some(claimed));
     let posted = state.post(&caller, channel, message, None).await?;
+    log(&head.extensions, channel, &posted);
     let mut response = answer(channel, posted);
     if response.status() == StatusCode::CREATED {
         *response.status_mut() = StatusCode::OK;
@@ -104,6 +108,23 @@ impl AppState {
             .await;
         self.posts.count(&posted, begun.elapsed().as_secs_f64());
         posted.map_err(|error| problems::store(&error))
+    }
+}
+
+/// Ties the request's id to the message's number and id, by which broadcast-sse logs it.
+fn log(request: &Extensions, channel: ChannelId, posted: &Posted) {
+    if !enabled!(Level::DEBUG) {
+        return;
+    }
+    let request_id = request.get::<RequestId>().map(RequestId::as_str);
+    match posted {
+        Posted::New { event, seq, .. } => {
+            let id = EventView::parse(event).ok().map(|event| display(event.id));
+            debug!(request_id, %channel, seq, id, "a message was stored");
+        }
+        Posted::Repeated { seq, id, .. } => {
+            debug!(request_id, %channel, seq, %id, "a message came again");
+        }
     }
 }
 
