@@ -91,6 +91,7 @@ pub(crate) fn test(root: &Path, names: &[String]) -> ExitCode {
         }
         place.engine.remove_containers();
     }
+    drop(place);
     println!("{passed} passed, {failed} failed");
     if failed == 0 {
         ExitCode::SUCCESS

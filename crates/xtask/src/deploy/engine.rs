@@ -180,6 +180,11 @@ impl Drop for Engine {
         }
         // Nothing can be done about a process that cannot be waited for.
         let _status = self.dockerd.wait();
+        // dockerd leaves the network of the host mounted there.
+        let mut network = Command::new("umount");
+        if let Err(why) = output(network.arg(self.folder.join("run/netns/default"))) {
+            println!("{why}");
+        }
         if let Err(error) = std::fs::remove_dir_all(&self.folder) {
             println!("{}", at(&self.folder, &error));
         }
