@@ -74,6 +74,8 @@ pub(crate) struct Load<'a> {
     marking: bool,
     seldom: Option<Seldom>,
     next_channel: usize,
+    /// Groups of publishers, each of which has channels of its own.
+    groups: usize,
     now: Measured,
 }
 
@@ -106,6 +108,7 @@ impl<'a> Load<'a> {
             marking: false,
             seldom: None,
             next_channel: 0,
+            groups: 1,
             now: Measured::default(),
             channels,
         })
@@ -125,6 +128,12 @@ impl<'a> Load<'a> {
     pub(crate) fn received(&self) -> u64 {
         let streams = self.streams.iter();
         streams.map(|stream| stream.connection.received()).sum()
+    }
+
+    /// Lets the first publishers, the next and so on, in so many groups, post to channels of their
+    /// own. The number of channels is a multiple of it.
+    pub(crate) fn separate(&mut self, groups: usize) {
+        self.groups = groups;
     }
 
     /// Connects further publishers.
@@ -170,8 +179,9 @@ impl<'a> Load<'a> {
             return Ok(false);
         };
         let waited = std::mem::take(&mut self.now.waited);
-        let channel = self.next_channel;
-        self.next_channel = (channel + 1) % self.channels.len();
+        let group = index * self.groups / self.publishers.len();
+        let channel = self.next_channel - self.next_channel % self.groups + group;
+        self.next_channel = (self.next_channel + 1) % self.channels.len();
         let sent = due.filter(|_| waited).unwrap_or_else(Instant::now);
         let stamp = Stamp {
             publisher: u16::try_from(index).map_err(io::Error::other)?,

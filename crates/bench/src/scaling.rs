@@ -61,6 +61,7 @@ pub(crate) fn run(window: Duration, streams: usize) -> io::Result<()> {
     for nodes in 1..=CHAT {
         posts.push(bench.posts(nodes, None)?);
     }
+    posts.push(bench.separate_posts(CHAT)?);
     println!("{}", tables::flows("Posts, and nobody listens", &posts));
     let mut flows = Vec::new();
     for nodes in 1..=SSE {

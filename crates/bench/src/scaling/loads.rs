@@ -184,6 +184,19 @@ impl<'a> Bench<'a> {
         self.flow(name, &mut load, Pace::PerSecond(RATE))
     }
 
+    /// Posts to so many chat-service, each of which gets those of other channels, as many as are
+    /// answered.
+    pub(super) fn separate_posts(&self, nodes: usize) -> io::Result<Flow> {
+        let mut load = Load::new(&self.target, channels(QUIET, CHANNELS), PAYLOAD)?;
+        self.publishers(&mut load, nodes, PUBLISHERS)?;
+        load.warm_up()?;
+        load.separate(nodes);
+        let name = format!(
+            "{PUBLISHERS} senders, each as fast as it can, to {nodes} chat-service with channels of their own"
+        );
+        self.flow(name, &mut load, Pace::ClosedLoop)
+    }
+
     /// Posts to so many chat-service without a listener; without a rate, as many as are answered.
     pub(super) fn posts(&self, nodes: usize, rate: Option<f64>) -> io::Result<Flow> {
         let channels = channels(QUIET, CHANNELS);
