@@ -152,12 +152,14 @@ impl Connector {
     fn settings(&self) -> String {
         let idle = self.options.timing.idle_transaction.as_millis();
         let statement = self.options.statement_timeout.as_millis();
+        // Below the other, so that it can be told what was waited for.
+        let lock = statement * 4 / 5;
         format!(
             "SET search_path = hark;
              SET default_transaction_isolation = 'read committed';
              SET idle_in_transaction_session_timeout = {idle};
              SET statement_timeout = {statement};
-             SET lock_timeout = {statement};
+             SET lock_timeout = {lock};
              SET tcp_user_timeout = {statement};
              SET enable_seqscan = off;
              SET plan_cache_mode = force_generic_plan;

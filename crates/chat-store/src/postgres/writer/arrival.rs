@@ -85,6 +85,7 @@ impl Writer {
     /// what was committed without our being told, or what was left in another's lane.
     fn enter(&mut self, lane: Lane) {
         self.lane = Some(lane);
+        self.see(lane, lane.pos);
         let number = u32::try_from(lane.number).unwrap_or(0);
         self.shared.set_lane(
             Position::new(number, from_stored_number(lane.published_to)),
