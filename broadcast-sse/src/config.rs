@@ -11,11 +11,10 @@ use serde::{Deserialize, Serialize};
 use service_kit::{
     access::AccessConfig,
     config::{self, ConfigError, duration, size},
+    http_client::{BaseUrl, NotABaseUrl},
     telemetry::LogConfig,
     tls::{self, TlsConfig},
 };
-
-use crate::base_url::{BaseUrl, NotABaseUrl};
 
 /// All settings of broadcast-sse; `config.default.toml` says what each is for.
 #[derive(Clone, Debug, Serialize, Deserialize)]

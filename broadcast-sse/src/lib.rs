@@ -8,7 +8,6 @@
 
 mod access;
 mod app;
-mod base_url;
 mod config;
 mod frame;
 mod hub;

@@ -12,17 +12,12 @@ use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header::CONTENT_
 use bytes::Bytes;
 use chat_model::{ChannelId, Heads, HeadsQuery, Page as WirePage, Seq};
 use http_body_util::{BodyExt, Full};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
 use rustls::ClientConfig;
+use service_kit::http_client::{BaseUrl, HttpClient, NoAnswer};
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::{entry::Entry, seat::Page};
-use crate::base_url::BaseUrl;
 
 /// How long connecting to a chat-service may take, and how long a whole answer may.
 const CONNECT_TIME: Duration = Duration::from_secs(2);
@@ -31,7 +26,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// The chat-services, as this node sees them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct History {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpClient,
     /// They share a store, so that each can answer everything.
     bases: Arc<[BaseUrl]>,
     /// The one that answered last.
@@ -43,10 +38,10 @@ pub(crate) struct History {
 pub(crate) enum HistoryError {
     /// It cannot be reached.
     #[error("chat-service cannot be reached: {0}")]
-    Unreachable(#[from] hyper_util::client::legacy::Error),
+    Unreachable(#[from] NoAnswer),
     /// The connection broke in the middle of an answer.
     #[error("chat-service's answer broke off: {0}")]
-    BrokenOff(#[from] hyper::Error),
+    BrokenOff(NoAnswer),
     /// It took too long.
     #[error("chat-service does not answer within {} s", ANSWER_TIME.as_secs())]
     Late,
@@ -62,22 +57,10 @@ impl History {
     /// Talks to one of the chat-services at `bases`, at least one; to another as soon as that one
     /// does not answer. `trust` says whom to trust as `https` ones.
     pub(crate) fn new(bases: Vec<BaseUrl>, trust: &ClientConfig) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_TIME));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(trust.clone())
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .build(connector);
         // Nodes that start together do not all ask the same.
         let first = rand::random_range(0..bases.len());
         Self {
-            client,
+            client: HttpClient::new(trust, CONNECT_TIME),
             bases: bases.into(),
             current: Arc::new(AtomicUsize::new(first)),
         }
@@ -174,11 +157,13 @@ impl History {
             let json = HeaderValue::from_static("application/json");
             request.headers_mut().insert(CONTENT_TYPE, json);
         }
-        let response = self.client.request(request).await?;
+        let response = self.client.send(request).await?;
         if !response.status().is_success() {
             return Err(HistoryError::Refused(response.status()));
         }
-        Ok(response.into_body().collect().await?.to_bytes())
+        let body = response.into_body().collect().await;
+        let body = body.map_err(|error| HistoryError::BrokenOff(NoAnswer::of(&error)))?;
+        Ok(body.to_bytes())
     }
 }
 

@@ -25,6 +25,10 @@ pub(crate) enum Command {
     Listen(Listen),
     /// Ask /healthz; the exit status says what it answers.
     Health(Health),
+    /// Look at a deployment from outside, as a browser does, and say what to do.
+    ///
+    /// Posts four messages to a channel that nobody knows. Ends with 1 if something does not work.
+    Doctor(Doctor),
     /// Give every log of a store that was put back from a copy a new epoch.
     ///
     /// Do it before the service starts: what was posted after the copy was made is lost, and its
@@ -86,6 +90,9 @@ pub(crate) struct Post {
     /// The URL of chat-service.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     pub(crate) chat: String,
+    /// For an https:// URL: the authorities to trust (PEM), instead of those of the system.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -101,6 +108,9 @@ pub(crate) struct Listen {
     /// The URL of broadcast-sse.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
     pub(crate) sse: String,
+    /// For an https:// URL: the authorities to trust (PEM), instead of those of the system.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -108,6 +118,29 @@ pub(crate) struct Health {
     /// The URL of the operations listener.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090")]
     pub(crate) ops: String,
+}
+
+#[derive(Args)]
+pub(crate) struct Doctor {
+    /// The URL of chat-service as browsers know it; user:password@ in it for a proxy that asks for them.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    pub(crate) chat: String,
+    /// The URL of broadcast-sse as browsers know it.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
+    pub(crate) sse: String,
+    /// An origin whose pages should be able to post and listen, such as https://chat.example.
+    #[arg(long, value_name = "ORIGIN")]
+    pub(crate) origin: Option<String>,
+    /// The URL of an operations listener, to look at readiness and limits; may be given several times.
+    #[arg(long, value_name = "URL")]
+    pub(crate) ops: Vec<String>,
+    /// Only keep a stream open for so many seconds, while you restart things, and say what a browser would
+    /// have given up on.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) watch: Option<u64>,
+    /// For https:// URLs: the authorities to trust (PEM), instead of those of the system.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -1,10 +1,18 @@
 //! The command-line ends of the API: `hark post`, `hark listen`, `hark health`.
 
-use std::{io::Write as _, time::Duration};
+use std::{io::Write as _, path::Path, time::Duration};
 
-use reqwest::{Client, Response, StatusCode, Url};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use serde_json::{Value, json};
-use service_kit::command::Failure;
+use service_kit::{
+    command::Failure,
+    http_client::{BaseUrl, HttpClient, NoAnswer},
+    tls,
+};
+use tokio::time::timeout;
 
 use crate::{
     cli::{Health, Listen, Post},
@@ -22,64 +30,54 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// Posts a text and prints the stored event.
 pub(crate) async fn post(options: Post) -> Result<(), Failure> {
-    let url = url(
-        &options.chat,
-        &format!("channels/{}/messages", options.channel),
-    )?;
+    let chat = base(&options.chat)?;
     let mut body = json!({ "text": options.text });
     if let Some(name) = options.name {
         body["from"] = json!({ "name": name });
     }
-    let request = client()?
-        .post(url.clone())
-        .timeout(PATIENCE)
-        .json(&body)
-        .send();
-    let response = request.await.map_err(|error| unreachable(&url, &error))?;
-    if !response.status().is_success() {
-        return Err(refused(response).await);
+    let url = chat.join(&format!("channels/{}/messages", options.channel));
+    let client = client(&chat, options.ca_file.as_deref())?;
+    let answer = ask(&client, json_to(url.clone(), &body)).await;
+    let answer = answer.map_err(|error| unreachable(&chat, &error))?;
+    if !answer.status().is_success() {
+        return Err(refused(&url, &answer));
     }
-    let event = response
-        .text()
-        .await
-        .map_err(|error| unreachable(&url, &error))?;
-    print_line(&event)
+    print_line(&String::from_utf8_lossy(answer.body()))
 }
 
 /// Prints the events of a channel until it is stopped.
 pub(crate) async fn listen(options: Listen) -> Result<(), Failure> {
-    let mut url = url(&options.sse, "events")?;
-    url.query_pairs_mut()
-        .append_pair("c", &options.channel.to_string());
+    let sse = base(&options.sse)?;
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("c", &options.channel.to_string());
     if let Some(since) = &options.since {
-        url.query_pairs_mut().append_pair("since", since);
+        query.append_pair("since", since);
     }
     if let Some(last) = options.last {
-        url.query_pairs_mut().append_pair("last", &last.to_string());
+        query.append_pair("last", &last.to_string());
     }
-    let client = client()?;
+    let url = sse.join(&format!("events?{}", query.finish()));
+    let client = client(&sse, options.ca_file.as_deref())?;
     let mut stream = EventStream::default();
     let mut trouble = None;
     loop {
-        let mut request = client.get(url.clone());
-        if let Some(cursor) = &stream.cursor {
-            request = request.header("last-event-id", cursor);
-        }
-        match request.send().await {
-            Ok(response) if response.status() == StatusCode::OK => {
+        let request = stream_from(url.clone(), stream.cursor.as_deref());
+        match client.send(request).await {
+            Ok(answer) if answer.status() == StatusCode::OK => {
                 if trouble.take().is_some() {
                     eprintln!("hark: connected again");
                 }
-                read(response, &mut stream).await?;
+                read(answer, &mut stream).await?;
             }
-            Ok(response) if response.status().is_client_error() => {
-                return Err(refused(response).await);
+            Ok(answer) if answer.status().is_client_error() => {
+                let answer = whole(answer).await;
+                return Err(match answer {
+                    Ok(answer) => refused(&url, &answer),
+                    Err(error) => unreachable(&sse, &error),
+                });
             }
-            Ok(response) => tell(
-                &mut trouble,
-                format!("{url} answered {}", response.status()),
-            ),
-            Err(error) => tell(&mut trouble, format!("cannot reach {url}: {error}")),
+            Ok(answer) => tell(&mut trouble, format!("{sse} answered {}", answer.status())),
+            Err(error) => tell(&mut trouble, format!("cannot reach {sse}: {error}")),
         }
         stream.restart();
         let wait = stream.retry.unwrap_or(RETRY).min(Duration::from_secs(30));
@@ -88,9 +86,9 @@ pub(crate) async fn listen(options: Listen) -> Result<(), Failure> {
 }
 
 /// Prints the events of one connection, until it ends.
-async fn read(mut response: Response, stream: &mut EventStream) -> Result<(), Failure> {
+async fn read(mut answer: Response<Incoming>, stream: &mut EventStream) -> Result<(), Failure> {
     // A connection that breaks or falls silent is the same as one that ended.
-    while let Ok(Ok(Some(bytes))) = tokio::time::timeout(SILENCE, response.chunk()).await {
+    while let Some(bytes) = next(&mut answer, SILENCE).await {
         for event in stream.read(&bytes) {
             match event.name.as_str() {
                 "ping" | "ready" => {}
@@ -104,13 +102,86 @@ async fn read(mut response: Response, stream: &mut EventStream) -> Result<(), Fa
 
 /// Asks `/healthz`.
 pub(crate) async fn health(options: Health) -> Result<(), Failure> {
-    let url = url(&options.ops, "healthz")?;
-    let request = client()?.get(url.clone()).timeout(PATIENCE).send();
-    let response = request.await.map_err(|error| unreachable(&url, &error))?;
-    if response.status().is_success() {
+    let ops = base(&options.ops)?;
+    let url = ops.join("healthz");
+    let client = client(&ops, None)?;
+    let answer = ask(&client, get(url.clone())).await;
+    let answer = answer.map_err(|error| unreachable(&ops, &error))?;
+    if answer.status().is_success() {
         return Ok(());
     }
-    Err(refused(response).await)
+    Err(refused(&url, &answer))
+}
+
+/// A client for a service; for one behind TLS it trusts `ca_file`, or the system's authorities.
+pub(crate) fn client(base: &BaseUrl, ca_file: Option<&Path>) -> Result<HttpClient, Failure> {
+    let trust = if base.is_https() {
+        tls::client(ca_file).map_err(Failure::failed)?
+    } else {
+        tls::trusting_nobody()
+    };
+    Ok(HttpClient::new(&trust, PATIENCE))
+}
+
+/// The URL of a service; a bare `host:port` will do as well.
+pub(crate) fn base(text: &str) -> Result<BaseUrl, Failure> {
+    let scheme = if text.contains("://") { "" } else { "http://" };
+    let url = format!("{scheme}{text}").parse();
+    url.map_err(|error| Failure::usage(format!("the URL {error}")))
+}
+
+pub(crate) fn get(url: Uri) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::default());
+    *request.uri_mut() = url;
+    request
+}
+
+/// A POST of JSON.
+pub(crate) fn json_to(url: Uri, body: &Value) -> Request<Full<Bytes>> {
+    let mut request = get(url);
+    *request.method_mut() = Method::POST;
+    let json = HeaderValue::from_static("application/json");
+    request.headers_mut().insert(header::CONTENT_TYPE, json);
+    *request.body_mut() = Full::from(body.to_string());
+    request
+}
+
+/// As an `EventSource` asks.
+pub(crate) fn stream_from(url: Uri, cursor: Option<&str>) -> Request<Full<Bytes>> {
+    let mut request = get(url);
+    let headers = request.headers_mut();
+    let stream = HeaderValue::from_static("text/event-stream");
+    headers.insert(header::ACCEPT, stream);
+    if let Some(Ok(cursor)) = cursor.map(HeaderValue::from_str) {
+        headers.insert("last-event-id", cursor);
+    }
+    request
+}
+
+/// The whole answer.
+pub(crate) async fn ask(
+    client: &HttpClient,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Bytes>, NoAnswer> {
+    let answered = timeout(PATIENCE, async { whole(client.send(request).await?).await }).await;
+    answered.unwrap_or_else(|late| Err(NoAnswer::of(&late)))
+}
+
+async fn whole(answer: Response<Incoming>) -> Result<Response<Bytes>, NoAnswer> {
+    let (head, body) = answer.into_parts();
+    let body = body.collect().await.map_err(|error| NoAnswer::of(&error))?;
+    Ok(Response::from_parts(head, body.to_bytes()))
+}
+
+/// The next bytes of a body; `None` when it ends, breaks, or is silent for too long.
+pub(crate) async fn next(answer: &mut Response<Incoming>, patience: Duration) -> Option<Bytes> {
+    loop {
+        let frame = timeout(patience, answer.body_mut().frame()).await.ok()??;
+        // A frame that is no data is a trailer.
+        if let Ok(bytes) = frame.ok()?.into_data() {
+            return Some(bytes);
+        }
+    }
 }
 
 /// Says a trouble once, not at every try.
@@ -121,38 +192,27 @@ fn tell(trouble: &mut Option<String>, now: String) {
     }
 }
 
-fn client() -> Result<Client, Failure> {
-    let client = Client::builder()
-        .connect_timeout(PATIENCE)
-        .no_proxy()
-        .build();
-    client.map_err(Failure::failed)
-}
-
-/// The URL of a path of a service; a bare `host:port` will do as well.
-fn url(base: &str, path: &str) -> Result<Url, Failure> {
-    let scheme = if base.contains("://") { "" } else { "http://" };
-    let base = base.trim_end_matches('/');
-    Url::parse(&format!("{scheme}{base}/{path}"))
-        .map_err(|error| Failure::usage(format!("{base:?} is not a URL: {error}")))
-}
-
-fn unreachable(url: &Url, error: &reqwest::Error) -> Failure {
+fn unreachable(base: &BaseUrl, error: &NoAnswer) -> Failure {
     let hint = "is it running, and is this its address?";
-    Failure::failed(format!("no answer from {url}: {hint} ({error})"))
+    Failure::failed(format!("no answer from {base}: {hint} ({error})"))
 }
 
 /// What an answer that is no success says of itself.
-async fn refused(response: Response) -> Failure {
-    let (status, url) = (response.status(), response.url().clone());
-    // A body that breaks off or is no problem document has no reason to tell; the status stands.
-    let body = response.text().await.unwrap_or_default();
-    let problem: Value = serde_json::from_str(&body).unwrap_or_default();
-    let detail = problem["detail"]
-        .as_str()
-        .or(problem["title"].as_str())
-        .unwrap_or("no reason given");
-    Failure::failed(format!("{url} answered {status}: {detail}"))
+fn refused(url: &Uri, answer: &Response<Bytes>) -> Failure {
+    Failure::failed(format!(
+        "{} answered {}: {}",
+        url.path(),
+        answer.status(),
+        reason(answer)
+    ))
+}
+
+/// Why a service refuses, in its own words.
+pub(crate) fn reason(answer: &Response<Bytes>) -> String {
+    // A body that is no problem document has no reason to tell; the status stands.
+    let problem: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+    let detail = problem["detail"].as_str().or(problem["title"].as_str());
+    detail.unwrap_or("no reason given").to_owned()
 }
 
 fn print_line(line: &str) -> Result<(), Failure> {

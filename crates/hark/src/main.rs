@@ -4,6 +4,7 @@ mod cli;
 mod client;
 mod config;
 mod demo;
+mod doctor;
 mod event_stream;
 mod store;
 mod up;
@@ -27,6 +28,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Post(options) => client::post(options).await,
         Command::Listen(options) => client::listen(options).await,
         Command::Health(options) => client::health(options).await,
+        Command::Doctor(options) => doctor::run(options).await,
         Command::NewEpoch(options) => store::new_epoch(options).await,
         Command::Backup(options) => store::backup(options).await,
         Command::Restore(options) => store::restore(options).await,

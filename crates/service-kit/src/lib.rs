@@ -31,6 +31,7 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod http;
+pub mod http_client;
 pub mod lifecycle;
 pub mod operations;
 pub mod problem;

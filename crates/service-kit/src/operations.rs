@@ -15,9 +15,12 @@ use futures_util::future::join_all;
 use prometheus_client::registry::Registry;
 use serde_json::{Map, Value, json};
 
+mod process;
 mod requests;
 
 pub use requests::RequestMetrics;
+
+use process::Process;
 
 /// A readiness check that takes longer has failed.
 const CHECK_TIME: Duration = Duration::from_secs(2);
@@ -55,9 +58,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Operations {
-    /// No metrics and no checks yet.
+    /// No checks yet, and the metrics of the process alone.
     pub fn new() -> Self {
-        Self::default()
+        let operations = Self::default();
+        operations.register(|registry| registry.register_collector(Box::new(Process)));
+        operations
     }
 
     /// The same, for one of several services in a process: its checks are named

@@ -61,7 +61,11 @@ async fn copy_of_a_busy_store_is_of_one_moment_and_goes_on_in_a_new_epoch() {
     let file = rusqlite::Connection::open(back.path().join("store.sqlite3")).unwrap();
     let incremental = 2;
     let auto_vacuum = file.query_row("PRAGMA auto_vacuum", [], |row| row.get(0));
-    assert_eq!(auto_vacuum, Ok(incremental), "it gives room back as the first did");
+    assert_eq!(
+        auto_vacuum,
+        Ok(incremental),
+        "it gives room back as the first did"
+    );
 }
 
 #[tokio::test]

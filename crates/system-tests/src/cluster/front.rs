@@ -16,16 +16,12 @@ pub struct Front {
 impl Front {
     /// Starts one in front of these nodes.
     pub(super) async fn start(chat: &[SocketAddr], sse: &[SocketAddr]) -> Self {
-        let (address, folder) = (free_address(), tempfile::tempdir());
-        let folder = folder.expect("a temporary folder");
         let servers = |nodes: &[SocketAddr]| {
             let line = |node| format!("server {node} fail_timeout=1s;");
             nodes.iter().map(line).collect::<Vec<_>>().join("\n")
         };
         let config = [
-            ("{folder}", folder.path().display().to_string()),
             ("{page}", page().display().to_string()),
-            ("{front}", address.to_string()),
             ("{chat}", servers(chat)),
             ("{sse}", servers(sse)),
         ];
@@ -33,6 +29,20 @@ impl Front {
             include_str!("nginx.conf").to_owned(),
             |text, (key, value)| text.replace(key, value),
         );
+        Self::with(&config).await
+    }
+
+    /// Starts one with this configuration, in which `{folder}` and `{front}` stand for a folder of
+    /// its own and for its address.
+    ///
+    /// # Panics
+    /// When nginx is not installed or does not start.
+    pub async fn with(config: &str) -> Self {
+        let (address, folder) = (free_address(), tempfile::tempdir());
+        let folder = folder.expect("a temporary folder");
+        let config = config
+            .replace("{folder}", &folder.path().display().to_string())
+            .replace("{front}", &address.to_string());
         let file = folder.path().join("nginx.conf");
         std::fs::write(&file, config).expect("write the configuration");
         let nginx = Program::of_system("nginx", "nginx").arg("-p");

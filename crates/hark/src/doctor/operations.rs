@@ -1,0 +1,70 @@
+//! What the services say of themselves, where their operations listeners can be reached.
+
+use std::path::Path;
+
+use axum::http::StatusCode;
+use service_kit::{command::Failure, http_client::BaseUrl};
+
+use super::findings::Findings;
+use crate::client::{ask, client, get};
+
+/// Files that a service may have open, below which it runs out of them before it runs out of
+/// anything else.
+const ENOUGH_FILES: f64 = 65_536.0;
+
+pub(super) async fn check(
+    findings: &mut Findings,
+    ops: &BaseUrl,
+    ca_file: Option<&Path>,
+) -> Result<(), Failure> {
+    let client = client(ops, ca_file)?;
+    match ask(&client, get(ops.join("readyz"))).await {
+        Ok(answer) if answer.status() == StatusCode::OK => {
+            let said = String::from_utf8_lossy(answer.body());
+            if said.contains("degraded") {
+                findings.warn(
+                    &format!("{ops}readyz: {}", said.trim()),
+                    "see docs/operations.md, Watching it",
+                );
+            } else {
+                findings.ok(&format!("{ops}readyz is green"));
+            }
+        }
+        Ok(answer) => {
+            let said = String::from_utf8_lossy(answer.body());
+            findings.fail(
+                &format!("{ops}readyz answers {}: {}", answer.status(), said.trim()),
+                "see docs/operations.md, Watching it",
+            );
+        }
+        Err(error) => {
+            findings.fail(
+                &format!("{ops} does not answer: {error}"),
+                "it listens on loopback of its own machine unless operations.listen says otherwise",
+            );
+            return Ok(());
+        }
+    }
+    let Ok(metrics) = ask(&client, get(ops.join("metrics"))).await else {
+        return Ok(());
+    };
+    let metrics = String::from_utf8_lossy(metrics.body()).into_owned();
+    match value(&metrics, "process_max_fds") {
+        Some(most) if most < ENOUGH_FILES => findings.warn(
+            &format!("{ops}: the service may open {most} files, and every connection takes one"),
+            "raise LimitNOFILE= of its unit, or `ulimit -Hn`",
+        ),
+        Some(_) => findings.ok("the limit of open files is high enough"),
+        None => {}
+    }
+    Ok(())
+}
+
+/// The value of a metric without labels.
+fn value(metrics: &str, name: &str) -> Option<f64> {
+    let line = metrics.lines().find(|line| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with(' '))
+    })?;
+    line.split(' ').nth(1)?.parse().ok()
+}

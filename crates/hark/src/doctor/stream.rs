@@ -1,0 +1,277 @@
+//! Whether a stream comes as it is sent: at once, unchanged, and on from where it was.
+
+use std::time::Duration;
+
+use axum::http::{Response, StatusCode, header};
+use hyper::body::Incoming;
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+
+use super::Patient;
+use crate::{
+    client::{ask, json_to, next, reason, stream_from},
+    event_stream::{EventStream, StreamEvent},
+};
+
+/// The first bytes of a stream follow its head at once.
+const FIRST_BYTES: Duration = Duration::from_secs(3);
+/// `ready` waits for the broker and for history.
+const READY: Duration = Duration::from_secs(12);
+/// How long a message may take. By polling, without a broker, it takes two to three seconds.
+const MESSAGE: Duration = Duration::from_secs(10);
+const LIVE: Duration = Duration::from_millis(1_500);
+
+const BUFFERED: &str = "a proxy in between collects the answer before it passes it on: turn that off for the \
+                        stream (nginx: `proxy_buffering off`, no gzip; the header X-Accel-Buffering must reach it)";
+
+/// A stream that is being read.
+struct Open {
+    answer: Response<Incoming>,
+    reader: EventStream,
+    waiting: std::collections::VecDeque<StreamEvent>,
+}
+
+impl Open {
+    fn new(answer: Response<Incoming>) -> Self {
+        Self {
+            answer,
+            reader: EventStream::default(),
+            waiting: std::collections::VecDeque::new(),
+        }
+    }
+
+    /// The next event of one of these names; `None` if there is none in time.
+    async fn event(&mut self, names: &[&str], patience: Duration) -> Option<StreamEvent> {
+        let found = timeout(patience, async {
+            loop {
+                while let Some(event) = self.waiting.pop_front() {
+                    if names.contains(&event.name.as_str()) {
+                        return Some(event);
+                    }
+                }
+                let bytes = next(&mut self.answer, patience).await?;
+                self.waiting.extend(self.reader.read(&bytes));
+            }
+        });
+        found.await.ok().flatten()
+    }
+}
+
+pub(super) async fn check(patient: &mut Patient) {
+    let Some(mut open) = open(patient).await else {
+        return;
+    };
+    if !posts_arrive(patient, &mut open).await {
+        return;
+    }
+    resumes(patient).await;
+    takes_long_cursors(patient).await;
+}
+
+/// A stream that has said `ready`.
+async fn open(patient: &mut Patient) -> Option<Open> {
+    let url = patient.sse.join(&format!("events?c={}", patient.channel));
+    let answered = timeout(READY, patient.sse_client.send(stream_from(url, None))).await;
+    let answer = match answered {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => {
+            patient.findings.fail(
+                &format!("{} does not answer: {error}", patient.sse),
+                "start broadcast-sse; if there is a proxy in front of it, look at the proxy's log",
+            );
+            return None;
+        }
+        Err(_late) => {
+            patient.findings.fail(
+                &format!("{} gives no head of a stream", patient.sse),
+                BUFFERED,
+            );
+            return None;
+        }
+    };
+    let stream_type = answer.headers().get(header::CONTENT_TYPE);
+    let is_stream =
+        stream_type.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    if answer.status() != StatusCode::OK || !is_stream {
+        patient.findings.fail(
+            &format!("{} answers {} of type {stream_type:?}", patient.sse, answer.status()),
+            "is it the URL of broadcast-sse, with its path? An EventSource gives up for good on any status but 200",
+        );
+        return None;
+    }
+    if answer.headers().contains_key(header::CONTENT_ENCODING) {
+        patient.findings.warn(
+            "the stream is compressed",
+            "a proxy holds bytes back to compress them: exempt streams",
+        );
+    }
+    let mut open = Open::new(answer);
+    let Some(first) = next(&mut open.answer, FIRST_BYTES).await else {
+        patient
+            .findings
+            .fail("the head of a stream comes, and nothing after it", BUFFERED);
+        return None;
+    };
+    open.waiting = open.reader.read(&first).into();
+    if open.event(&["ready"], READY).await.is_none() {
+        patient.findings.fail(
+            "a stream opens and does not become ready",
+            "broadcast-sse cannot ask chat-service: look at its /readyz and at history.url",
+        );
+        return None;
+    }
+    patient.findings.ok("a stream opens and is ready");
+    Some(open)
+}
+
+/// Three messages, each of which must come before the next is posted.
+async fn posts_arrive(patient: &mut Patient, open: &mut Open) -> bool {
+    let url = patient
+        .chat
+        .join(&format!("channels/{}/messages", patient.channel));
+    let mut slowest = Duration::ZERO;
+    let mut without_broker = false;
+    for number in 1..=3 {
+        let body = json!({ "type": "doctor", "text": format!("{number} of 3") });
+        let posted = Instant::now();
+        let answer = match ask(&patient.chat_client, json_to(url.clone(), &body)).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                patient.findings.fail(
+                    &format!("a post gets no answer: {error}"),
+                    "look at the log of the proxy",
+                );
+                return false;
+            }
+        };
+        if !answer.status().is_success() {
+            patient.findings.fail(
+                &format!("a post gets {}: {}", answer.status(), reason(&answer)),
+                "look at /readyz and the log of chat-service",
+            );
+            return false;
+        }
+        without_broker |= answer.status() == StatusCode::ACCEPTED;
+        if open.event(&["doctor"], MESSAGE).await.is_none() {
+            patient.findings.fail(
+                "a message is stored and does not come on the stream",
+                "do chat-service and broadcast-sse belong together (broker, mqtt.topic_prefix, history.url)? If \
+                 the first bytes of a stream come only later: a proxy collects them",
+            );
+            return false;
+        }
+        slowest = slowest.max(posted.elapsed());
+    }
+    if without_broker {
+        patient.findings.warn(
+            "chat-service has no connection to the broker (202)",
+            "messages come up to 2 s late: look at its /readyz and at mqtt.url",
+        );
+    } else if slowest > LIVE {
+        patient.findings.warn(
+            &format!(
+                "a message takes {} ms from post to stream",
+                slowest.as_millis()
+            ),
+            "it comes by polling, not by the broker: look at /readyz of broadcast-sse",
+        );
+    } else {
+        let took = format!(
+            "messages are stored and come live, within {} ms",
+            slowest.as_millis()
+        );
+        patient.findings.ok(&took);
+    }
+    true
+}
+
+/// A stream with `Last-Event-ID` begins after it.
+async fn resumes(patient: &mut Patient) {
+    let url = patient
+        .sse
+        .join(&format!("events?c={}&last=3", patient.channel));
+    let Ok(answer) = patient.sse_client.send(stream_from(url, None)).await else {
+        return;
+    };
+    let mut first = Open::new(answer);
+    if first.event(&["doctor"], READY).await.is_none() {
+        patient.findings.fail(
+            "a stream does not begin with the newest messages (last=3)",
+            "does the proxy pass on the query of the URL?",
+        );
+        return;
+    }
+    // The events of one read come together: the cursor must be the first one's.
+    let cursor = first
+        .waiting
+        .is_empty()
+        .then(|| first.reader.cursor.clone())
+        .flatten();
+    let cursor = match cursor {
+        Some(cursor) => cursor,
+        None => match first_cursor(patient).await {
+            Some(cursor) => cursor,
+            None => return,
+        },
+    };
+    let url = patient.sse.join(&format!("events?c={}", patient.channel));
+    let Ok(answer) = patient
+        .sse_client
+        .send(stream_from(url, Some(&cursor)))
+        .await
+    else {
+        return;
+    };
+    let mut resumed = Open::new(answer);
+    let next = resumed.event(&["doctor", "ready"], READY).await;
+    match next {
+        Some(event) if event.name == "doctor" && event.data.contains("2 of 3") => {
+            patient
+                .findings
+                .ok("a stream goes on after the last message that was seen");
+        }
+        _ => patient.findings.fail(
+            "a stream that comes back does not go on where it was",
+            "the proxy must pass on the header Last-Event-ID",
+        ),
+    }
+}
+
+/// The cursor of the first message, from the message itself.
+async fn first_cursor(patient: &Patient) -> Option<String> {
+    let url = patient.chat.join(&format!(
+        "channels/{}/messages?after=0&limit=1",
+        patient.channel
+    ));
+    let answer = ask(&patient.chat_client, crate::client::get(url))
+        .await
+        .ok()?;
+    let page: serde_json::Value = serde_json::from_slice(answer.body()).ok()?;
+    let epoch = page["messages"][0]["epoch"].as_str()?.parse().ok()?;
+    let seq = page["messages"][0]["seq"].as_u64()?;
+    Some(chat_model::Cursor::encode([(
+        patient.channel,
+        chat_model::Position::new(epoch, seq),
+    )]))
+}
+
+/// A cursor of a hundred channels takes 2 KiB, and browsers send cookies besides.
+async fn takes_long_cursors(patient: &mut Patient) {
+    let url = patient.sse.join(&format!("events?c={}", patient.channel));
+    let long = "x".repeat(16 * 1024);
+    let answered = patient.sse_client.send(stream_from(url, Some(&long))).await;
+    match answered {
+        Ok(answer) if answer.status() == StatusCode::OK => {
+            patient.findings.ok("long cursors pass (16 KiB)");
+        }
+        Ok(answer) => patient.findings.fail(
+            &format!("a cursor of 16 KiB gets {}", answer.status()),
+            "browsers give up for good then: let request heads of 32 KiB pass (nginx: \
+             `large_client_header_buffers 4 32k`)",
+        ),
+        Err(error) => patient.findings.fail(
+            &format!("a cursor of 16 KiB ends the connection: {error}"),
+            "let request heads of 32 KiB pass (nginx: `large_client_header_buffers 4 32k`)",
+        ),
+    }
+}

@@ -1,0 +1,70 @@
+//! What an `EventSource` would see while something is restarted.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Patient;
+use crate::{
+    client::{next, stream_from},
+    event_stream::EventStream,
+};
+
+/// Between two attempts, as browsers wait when nobody tells them.
+const RETRY: Duration = Duration::from_secs(1);
+/// The longest pause between attempts, so that short troubles are met.
+const LONGEST_RETRY: Duration = Duration::from_secs(2);
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Keeps a stream open for a time and tells of every answer that a browser would give up on.
+pub(super) async fn watch(patient: &mut Patient, time: Duration) {
+    let url = patient.sse.join(&format!("events?c={}", patient.channel));
+    patient.findings.note(&format!(
+        "watching {} for {} s: restart what you like",
+        patient.sse,
+        time.as_secs()
+    ));
+    let until = Instant::now() + time;
+    let mut reader = EventStream::default();
+    let (mut opened, mut ended, mut given_up) = (0_u32, 0_u32, 0_u32);
+    while Instant::now() < until {
+        let request = stream_from(url.clone(), reader.cursor.as_deref());
+        match timeout(CONNECT, patient.sse_client.send(request)).await {
+            Ok(Ok(mut answer)) if answer.status() == StatusCode::OK => {
+                opened += 1;
+                let left = until.saturating_duration_since(Instant::now());
+                let reading = async {
+                    while let Some(bytes) = next(&mut answer, time).await {
+                        drop(reader.read(&bytes));
+                    }
+                };
+                if timeout(left, reading).await.is_ok() {
+                    ended += 1;
+                }
+            }
+            Ok(Ok(answer)) => {
+                given_up += 1;
+                patient.findings.fail(
+                    &format!("a stream was answered with {}: every EventSource gives up for good", answer.status()),
+                    "let the proxy answer 502, 503 and 504 of streams with 200, text/event-stream and a \
+                     `retry:` (deploy/examples/nginx.conf)",
+                );
+            }
+            // A refused connection is no answer: browsers come back.
+            Ok(Err(_)) | Err(_) => {}
+        }
+        reader.restart();
+        sleep(reader.retry.unwrap_or(RETRY).min(LONGEST_RETRY)).await;
+    }
+    if opened == 0 {
+        patient.findings.fail(
+            "no stream could be opened at all",
+            "run hark doctor without --watch",
+        );
+    } else if given_up == 0 {
+        patient
+            .findings
+            .ok(&format!("{ended} streams ended, and each came back"));
+    }
+}
