@@ -6,12 +6,13 @@ use std::process::Command;
 use crate::run::{self, Outcome};
 
 /// What the tests need besides Rust: a program, and the Debian package that has it.
-const NEEDED: [(&str, &str); 18] = [
+const NEEDED: [(&str, &str); 19] = [
     // SQLite and libFuzzer are compiled from source.
     ("cc", "build-essential"),
     ("c++", "build-essential"),
     ("curl", "curl"),
     ("mosquitto", "mosquitto"),
+    ("mosquitto_pub", "mosquitto-clients"),
     ("nats-server", "nats-server"),
     ("nginx", "nginx"),
     ("openssl", "openssl"),
