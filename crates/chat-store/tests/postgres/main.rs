@@ -5,3 +5,4 @@ mod faults;
 mod several;
 mod start;
 mod support;
+mod tls;
