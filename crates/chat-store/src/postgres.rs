@@ -1,6 +1,6 @@
 //! The store in a PostgreSQL database, for several processes at once.
 //!
-//! Each process has one task that writes ([`writer`]), in transactions of whatever arrived during
+//! Each process has one task that writes (`writer`), in transactions of whatever arrived during
 //! the last one, on a connection of its own; some connections for reading; and one for retention.
 //! Why nothing is lost, doubled in a sequence, or passed over by the outbox, whatever stops when:
 //!
@@ -35,10 +35,11 @@
 //! twice: they keep theirs.
 //!
 //! **A server that lacks the newest events** (a replica that took over, a dump that was put back) is
-//! recognised by every connection before it does anything, and all logs get a new epoch: [`epochs`].
+//! recognised by every connection before it does anything, and all logs get a new epoch: `epochs`.
+//! The lane, which went back with the server, skips the positions that its owner has seen before.
 //!
 //! **Retention never shows half a removal**: a log's floor rises first, and no question shows what
-//! lies at or below it: [`keeper`].
+//! lies at or below it: `keeper`.
 //!
 //! No statement has a row of its own for a message: a batch is two round trips whatever its size,
 //! three if it begins channels.
