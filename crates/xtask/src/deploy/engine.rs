@@ -180,9 +180,11 @@ impl Drop for Engine {
         }
         // Nothing can be done about a process that cannot be waited for.
         let _status = self.dockerd.wait();
-        // dockerd leaves the network of the host mounted there.
-        let mut network = Command::new("umount");
-        if let Err(why) = output(network.arg(self.folder.join("run/netns/default"))) {
+        // A container that had the network of the host leaves it mounted there.
+        let network = self.folder.join("run/netns/default");
+        if network.exists()
+            && let Err(why) = output(Command::new("umount").arg(&network))
+        {
             println!("{why}");
         }
         if let Err(error) = std::fs::remove_dir_all(&self.folder) {
