@@ -1,7 +1,7 @@
 //! `cargo xtask test-deploy`: what docs/install.md says, done from nothing on a Docker engine of its
 //! own, without an image registry: images begin with a Debian that debootstrap has made.
 //!
-//! It takes minutes, wants root and the usual ports, and changes nothing outside its folder.
+//! It takes minutes, wants root and the usual ports, and leaves Docker's firewall rules behind.
 
 mod chat;
 mod containers;
