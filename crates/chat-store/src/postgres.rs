@@ -61,11 +61,11 @@ mod steps;
 mod tests;
 mod writer;
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use chat_model::{ChannelId, Head};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::options::PostgresOptions;
@@ -75,11 +75,12 @@ use self::{
     keeper::Keeper,
     reader::Readers,
     shared::{Alarm, Shared},
-    writer::{Job, Post, Reply, Writer},
+    writer::{Job, Writer},
 };
 use crate::{
     Append, Appended, PageLimit, PageRange, Position, Store, StoreError, StoreStats, StoredPage,
-    Unpublished, queue,
+    Unpublished,
+    queue::{self, Queue, Reply, closed},
 };
 
 /// Channels that may wait to be trimmed; others are told of again by later events.
@@ -132,7 +133,7 @@ fn plain(failed: NoSession) -> StoreError {
 /// dropped instead does the same in the background.
 pub struct PostgresStore {
     jobs: mpsc::UnboundedSender<Job>,
-    room: Arc<Semaphore>,
+    queue: Queue,
     readers: Readers,
     expire: mpsc::Sender<Reply<u64>>,
     shared: Arc<Shared>,
@@ -189,7 +190,7 @@ impl PostgresStore {
         });
         Ok(Self {
             jobs,
-            room: Arc::new(Semaphore::new(options.queue_bytes / queue::PERMIT_BYTES)),
+            queue: Queue::new(options.queue_bytes),
             readers: Readers::new(connector),
             expire,
             shared,
@@ -211,33 +212,15 @@ impl PostgresStore {
     }
 
     async fn ask<T>(&self, job: impl FnOnce(Reply<T>) -> Job + Send) -> Result<T, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.jobs.send(job(reply)).map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
+        queue::ask(|reply| self.jobs.send(job(reply)).is_ok()).await
     }
 }
 
 #[async_trait]
 impl Store for PostgresStore {
     async fn append(&self, new: Append) -> Result<Appended, StoreError> {
-        let permits = queue::permits_for(&new.message);
-        let room = self.room.clone().acquire_many_owned(permits).await;
-        let room = room.map_err(|_| closed())?;
-        let (reply, answer) = oneshot::channel();
-        self.shared.counters.queued.fetch_add(1, Relaxed);
-        let post = Post { new, reply, room };
-        if self.jobs.send(Job::Append(Box::new(post))).is_err() {
-            self.shared.counters.queued.fetch_sub(1, Relaxed);
-            return Err(closed());
-        }
-        match answer.await {
-            Ok(outcome) => outcome,
-            // Not reached by the writer before it closed, or the writer died over it.
-            Err(_) if self.room.is_closed() => Err(closed()),
-            Err(_) => Err(StoreError::OutcomeUnknown {
-                reason: "the store's writer ended unexpectedly".to_owned(),
-            }),
-        }
+        let send = |post| self.jobs.send(Job::Append(post)).is_ok();
+        self.queue.append(new, &self.shared.counters, send).await
     }
 
     async fn page(
@@ -313,7 +296,7 @@ impl Store for PostgresStore {
     }
 
     async fn close(&self) {
-        self.room.close();
+        self.queue.close();
         // Without a receiver it is closed already.
         drop(self.jobs.send(Job::Close));
         self.stop.token().cancel();
@@ -329,8 +312,4 @@ impl std::fmt::Debug for PostgresStore {
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
-}
-
-fn closed() -> StoreError {
-    StoreError::unavailable("the store is closed")
 }

@@ -23,7 +23,6 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::Ordering::Relaxed,
         mpsc::{Sender, channel},
     },
 };
@@ -31,7 +30,7 @@ use std::{
 use async_trait::async_trait;
 use chat_model::{ChannelId, Head};
 use rusqlite::Connection;
-use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc};
 
 pub use self::backup::{backup, backup_progress, restore};
 pub use self::epochs::new_epoch;
@@ -44,13 +43,13 @@ use self::{
     folder::Folder,
     reader::Readers,
     shared::{Alarm, Shared, spawn},
-    writer::{Job, Post, Writer},
+    writer::{Job, Writer},
 };
 use crate::{
     Append, Appended, PageLimit, PageRange, Position, Store, StoreError, StoreStats, StoredPage,
     Unpublished,
     expiry_clock::{ExpiryClock, SavedExpiry},
-    queue,
+    queue::{self, Queue, Reply},
 };
 
 /// The smallest page.
@@ -66,7 +65,7 @@ const ONE: PageLimit = PageLimit {
 /// instead does the same in the background.
 pub struct SqliteStore {
     jobs: Sender<Job>,
-    room: Arc<Semaphore>,
+    queue: Queue,
     readers: Readers,
     shared: Arc<Shared>,
     /// Ends when every thread has.
@@ -116,7 +115,7 @@ impl SqliteStore {
         })?;
         Ok(Self {
             jobs,
-            room: Arc::new(Semaphore::new(options.queue_bytes / queue::PERMIT_BYTES)),
+            queue: Queue::new(options.queue_bytes),
             readers,
             shared,
             ended: Mutex::new(ended),
@@ -133,37 +132,16 @@ impl SqliteStore {
         self.ask(Job::Expire).await
     }
 
-    async fn ask<T>(
-        &self,
-        job: impl FnOnce(writer::Reply<T>) -> Job + Send,
-    ) -> Result<T, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.jobs.send(job(reply)).map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
+    async fn ask<T>(&self, job: impl FnOnce(Reply<T>) -> Job + Send) -> Result<T, StoreError> {
+        queue::ask(|reply| self.jobs.send(job(reply)).is_ok()).await
     }
 }
 
 #[async_trait]
 impl Store for SqliteStore {
     async fn append(&self, new: Append) -> Result<Appended, StoreError> {
-        let permits = queue::permits_for(&new.message);
-        let room = self.room.clone().acquire_many_owned(permits).await;
-        let room = room.map_err(|_| closed())?;
-        let (reply, answer) = oneshot::channel();
-        self.shared.counters.queued.fetch_add(1, Relaxed);
-        let post = Post { new, reply, room };
-        if self.jobs.send(Job::Append(Box::new(post))).is_err() {
-            self.shared.counters.queued.fetch_sub(1, Relaxed);
-            return Err(closed());
-        }
-        match answer.await {
-            Ok(outcome) => outcome,
-            // Not reached by the writer before it closed, or the writer died over it.
-            Err(_) if self.room.is_closed() => Err(closed()),
-            Err(_) => Err(StoreError::OutcomeUnknown {
-                reason: "the store's writer ended unexpectedly".to_owned(),
-            }),
-        }
+        let send = |post| self.jobs.send(Job::Append(post)).is_ok();
+        self.queue.append(new, &self.shared.counters, send).await
     }
 
     async fn page(
@@ -241,7 +219,7 @@ impl Store for SqliteStore {
     }
 
     async fn close(&self) {
-        self.room.close();
+        self.queue.close();
         // Without a receiver it is closed already.
         drop(self.jobs.send(Job::Close));
         self.readers.stop();
@@ -256,10 +234,6 @@ impl std::fmt::Debug for SqliteStore {
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
-}
-
-fn closed() -> StoreError {
-    StoreError::unavailable("the store is closed")
 }
 
 /// Makes the entries of new files last; not every system can, and the data itself is synced.

@@ -19,11 +19,11 @@ use super::{
     connection::{Connector, NoSession, Session},
     failure::Failure,
     shared::Shared,
-    writer::Reply,
 };
 use crate::{
     StoreError,
     expiry_clock::{ExpiryClock, milliseconds},
+    queue::Reply,
 };
 
 /// Events of one channel that a step removes.

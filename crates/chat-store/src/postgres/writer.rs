@@ -16,7 +16,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    sync::mpsc,
     time::{Instant, sleep_until},
 };
 
@@ -32,7 +32,11 @@ use super::{
     lane::{Lane, Owner},
     shared::Shared,
 };
-use crate::{Append, Appended, StoreError, expiry_clock::now, queue::PERMIT_BYTES};
+use crate::{
+    StoreError,
+    expiry_clock::now,
+    queue::{Post, Reply, answer},
+};
 
 /// Bytes of messages in one transaction, about: more would make the first wait for the last.
 const BATCH_BYTES: usize = 4 << 20;
@@ -44,21 +48,12 @@ const FRESH: Duration = Duration::from_secs(10);
 /// Bytes that a probe asks of a disk that was full: room for some of the largest messages.
 const ROOM: i32 = 256 << 10;
 
-pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
-
 /// What the task is asked.
 pub(super) enum Job {
     Append(Box<Post>),
     Check(Reply<()>),
     NewEpoch(Reply<u64>),
     Close,
-}
-
-/// A message that waits, and its share of the queue.
-pub(super) struct Post {
-    pub(super) new: Append,
-    pub(super) reply: Reply<Appended>,
-    pub(super) room: OwnedSemaphorePermit,
 }
 
 pub(super) struct Writer {
@@ -195,12 +190,12 @@ impl Writer {
 
     /// Takes what waits already, up to the bounds; the first other job ends the batch.
     fn gather(&mut self, first: Post) -> (Vec<Post>, Option<Job>) {
-        let mut bytes = first.room.num_permits() * PERMIT_BYTES;
+        let mut bytes = first.bytes();
         let mut batch = vec![first];
         while batch.len() < self.connector.options.batch && bytes < BATCH_BYTES {
             match self.jobs.try_recv() {
                 Ok(Job::Append(post)) => {
-                    bytes += post.room.num_permits() * PERMIT_BYTES;
+                    bytes += post.bytes();
                     batch.push(*post);
                 }
                 Ok(other) => return (batch, Some(other)),
@@ -407,9 +402,4 @@ impl Writer {
         }
         self.shared.follower.let_go();
     }
-}
-
-fn answer<T>(reply: Reply<T>, outcome: Result<T, StoreError>) {
-    // Whoever asked may be gone.
-    drop(reply.send(outcome));
 }

@@ -11,8 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
-
 use super::{
     append::{Batch, Moment},
     checkpoint::{Checkpointer, Wish, empty_log, is_too_large},
@@ -28,7 +26,7 @@ use super::{
 use crate::{
     Append, Appended, StoreError, Unpublished,
     expiry_clock::{ExpiryClock, now},
-    queue::PERMIT_BYTES,
+    queue::{Post, Reply, answer},
 };
 
 /// Bytes of messages in one transaction, about: more would make the first wait for the last.
@@ -41,8 +39,6 @@ const MESSAGE_BYTES: usize = 512;
 /// How often the watermark is saved while it moves; that much is published again after a crash.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
-pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
-
 /// What the thread is asked.
 pub(super) enum Job {
     Append(Box<Post>),
@@ -52,13 +48,6 @@ pub(super) enum Job {
     NewEpoch(Reply<u64>),
     Expire(Reply<u64>),
     Close,
-}
-
-/// A message that waits, and its share of the queue.
-pub(super) struct Post {
-    pub(super) new: Append,
-    pub(super) reply: Reply<Appended>,
-    pub(super) room: OwnedSemaphorePermit,
 }
 
 pub(super) struct Writer {
@@ -139,12 +128,12 @@ impl Writer {
 
     /// Takes what waits already, up to the bounds; the first other job ends the batch.
     fn gather(&self, first: Post, jobs: &Receiver<Job>) -> (Vec<Post>, Option<Job>) {
-        let mut bytes = first.room.num_permits() * PERMIT_BYTES;
+        let mut bytes = first.bytes();
         let mut batch = vec![first];
         while batch.len() < self.largest_batch && bytes < BATCH_BYTES {
             match jobs.try_recv() {
                 Ok(Job::Append(post)) => {
-                    bytes += post.room.num_permits() * PERMIT_BYTES;
+                    bytes += post.bytes();
                     batch.push(*post);
                 }
                 Ok(other) => return (batch, Some(other)),
@@ -375,9 +364,4 @@ fn committed(
             _ => None,
         })
         .collect()
-}
-
-fn answer<T>(reply: Reply<T>, outcome: Result<T, StoreError>) {
-    // Whoever asked may be gone.
-    drop(reply.send(outcome));
 }
