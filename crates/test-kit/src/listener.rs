@@ -2,6 +2,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,7 +50,7 @@ pub struct Listener {
     body: Option<Body>,
     pending: VecDeque<Event>,
     headers: reqwest::header::HeaderMap,
-    connects: usize,
+    connects: Arc<AtomicUsize>,
     trouble: Option<String>,
 }
 
@@ -72,7 +74,7 @@ impl Listener {
             body: None,
             pending: VecDeque::new(),
             headers: reqwest::header::HeaderMap::new(),
-            connects: 0,
+            connects: Arc::default(),
             trouble: None,
         }
     }
@@ -101,7 +103,12 @@ impl Listener {
     /// How often it has connected with success.
     #[must_use]
     pub fn connects(&self) -> usize {
-        self.connects
+        self.connects.load(Relaxed)
+    }
+
+    /// The same while somebody else has the listener.
+    pub(crate) fn counter(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.connects)
     }
 
     /// The headers of the newest answer.
@@ -165,7 +172,7 @@ impl Listener {
                 .unwrap_or_else(|error| error.to_string());
             return Err(GaveUp { status, body });
         }
-        self.connects += 1;
+        self.connects.fetch_add(1, Relaxed);
         self.headers = response.headers().clone();
         self.body = Some(Box::pin(response.bytes_stream()));
         Ok(true)
@@ -181,7 +188,7 @@ impl Listener {
             if let Some(event) = self.next_here().await {
                 return Ok(event);
             }
-            if self.connects > 0 || self.trouble.is_some() {
+            if self.connects() > 0 || self.trouble.is_some() {
                 sleep(self.retry().unwrap_or(DEFAULT_RETRY)).await;
             }
             self.connect().await?;

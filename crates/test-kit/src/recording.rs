@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +9,6 @@ use crate::{Event, Listener, ensure, eventually};
 #[derive(Default)]
 struct Tape {
     events: Vec<Event>,
-    connects: usize,
     ended: Option<String>,
 }
 
@@ -16,6 +16,7 @@ struct Tape {
 /// and keeps everything it gets; dropping it disconnects.
 pub struct Recording {
     tape: Arc<Mutex<Tape>>,
+    connects: Arc<AtomicUsize>,
     _task: JoinSet<()>,
 }
 
@@ -24,13 +25,12 @@ impl Recording {
     #[must_use]
     pub fn start(mut listener: Listener) -> Self {
         let tape = Arc::new(Mutex::new(Tape::default()));
-        let shared = Arc::clone(&tape);
+        let (shared, connects) = (Arc::clone(&tape), listener.counter());
         let mut task = JoinSet::new();
         task.spawn(async move {
             loop {
                 let next = listener.next().await;
                 let mut tape = lock(&shared);
-                tape.connects = listener.connects();
                 match next {
                     Ok(event) => tape.events.push(event),
                     Err(gave_up) => {
@@ -40,7 +40,11 @@ impl Recording {
                 }
             }
         });
-        Self { tape, _task: task }
+        Self {
+            tape,
+            connects,
+            _task: task,
+        }
     }
 
     /// Listens at `url` and waits for the stream's `ready`.
@@ -81,7 +85,7 @@ impl Recording {
     /// How often it has connected.
     #[must_use]
     pub fn connects(&self) -> usize {
-        lock(&self.tape).connects
+        self.connects.load(Relaxed)
     }
 
     /// Waits until at least `count` events of this kind have been received.
