@@ -164,6 +164,9 @@ fn test(workspace: &Workspace, chosen: &[&str]) -> ExitCode {
         }
     }
     println!("{}\n", summary.join("\n"));
+    if chosen.is_empty() {
+        println!("Installing is tried by `cargo xtask test-deploy`, which takes longer.\n");
+    }
     println!("{passed} passed, {failed} failed");
     if failures.is_empty() {
         ExitCode::SUCCESS
