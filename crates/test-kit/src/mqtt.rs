@@ -10,22 +10,29 @@ use tokio::net::TcpStream;
 /// # Panics
 /// When the broker does not take it.
 pub async fn mqtt_publish(broker: SocketAddr, topic: &str, payload: &[u8]) {
-    let (mut stream, answer) = connect(broker).await.expect("connect to the broker");
+    let answer = publish(broker, topic, payload).await;
+    let answer = answer.expect("the broker takes it");
+    assert_eq!(answer, (0x40, vec![0, 1]), "PUBACK");
+}
+
+/// The same, and gives the broker's answer, which should be a PUBACK of packet 1.
+pub(crate) async fn publish(
+    broker: SocketAddr,
+    topic: &str,
+    payload: &[u8],
+) -> std::io::Result<(u8, Vec<u8>)> {
+    let (mut stream, answer) = connect(broker).await?;
     assert_eq!(answer, (0x20, vec![0, 0]), "CONNACK");
     // §3.3: QoS 1, packet id 1.
     let mut publish = Vec::new();
     push_text(&mut publish, topic);
     publish.extend([0, 1]);
     publish.extend(payload);
-    let acknowledged = async {
-        send(&mut stream, 0x32, &publish).await?;
-        let answer = receive(&mut stream).await?;
-        // §3.14: without DISCONNECT some brokers log an error.
-        send(&mut stream, 0xe0, &[]).await?;
-        Ok::<_, std::io::Error>(answer)
-    };
-    let answer = acknowledged.await.expect("the broker takes it");
-    assert_eq!(answer, (0x40, vec![0, 1]), "PUBACK");
+    send(&mut stream, 0x32, &publish).await?;
+    let answer = receive(&mut stream).await?;
+    // §3.14: without DISCONNECT some brokers log an error.
+    send(&mut stream, 0xe0, &[]).await?;
+    Ok(answer)
 }
 
 /// Connects without a name and gives the broker's answer, which should be a CONNACK.
