@@ -74,7 +74,9 @@ pub fn restore(file: &Path, dir: &Path, clock: &SharedClock) -> Result<u64, Stor
     if database.exists() {
         return Err(unusable(
             dir,
-            format!("it holds a {DATABASE} already: move the folder away, and keep it for now"),
+            format!(
+                "it holds a {DATABASE} already: move the folder away, and keep it until all is well"
+            ),
         ));
     }
     let put_back = put_back(file, &database, clock);
