@@ -21,6 +21,12 @@ pub(super) struct Lane {
     pub(super) newest: i64,
 }
 
+/// The lane of a position, as callers know it.
+pub(super) fn lane_name(number: i32) -> u32 {
+    // The database counts lanes up from 1, so that none is negative.
+    u32::try_from(number).unwrap_or(0)
+}
+
 /// A row of `lanes` with what a [`Lane`] is made of.
 macro_rules! lane_columns {
     () => {

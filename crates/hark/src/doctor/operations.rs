@@ -45,8 +45,12 @@ pub(super) async fn check(
             return Ok(());
         }
     }
-    let Ok(metrics) = ask(&client, get(ops.join("metrics"))).await else {
-        return Ok(());
+    let metrics = match ask(&client, get(ops.join("metrics"))).await {
+        Ok(metrics) => metrics,
+        Err(error) => {
+            findings.note(&format!("{ops}metrics was not read: {error}"));
+            return Ok(());
+        }
     };
     let metrics = String::from_utf8_lossy(metrics.body()).into_owned();
     match value(&metrics, "process_max_fds") {
@@ -55,7 +59,7 @@ pub(super) async fn check(
             "raise LimitNOFILE= of its unit, or `ulimit -Hn`",
         ),
         Some(_) => findings.ok("the limit of open files is high enough"),
-        None => {}
+        None => findings.note("its limit of open files is not told"),
     }
     Ok(())
 }

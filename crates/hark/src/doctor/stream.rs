@@ -190,8 +190,9 @@ async fn resumes(patient: &mut Patient) {
     let url = patient
         .sse
         .join(&format!("events?c={}&last=3", patient.channel));
-    let Ok(answer) = patient.sse_client.send(stream_from(url, None)).await else {
-        return;
+    let answer = match patient.sse_client.send(stream_from(url, None)).await {
+        Ok(answer) => answer,
+        Err(error) => return not_again(patient, &error.to_string()),
     };
     let mut first = Open::new(answer);
     if first.event(&["doctor"], READY).await.is_none() {
@@ -201,26 +202,14 @@ async fn resumes(patient: &mut Patient) {
         );
         return;
     }
-    // The events of one read come together: the cursor must be the first one's.
-    let cursor = first
-        .waiting
-        .is_empty()
-        .then(|| first.reader.cursor.clone())
-        .flatten();
-    let cursor = match cursor {
-        Some(cursor) => cursor,
-        None => match first_cursor(patient).await {
-            Some(cursor) => cursor,
-            None => return,
-        },
+    let Some(cursor) = first_cursor(patient).await else {
+        return not_again(patient, "history does not have what was posted");
     };
     let url = patient.sse.join(&format!("events?c={}", patient.channel));
-    let Ok(answer) = patient
-        .sse_client
-        .send(stream_from(url, Some(&cursor)))
-        .await
-    else {
-        return;
+    let again = stream_from(url, Some(&cursor));
+    let answer = match patient.sse_client.send(again).await {
+        Ok(answer) => answer,
+        Err(error) => return not_again(patient, &error.to_string()),
     };
     let mut resumed = Open::new(answer);
     let next = resumed.event(&["doctor", "ready"], READY).await;
@@ -235,6 +224,13 @@ async fn resumes(patient: &mut Patient) {
             "the proxy must pass on the header Last-Event-ID",
         ),
     }
+}
+
+fn not_again(patient: &mut Patient, why: &str) {
+    patient.findings.fail(
+        &format!("a stream that was opened once cannot be opened again: {why}"),
+        "look at the log of broadcast-sse, and of the proxy in front of it",
+    );
 }
 
 /// The cursor of the first message, from the message itself.

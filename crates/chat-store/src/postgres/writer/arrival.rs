@@ -13,7 +13,7 @@ use crate::{
         batch::from_stored_number,
         connection::{NoSession, Session},
         failure::Failure,
-        lane::{Found, Lane},
+        lane::{Found, Lane, lane_name},
     },
 };
 
@@ -86,7 +86,7 @@ impl Writer {
     fn enter(&mut self, lane: Lane) {
         self.lane = Some(lane);
         self.see(lane, lane.pos);
-        let number = u32::try_from(lane.number).unwrap_or(0);
+        let number = lane_name(lane.number);
         self.shared.set_lane(
             Position::new(number, from_stored_number(lane.published_to)),
             from_stored_number(lane.newest),

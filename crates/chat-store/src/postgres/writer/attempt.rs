@@ -16,7 +16,7 @@ use crate::{
         epochs::Epochs,
         failure::Failure,
         keeper::STEP_EVENTS,
-        lane::{Lane, Owner},
+        lane::{Lane, Owner, lane_name},
         options::PostgresOptions,
         statements::{BEGIN, COMMIT},
         steps::{Step, pipelined},
@@ -196,7 +196,7 @@ impl Attempt<'_> {
             return Err(Setback::Fenced);
         };
         added?;
-        let number = u32::try_from(lane).unwrap_or(0);
+        let number = lane_name(lane);
         let mut batch = Batch::new(moment, &self.options.keys, number);
         batch.segment = advanced.get(1);
         batch.incarnations = advanced.get(2);

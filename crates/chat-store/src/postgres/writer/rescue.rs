@@ -20,7 +20,7 @@ use crate::{
     postgres::{
         batch::{from_stored_number, to_stored_number},
         failure::Failure,
-        lane::{Lane, Owner},
+        lane::{Lane, Owner, lane_name},
         steps::Step,
     },
 };
@@ -146,7 +146,7 @@ async fn step(link: &Connected, owner: &Owner, lane: Lane) -> Result<Rescued, Fa
 fn unpublished(row: &Row, lane: i32, pos: i64) -> Option<Unpublished> {
     let channel: Option<uuid::Uuid> = row.get(6);
     Some(Unpublished {
-        position: Position::new(u32::try_from(lane).unwrap_or(0), from_stored_number(pos)),
+        position: Position::new(lane_name(lane), from_stored_number(pos)),
         channel: ChannelId::from(channel?),
         event: Bytes::copy_from_slice(row.get(5)),
         committed_at: from_stored_number(row.get(4)),
