@@ -2,7 +2,7 @@ import { execFile } from "node:child_process";
 import path from "node:path";
 import { promisify } from "node:util";
 
-/** Settings for a certificate of this machine that nobody has signed, made in `folder`. */
+/** The files of a certificate of this machine that nobody has signed, made in `folder`. */
 export async function selfSigned(folder) {
   const [cert, key] = ["cert.pem", "key.pem"].map((name) => path.join(folder, name));
   const options = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
@@ -14,5 +14,5 @@ export async function selfSigned(folder) {
     if (error.code === "ENOENT") throw new Error("openssl is missing: apt-get install openssl");
     throw error;
   }
-  return { HARK_TLS__CERT: cert, HARK_TLS__KEY: key };
+  return { cert, key };
 }

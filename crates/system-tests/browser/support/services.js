@@ -1,13 +1,14 @@
 import { spawn } from "node:child_process";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { createServer as createHttpServer } from "node:http";
+import { mkdtemp, rm } from "node:fs/promises";
+import { createServer as createHttpServer, get as getPlain } from "node:http";
+import { get as getByTls } from "node:https";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { fileURLToPath } from "node:url";
+
+import { caddy, nginx } from "./proxies.js";
 
 const READY_WITHIN = 30_000;
-const EXAMPLES = fileURLToPath(new URL("../../../../deploy/examples/", import.meta.url));
 
 /** Broker, chat-service and broadcast-sse as processes of their own, with proxies in front of them. */
 export class Services {
@@ -57,47 +58,30 @@ export class Services {
     await this.#sse.end("SIGKILL");
   }
 
-  /** nginx by its example, without TLS; its URL. */
-  async nginx() {
-    const [example, port] = [await this.#example("nginx.conf"), await freePort()];
-    const site = replaced(example, [
-      ["listen 443 ssl http2;", `listen 127.0.0.1:${port};`],
-      ["ssl_certificate ", "# "],
-      ["ssl_certificate_key ", "# "],
-    ]);
-    const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-      .map((kind) => `${kind}_temp_path ${this.#folder}/${kind};`)
-      .join("\n");
-    const file = path.join(this.#folder, "nginx.conf");
-    const main = `daemon off; master_process off; pid ${this.#folder}/nginx.pid; error_log stderr;`;
-    await writeFile(file, `${main} events {} http { access_log off; ${temporary}\n${site} }`);
-    return this.#proxy("nginx", ["-e", "stderr", "-c", file], port);
+  /** nginx by its example, with the page; its URL. See {@link nginx} for the options. */
+  async nginx(options) {
+    return this.#proxy(nginx, options);
   }
 
-  /** Caddy by its example, without TLS; its URL. */
-  async caddy() {
-    const [example, port] = [await this.#example("Caddyfile"), await freePort()];
-    const address = `http://127.0.0.1:${port}`;
-    const site = replaced(example, [["\nchat.example.org {", `\n${address} {\n\tbind 127.0.0.1`]]);
-    const file = path.join(this.#folder, "Caddyfile");
-    await writeFile(file, `{\n\tadmin off\n}\n${site}`);
-    return this.#proxy("caddy", ["run", "--adapter", "caddyfile", "--config", file], port);
+  /** Caddy in the same way. */
+  async caddy(options) {
+    return this.#proxy(caddy, options);
   }
 
-  async #example(name) {
-    const example = await readFile(path.join(EXAMPLES, name), "utf8");
-    return replaced(example, [
-      ["127.0.0.1:8080", new URL(this.#chat.addresses.chat).host],
-      ["127.0.0.1:8081", this.#sseEnvironment.HARK_LISTEN],
-    ]);
-  }
-
-  async #proxy(program, args, port) {
-    const environment = { HOME: this.#folder, XDG_CONFIG_HOME: this.#folder };
-    const url = `http://127.0.0.1:${port}`;
-    const started = new Program(program, args, environment);
+  async #proxy(kind, options = {}) {
+    const folder = await mkdtemp(path.join(this.#folder, "proxy-"));
+    const { program, args, url } = await kind({
+      folder,
+      port: await freePort(),
+      inner: await freePort(),
+      chat: new URL(this.#chat.addresses.chat).host,
+      sse: this.#sseEnvironment.HARK_LISTEN,
+      ...options,
+    });
+    const home = { HOME: folder, XDG_CONFIG_HOME: folder, XDG_DATA_HOME: folder };
+    const started = new Program(program, args, home);
     this.#proxies.push(started);
-    await started.until(async () => (await fetch(`${url}/channels/x`)).status === 400);
+    await started.until(async () => (await status(`${url}channels/x`)) === 400);
     return url;
   }
 
@@ -178,14 +162,6 @@ async function workspaceProgram(name, environment) {
   return program;
 }
 
-function replaced(text, pairs) {
-  for (const [from, to] of pairs) {
-    if (!text.includes(from)) throw new Error(`the example has no ${JSON.stringify(from)}`);
-    text = text.replaceAll(from, to);
-  }
-  return text;
-}
-
 function freePort() {
   return new Promise((done, fail) => {
     const server = createServer().once("error", fail);
@@ -193,5 +169,17 @@ function freePort() {
       const { port } = server.address();
       server.close(() => done(port));
     });
+  });
+}
+
+/** The status of an answer, whoever signed the certificate. */
+function status(url) {
+  const get = url.startsWith("https:") ? getByTls : getPlain;
+  return new Promise((done, fail) => {
+    const asked = get(url, { rejectUnauthorized: false, agent: false }, (answer) => {
+      answer.resume();
+      done(answer.statusCode);
+    });
+    asked.once("error", fail);
   });
 }

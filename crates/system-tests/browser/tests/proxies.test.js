@@ -23,7 +23,7 @@ inEveryBrowser((world) => {
             return heard;
           });
         },
-        proxies.map((url) => `${url}/events?c=${channel}`),
+        proxies.map((url) => `${url}events?c=${channel}`),
       );
       const all = (what, count) =>
         page.waitForFunction(
