@@ -163,11 +163,10 @@ impl<'a> Batch<'a> {
         };
         let mut epochs = log.epochs.clone();
         let mut new_epochs = epochs.complete(&self.incarnations, log.head);
-        if epochs.current().is_none() {
-            epochs.begin(&self.incarnations, now);
+        let epoch = epochs.current().unwrap_or_else(|| {
             new_epochs = true;
-        }
-        let epoch = epochs.current().unwrap_or_default();
+            epochs.begin(&self.incarnations, now)
+        });
         let seq = log.head + 1;
         let no = log.no;
         let next = next_event(new, epoch, seq, log.at, now)?;
@@ -285,10 +284,8 @@ impl<'a> Batch<'a> {
             changed.at.push(to_stored_number(log.at));
             let lists = log.new_epochs.then(|| log.epochs.to_text());
             let (epochs, starts) = lists.unzip();
-            changed.epoch.push(
-                log.new_epochs
-                    .then(|| to_stored(log.epochs.current().unwrap_or_default())),
-            );
+            let epoch = log.epochs.current().filter(|_| log.new_epochs);
+            changed.epoch.push(epoch.map(to_stored));
             changed.epochs.push(epochs);
             changed.starts.push(starts);
         }

@@ -171,15 +171,14 @@ impl Epochs {
         changed
     }
 
-    /// Begins a log. It is never of an older epoch than what was given to all.
-    pub(super) fn begin(&mut self, incarnations: &[i64], now: u64) {
+    /// Begins a log, and returns its epoch: never an older one than what was given to all.
+    pub(super) fn begin(&mut self, incarnations: &[i64], now: u64) -> Epoch {
         let last = incarnations
             .last()
             .map_or(Epoch::ZERO, |&last| from_stored(last));
-        self.list.push(EpochStart {
-            epoch: last.max(Epoch::after(Epoch::ZERO, now)),
-            from: 1,
-        });
+        let epoch = last.max(Epoch::after(Epoch::ZERO, now));
+        self.list.push(EpochStart { epoch, from: 1 });
+        epoch
     }
 
     pub(super) fn current(&self) -> Option<Epoch> {

@@ -206,14 +206,14 @@ fn head(channel: ChannelId, row: &Row) -> Head {
         return Head::none(channel);
     };
     let mut epochs = Epochs::from_row(&row.get::<_, Vec<i64>>(3), &row.get::<_, Vec<i64>>(4));
-    let Some(_) = epochs.current() else {
-        return Head::none(channel);
-    };
     let head = from_stored_number(head);
     epochs.complete(&row.get::<_, Vec<i64>>(0), head);
+    let Some(epoch) = epochs.current() else {
+        return Head::none(channel);
+    };
     Head {
         channel,
-        epoch: epochs.current().unwrap_or_default(),
+        epoch,
         head,
         first: from_stored_number(floor) + 1,
         epochs: epochs.list,
