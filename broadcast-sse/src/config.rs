@@ -56,6 +56,10 @@ pub struct HistoryConfig {
     pub url: String,
     /// The certificates of the authority that theirs must be signed by.
     pub ca_file: PathBuf,
+    /// The certificate that is shown to those that ask for one.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 impl HistoryConfig {
@@ -70,18 +74,26 @@ impl HistoryConfig {
             .map_err(|error: NotABaseUrl| ConfigError::invalid("history.url", error))
     }
 
-    /// Whom to trust as one of them.
+    /// Whom to trust as one of them, and what to be known by.
     ///
     /// # Errors
-    /// If that is asked for, and there is nobody.
-    pub(crate) fn trust(&self) -> Result<Arc<ClientConfig>, ConfigError> {
+    /// If that is asked for, and there is nobody, or the certificate is of no use.
+    pub(crate) fn tls(&self) -> Result<Arc<ClientConfig>, ConfigError> {
         if !self.bases()?.iter().any(BaseUrl::is_https) {
             return Ok(tls::trusting_nobody());
         }
-        let ca_file = (!self.ca_file.as_os_str().is_empty()).then_some(&*self.ca_file);
-        let trust = tls::client(ca_file);
-        trust.map_err(|error| {
-            ConfigError::invalid("history.ca_file", format!("cannot be used: {error}"))
+        let [ca_file, cert, key] = [&self.ca_file, &self.cert, &self.key]
+            .map(|path| (!path.as_os_str().is_empty()).then_some(&**path));
+        let tls = match (cert, key) {
+            (Some(cert), Some(key)) => tls::client_with_certificate(ca_file, cert, key),
+            (None, None) => tls::client(ca_file),
+            _ => {
+                let why = "and `history.key` belong together: set both, or none";
+                return Err(ConfigError::invalid("history.cert", why));
+            }
+        };
+        tls.map_err(|error| {
+            ConfigError::invalid("history", format!("cannot be asked by https: {error}"))
         })
     }
 }

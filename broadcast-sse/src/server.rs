@@ -62,9 +62,9 @@ impl Server {
     /// With a sentence that says what to do.
     pub fn bind(config: Config, operations: Operations) -> Result<Self, StartError> {
         config.mqtt.trust()?;
-        let trust = config.history.trust()?;
+        let history_tls = config.history.tls()?;
         let tls = config.tls.load().map_err(StartError::Certificate)?;
-        let history = History::new(config.history.bases()?, &trust);
+        let history = History::new(config.history.bases()?, &history_tls);
         let listener = http::bind(config.listen)?;
         let local_addr = listener.local_addr()?;
         Ok(Self {

@@ -55,12 +55,12 @@ pub(crate) enum HistoryError {
 
 impl History {
     /// Talks to one of the chat-services at `bases`, at least one; to another as soon as that one
-    /// does not answer. `trust` says whom to trust as `https` ones.
-    pub(crate) fn new(bases: Vec<BaseUrl>, trust: &ClientConfig) -> Self {
+    /// does not answer. `tls` says whom to trust as `https` ones, and what to be known by.
+    pub(crate) fn new(bases: Vec<BaseUrl>, tls: &ClientConfig) -> Self {
         // Nodes that start together do not all ask the same.
         let first = rand::random_range(0..bases.len());
         Self {
-            client: HttpClient::new(trust, CONNECT_TIME),
+            client: HttpClient::new(tls, CONNECT_TIME),
             bases: bases.into(),
             current: Arc::new(AtomicUsize::new(first)),
         }
@@ -245,6 +245,7 @@ mod tests {
             tls: TlsConfig {
                 cert: cert.clone(),
                 key,
+                ..TlsConfig::default()
             }
             .load()
             .unwrap(),

@@ -68,7 +68,12 @@ impl Config {
             None => table["data"].clone(),
         };
         table_in(&mut chat_service, "store").insert("dir".to_owned(), data.clone());
-        let history = texts([("url", "http://127.0.0.1:8080"), ("ca_file", "")]);
+        let history = texts([
+            ("url", "http://127.0.0.1:8080"),
+            ("ca_file", ""),
+            ("cert", ""),
+            ("key", ""),
+        ]);
         broadcast_sse.insert("history".to_owned(), history);
         set(&mut chat_service, "listen", options.chat);
         set(&mut broadcast_sse, "listen", options.sse);

@@ -1,18 +1,24 @@
-//! TLS: whom a client trusts, and by which certificate a server is known.
+//! TLS: whom a client or a server trusts, and by which certificate it is known.
 //!
 //! rustls with ring: aws-lc, its other provider, wants a C toolchain and minutes of compiling.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 
+mod pair;
 mod server;
+mod shown;
 
+use pair::Pair;
 pub use server::{ServerTls, TlsConfig};
+use shown::ShownCertificate;
 
 /// Why a certificate or a key is of no use. The text names the file.
 #[derive(Debug, Error)]
@@ -35,7 +41,7 @@ pub enum TlsError {
     },
     /// The file is readable, but there is no certificate in it.
     #[error(
-        "{} holds no certificate: it must hold that of the authority that signed the server's, as PEM (`-----BEGIN CERTIFICATE-----`)",
+        "{} holds no certificate as PEM (`-----BEGIN CERTIFICATE-----`)",
         path.display()
     )]
     NoCertificate {
@@ -68,6 +74,11 @@ pub enum TlsError {
     /// Only one of the two files is named.
     #[error("`tls.cert` and `tls.key` belong together: set both, or none for plain HTTP")]
     HalfAPair,
+    /// Clients are asked for a certificate on a port without TLS.
+    #[error(
+        "`tls.client_ca` asks clients for a certificate, which they can only show over TLS: set `tls.cert` and `tls.key` as well"
+    )]
+    NothingToShowItOver,
     /// What the PEM text encloses is no certificate that can be trusted.
     #[error("{} holds something that is not a certificate: {reason}", path.display())]
     BadCertificate {
@@ -94,50 +105,89 @@ pub enum TlsError {
 /// # Errors
 /// When there is no authority to trust. The file is read now and not again.
 pub fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
-    let roots = match ca_file {
-        Some(path) => from_file(path)?,
-        None => of_system()?,
-    };
-    Ok(configuration(roots))
+    Ok(Arc::new(configuration(trusted(ca_file)?, None)))
+}
+
+/// The same for a client that shows a certificate (followed by those of its issuers) where a server
+/// asks for one. Certificate and key, both PEM, are read again when they have changed, at the next
+/// handshake. No session is resumed: it would stand for the certificate that was shown at its
+/// beginning.
+///
+/// # Errors
+/// When there is no authority to trust, or the certificate cannot be used with the key.
+pub fn client_with_certificate(
+    ca_file: Option<&Path>,
+    cert: &Path,
+    key: &Path,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let roots = trusted(ca_file)?;
+    let shown = ShownCertificate::load(Pair::new(cert, key))?;
+    let mut config = configuration(roots, Some(Arc::new(shown)));
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
 }
 
 /// A configuration that trusts nobody, for a client that will not meet TLS.
 pub fn trusting_nobody() -> Arc<ClientConfig> {
-    configuration(RootCertStore::empty())
+    Arc::new(configuration(RootCertStore::empty(), None))
 }
 
-fn configuration(roots: RootCertStore) -> Arc<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+fn configuration(roots: RootCertStore, shown: Option<Arc<dyn ResolvesClientCert>>) -> ClientConfig {
+    let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("ring has the cipher suites of TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Arc::new(config)
+        .with_root_certificates(roots);
+    match shown {
+        Some(shown) => config.with_client_cert_resolver(shown),
+        None => config.with_no_client_auth(),
+    }
 }
 
-fn from_file(path: &Path) -> Result<RootCertStore, TlsError> {
-    let path_buf = || path.to_path_buf();
-    // Read as a whole: the parser's own reading tells less about a file that cannot be read.
-    let text = std::fs::read(path).map_err(|source| TlsError::Unreadable {
-        path: path_buf(),
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn trusted(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
+    match ca_file {
+        Some(path) => from_file(path),
+        None => of_system(),
+    }
+}
+
+/// A file as a whole: the parser's own reading tells less about one that cannot be read.
+fn bytes(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::Unreadable {
+        path: path.to_owned(),
         source,
-    })?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate = certificate.map_err(|error: pem::Error| TlsError::NotPem {
-            path: path_buf(),
+    })
+}
+
+/// The certificates of a file, at least one.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates = CertificateDer::pem_slice_iter(&bytes(path)?)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| TlsError::NotPem {
+            path: path.to_owned(),
             reason: error.to_string(),
         })?;
+    if certificates.is_empty() {
+        return Err(TlsError::NoCertificate {
+            path: path.to_owned(),
+        });
+    }
+    Ok(certificates)
+}
+
+/// The authorities of a file, at least one.
+fn from_file(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
         roots
             .add(certificate)
             .map_err(|error| TlsError::BadCertificate {
-                path: path_buf(),
+                path: path.to_owned(),
                 reason: error.to_string(),
             })?;
-    }
-    if roots.is_empty() {
-        return Err(TlsError::NoCertificate { path: path_buf() });
     }
     Ok(roots)
 }

@@ -5,12 +5,14 @@ use rcgen::{
     KeyPair, KeyUsagePurpose,
 };
 
-/// An authority of the test's own, and a server's certificate that it has
-/// signed, as PEM files. Nobody's system trusts it.
+/// An authority of the test's own, and the certificates of a server and of a
+/// client that it has signed, as PEM files. Nobody's system trusts it.
 pub struct Certificates {
     authority: PathBuf,
     server: PathBuf,
     key: PathBuf,
+    client: PathBuf,
+    client_key: PathBuf,
 }
 
 impl Certificates {
@@ -42,6 +44,11 @@ impl Certificates {
         server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate().expect("a key");
         let server = server.signed_by(&key, &authority).expect("a certificate");
+        let mut client = CertificateParams::new([]).expect("no names");
+        client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let client_key = KeyPair::generate().expect("a key");
+        let client = client.signed_by(&client_key, &authority);
+        let client = client.expect("a certificate");
         let write = |name: &str, text: &str| {
             let path = folder.join(name);
             std::fs::write(&path, text).expect("write a certificate");
@@ -51,6 +58,8 @@ impl Certificates {
             authority: write("authority.pem", &authority.pem()),
             server: write("server.pem", &server.pem()),
             key: write("server.key", &key.serialize_pem()),
+            client: write("client.pem", &client.pem()),
+            client_key: write("client.key", &client_key.serialize_pem()),
         }
     }
 
@@ -70,5 +79,17 @@ impl Certificates {
     #[must_use]
     pub fn key(&self) -> &Path {
         &self.key
+    }
+
+    /// A client's certificate, which is good for nothing else.
+    #[must_use]
+    pub fn client(&self) -> &Path {
+        &self.client
+    }
+
+    /// The client's private key.
+    #[must_use]
+    pub fn client_key(&self) -> &Path {
+        &self.client_key
     }
 }

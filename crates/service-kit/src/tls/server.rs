@@ -1,11 +1,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
@@ -13,7 +13,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{info, warn};
 
-use super::TlsError;
+use super::pair::{Pair, Watched};
+use super::{TlsError, from_file, provider};
 
 /// How often the files are looked at. Renewed certificates are written days before the old ones
 /// end.
@@ -30,49 +31,53 @@ pub struct TlsConfig {
     pub cert: PathBuf,
     /// The certificate's private key as PEM, not encrypted.
     pub key: PathBuf,
+    /// Certificates of authorities as PEM: only clients with a certificate that one of them has signed
+    /// get a connection. Empty: all clients do.
+    pub client_ca: PathBuf,
 }
 
 impl TlsConfig {
-    /// What the two files hold; `None` if none is named.
+    /// What the files hold; `None` if none is named.
     ///
     /// # Errors
     /// When a file cannot be used. The text names it.
     pub fn load(&self) -> Result<Option<Arc<ServerTls>>, TlsError> {
-        let named = [&self.cert, &self.key].map(|path| !path.as_os_str().is_empty());
-        match named {
-            [true, true] => ServerTls::load(&self.cert, &self.key).map(|tls| Some(Arc::new(tls))),
-            [false, false] => Ok(None),
+        let empty = |path: &Path| path.as_os_str().is_empty();
+        match (empty(&self.cert), empty(&self.key)) {
+            (false, false) => {
+                let client_ca = (!empty(&self.client_ca)).then_some(&*self.client_ca);
+                let tls = ServerTls::load(Pair::new(&self.cert, &self.key), client_ca)?;
+                Ok(Some(Arc::new(tls)))
+            }
+            (true, true) if empty(&self.client_ca) => Ok(None),
+            (true, true) => Err(TlsError::NothingToShowItOver),
             _ => Err(TlsError::HalfAPair),
         }
     }
 }
 
-/// A server's certificate and key, read again when their files change.
+/// A server's certificate and key, and the authorities of its clients, read again when their files
+/// change.
 #[derive(Debug)]
 pub struct ServerTls {
-    cert: PathBuf,
-    key: PathBuf,
+    pair: Pair,
+    client_ca: Option<PathBuf>,
+    watched: Watched,
     current: Mutex<Arc<ServerConfig>>,
-    read_at: Mutex<Stamp>,
 }
 
-/// When the two files were last written, and their sizes: the clock of a file system is coarse.
-type Stamp = [Option<(SystemTime, u64)>; 2];
-
 impl ServerTls {
-    /// Reads a certificate, with those of its issuers, and its key, both PEM. TLS 1.2 and 1.3,
-    /// HTTP/2 and HTTP/1.1.
-    ///
-    /// # Errors
-    /// When a file cannot be used. The text names it.
-    pub fn load(cert: &Path, key: &Path) -> Result<Self, TlsError> {
-        let stamp = stamp(cert, key);
-        let config = read(cert, key)?;
+    /// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1.
+    fn load(pair: Pair, client_ca: Option<&Path>) -> Result<Self, TlsError> {
+        let mut paths = vec![pair.cert.clone(), pair.key.clone()];
+        paths.extend(client_ca.map(Path::to_owned));
+        let watched = Watched::new(paths);
+        let config = read(&pair, client_ca)?;
         Ok(Self {
-            cert: cert.to_owned(),
-            key: key.to_owned(),
+            pair,
+            client_ca: client_ca.map(Path::to_owned),
+            watched,
             current: Mutex::new(config),
-            read_at: Mutex::new(stamp),
         })
     }
 
@@ -82,8 +87,8 @@ impl ServerTls {
         TlsAcceptor::from(config).accept(stream).await
     }
 
-    /// Looks at the files now and then, for ever. New connections get what they hold then; a pair
-    /// that cannot be used is told once and changes nothing.
+    /// Looks at the files now and then, for ever. New connections get what they hold then; files
+    /// that cannot be used are told once and change nothing.
     pub(crate) async fn keep_fresh(self: Arc<Self>) {
         loop {
             sleep(LOOK_EVERY).await;
@@ -91,79 +96,55 @@ impl ServerTls {
             let looked = tokio::task::spawn_blocking(move || looking.look()).await;
             match looked {
                 Ok(Ok(false)) => {}
-                Ok(Ok(true)) => info!(cert = %self.cert.display(), "using the new certificate"),
-                Ok(Err(error)) => warn!(%error, "the certificate in use stays"),
-                Err(error) => warn!(%error, "looking for a new certificate failed"),
+                Ok(Ok(true)) => {
+                    info!(cert = %self.pair.cert.display(), "using the new certificates");
+                }
+                Ok(Err(error)) => warn!(%error, "the certificates in use stay"),
+                Err(error) => warn!(%error, "looking for new certificates failed"),
             }
         }
     }
 
     /// Whether there was something new.
     fn look(&self) -> Result<bool, TlsError> {
-        let stamp = stamp(&self.cert, &self.key);
-        {
-            let mut read_at = self.read_at.lock().unwrap_or_else(PoisonError::into_inner);
-            if *read_at == stamp {
-                return Ok(false);
-            }
-            *read_at = stamp;
+        if !self.watched.changed() {
+            return Ok(false);
         }
-        let config = read(&self.cert, &self.key)?;
+        let config = read(&self.pair, self.client_ca.as_deref())?;
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(true)
     }
 }
 
-fn stamp(cert: &Path, key: &Path) -> Stamp {
-    [cert, key].map(|path| {
-        // A file that is not there now has no time; reading it tells why.
-        let file = path.metadata().ok()?;
-        Some((file.modified().ok()?, file.len()))
-    })
-}
-
-fn read(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
-    let certificates = CertificateDer::pem_slice_iter(&bytes(cert)?)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| not_pem(cert, &error))?;
-    if certificates.is_empty() {
-        return Err(TlsError::NoCertificate {
-            path: cert.to_owned(),
-        });
-    }
-    let private = PrivateKeyDer::from_pem_slice(&bytes(key)?).map_err(|error| match error {
-        pem::Error::NoItemsFound => TlsError::NoKey {
-            path: key.to_owned(),
-        },
-        error => not_pem(key, &error),
-    })?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
+fn read(pair: &Pair, client_ca: Option<&Path>) -> Result<Arc<ServerConfig>, TlsError> {
+    let (certificates, private) = pair.read()?;
+    let config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .expect("ring has the cipher suites of TLS 1.2 and 1.3")
-        .with_no_client_auth()
+        .expect("ring has the cipher suites of TLS 1.2 and 1.3");
+    let config = match client_ca {
+        Some(path) => config.with_client_cert_verifier(signed_by(path)?),
+        None => config.with_no_client_auth(),
+    };
+    let mut config = config
         .with_single_cert(certificates, private)
-        .map_err(|error| TlsError::BadPair {
-            cert: cert.to_owned(),
-            key: key.to_owned(),
-            reason: error.to_string(),
-        })?;
+        .map_err(|error| pair.refused(&error))?;
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
+    if client_ca.is_some() {
+        // A session that is resumed shows no certificate: it would outlive the one that it began
+        // with.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+    }
     Ok(Arc::new(config))
 }
 
-fn bytes(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-fn not_pem(path: &Path, error: &pem::Error) -> TlsError {
-    TlsError::NotPem {
+/// Refuses clients without a certificate of these authorities.
+fn signed_by(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let roots = Arc::new(from_file(path)?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build();
+    verifier.map_err(|error| TlsError::BadCertificate {
         path: path.to_owned(),
         reason: error.to_string(),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -188,7 +169,7 @@ mod tests {
         let first = pair();
         write(&cert, &first.cert.pem(), 3 * minute);
         write(&key, &first.signing_key.serialize_pem(), 3 * minute);
-        let tls = ServerTls::load(&cert, &key).unwrap();
+        let tls = ServerTls::load(Pair::new(&cert, &key), None).unwrap();
         let in_use = || Arc::clone(&tls.current.lock().unwrap());
         let began = in_use();
         assert!(!tls.look().unwrap());

@@ -1,7 +1,10 @@
 //! TLS: what is spoken over it, and new certificates.
 
+mod client_ca;
+
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::ServerName;
@@ -16,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::http2::{client, request, router};
-use super::{LONG, Running, options, start};
+use super::{LONG, Running, counted, options, start};
 
 struct Site {
     folder: TempDir,
@@ -25,12 +28,16 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
+        Self::with(options())
+    }
+
+    fn with(options: HttpOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
         write_pair(folder.path(), "first");
         let config = config(folder.path());
         let options = HttpOptions {
             tls: config.load().unwrap(),
-            ..options()
+            ..options
         };
         let (_turn, turns) = watch::channel(0_u64);
         let server = start(router(turns), options);
@@ -57,6 +64,7 @@ fn config(folder: &Path) -> TlsConfig {
     TlsConfig {
         cert: folder.join("cert.pem"),
         key: folder.join("key.pem"),
+        ..TlsConfig::default()
     }
 }
 
@@ -94,6 +102,29 @@ async fn client_chooses_between_http1_and_http2() {
     let answer = sender.send_request(request("/stream")).await.unwrap();
     assert_eq!(answer.status(), 200);
     drop((answer, sender));
+    site.server.stop().await;
+}
+
+#[tokio::test]
+async fn clients_that_take_nothing_are_let_go_and_counted() {
+    let short = HttpOptions {
+        write_stall: Duration::from_millis(300),
+        ..options()
+    };
+    let cut = short.stalled.clone();
+    let site = Site::with(short);
+
+    let mut over_http1 = site.connect(&["http/1.1"]).await.unwrap();
+    let get = "GET /flood HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    over_http1.write_all(get.as_bytes()).await.unwrap();
+    counted(&cut, 1).await;
+
+    let over_http2 = site.connect(&["h2"]).await.unwrap();
+    let (mut sender, ended) = client(over_http2, 1_000).await;
+    let answer = sender.send_request(request("/flood")).await.unwrap();
+    timeout(LONG, ended).await.expect("it is cut").unwrap();
+    assert_eq!(cut.get(), 2);
+    drop((answer, over_http1));
     site.server.stop().await;
 }
 
@@ -138,4 +169,17 @@ fn files_that_cannot_be_used_are_named() {
     assert!(refused(&config).contains("key.pem holds no private key"));
     std::fs::write(&config.cert, "nothing").unwrap();
     assert!(refused(&config).contains("holds no certificate"));
+    let only_clients = TlsConfig {
+        client_ca: config.cert.clone(),
+        ..TlsConfig::default()
+    };
+    assert!(refused(&only_clients).contains("set `tls.cert`"));
+    write_pair(folder.path(), "one");
+    let clients = TlsConfig {
+        client_ca: folder.path().join("clients.pem"),
+        ..config
+    };
+    assert!(refused(&clients).contains("clients.pem"));
+    std::fs::write(&clients.client_ca, "nobody").unwrap();
+    assert!(refused(&clients).contains("clients.pem holds no certificate"));
 }
