@@ -7,6 +7,7 @@ mod chat;
 mod containers;
 mod engine;
 mod servers;
+mod strangers;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};

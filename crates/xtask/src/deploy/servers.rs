@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::chat::Chat;
 use super::engine::Mounting;
-use super::{Place, ensure};
-use crate::dist::{Step, create_folder, output, read, shell, write};
+use super::{Place, ensure, eventually, strangers};
+use crate::dist::{Step, at, create_folder, output, read, shell, write};
 
 const PARTS: [&str; 5] = ["broker", "database", "chat", "sse", "web"];
 const UNITS: [&str; 2] = ["chat-service", "broadcast-sse"];
@@ -145,7 +145,26 @@ pub(super) fn several_servers(place: &Place) -> Step {
     let chat = Chat::behind("https://localhost:18802/", Some(&site.password()?));
     chat.carries("from one server to another")?;
     chat.is_locked()?;
+    strangers::get_nothing(&place.engine)?;
     site.changes_nothing(&place.packages, &[])?;
+
+    // A new certificate needs no restart.
+    let process = || {
+        place
+            .engine
+            .inside("chat-1", "systemctl show --property MainPID chat-service")
+    };
+    let shown = || strangers::shown_certificate(&place.engine, "chat-1", 8080);
+    let before = (process()?, shown()?);
+    remove(&site.inventory.join("secrets/chat-service-chat-1.crt"))?;
+    site.install(&place.packages, &["--tags", "chat"])?;
+    eventually(|| {
+        let shown = shown()?;
+        ensure(shown != before.1, || format!("still {shown}"))
+    })?;
+    let after = process()?;
+    ensure(after == before.0, || format!("{after}, not {}", before.0))?;
+    chat.carries("with a new certificate")?;
     // Whichever is left carries on.
     place
         .engine
@@ -155,6 +174,10 @@ pub(super) fn several_servers(place: &Place) -> Step {
         .inside("chat-2", "systemctl stop chat-service")?;
     chat.carries("with two servers less")?;
     Ok(())
+}
+
+fn remove(file: &Path) -> Step {
+    std::fs::remove_file(file).map_err(|error| at(file, &error))
 }
 
 /// A certificate for localhost, and its key.
