@@ -17,6 +17,7 @@ mod body;
 mod connection;
 mod deadline;
 mod guarded;
+mod heard;
 mod http1;
 mod http2;
 mod rewound;
@@ -41,6 +42,9 @@ pub struct HttpOptions {
     pub body_timeout: Duration,
     /// How long a client may take no byte of what waits to be written.
     pub write_stall: Duration,
+    /// How often an HTTP/2 client is asked whether it is still there (RFC 9113, section 6.7). It
+    /// then has `write_stall` to answer.
+    pub ping_every: Duration,
     /// `TCP_USER_TIMEOUT`: how long sent bytes may go without the peer's acknowledgement.
     pub user_timeout: Duration,
     /// `SO_SNDBUF` in bytes, as the kernel takes it (Linux doubles it); `None` leaves it automatic.
@@ -53,7 +57,8 @@ pub struct HttpOptions {
     /// Certificate and key; `None` serves plain HTTP. A plain connection may speak HTTP/2 from its
     /// first byte (RFC 9113, section 3.3), as proxies do.
     pub tls: Option<Arc<ServerTls>>,
-    /// Counts the connections that were ended because of `write_stall`.
+    /// Counts the connections that were ended because of `write_stall`; over HTTP/2, those with
+    /// answers under way.
     pub stalled: Counter,
 }
 
@@ -64,6 +69,7 @@ impl Default for HttpOptions {
             idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(30),
             write_stall: Duration::from_secs(30),
+            ping_every: Duration::from_secs(20),
             user_timeout: Duration::from_secs(30),
             send_buffer: None,
             max_head_bytes: 32 * 1024,

@@ -24,15 +24,13 @@ use tracing::debug;
 use super::body::TimedBody;
 use super::connection::Visit;
 use super::guarded::Phase;
+use super::heard::{Heard, HeardStream};
 
 /// Requests at a time on one connection. Clients wait, or open another one.
 const MOST_STREAMS: u32 = 250;
 /// Bytes of one answer that wait for the client's window: what a stream of events costs here at
 /// most when its client is slow.
 const MOST_WAITING: usize = 64 * 1024;
-/// How often a client is asked whether it is still there (RFC 9113, section 6.7). It then has the
-/// time of a stalled write to answer.
-const PING_EVERY: Duration = Duration::from_secs(20);
 /// How often a connection looks whether it is idle or stuck.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -51,6 +49,8 @@ where
         soft,
         hard,
     } = visit;
+    let heard = Arc::new(Heard::new());
+    let stream = HeardStream::new(stream, Arc::clone(&heard));
     let answers = Arc::new(Answers::new());
     let counted = Arc::clone(&answers);
     let body_timeout = options.body_timeout;
@@ -76,8 +76,9 @@ where
         .max_concurrent_streams(MOST_STREAMS)
         .max_send_buf_size(MOST_WAITING)
         .max_header_list_size(u32::try_from(options.max_head_bytes).unwrap_or(u32::MAX))
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(options.write_stall)
+        .keep_alive_interval(options.ping_every)
+        // Left to the look below, which sees whether there were answers.
+        .keep_alive_timeout(2 * options.write_stall + 2 * LOOK_EVERY)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let mut look = interval(
@@ -96,6 +97,13 @@ where
                 connection.as_mut().graceful_shutdown();
             }
             _ = look.tick() => {
+                if heard.silent_for() > options.ping_every + options.write_stall {
+                    if answers.begun_bodies.load(Relaxed) > 0 {
+                        options.stalled.inc();
+                    }
+                    debug!(%peer, "the client answers no ping");
+                    return;
+                }
                 if answers.stuck_for() > options.write_stall {
                     options.stalled.inc();
                     debug!(%peer, "the client takes nothing of what is sent to it");

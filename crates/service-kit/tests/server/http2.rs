@@ -14,12 +14,12 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use service_kit::http::{HttpOptions, Offer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{LONG, options, rest, start};
+use super::{LONG, counted, options, rest, start};
 
 type Sender = SendRequest<Full<Bytes>>;
 
@@ -127,6 +127,7 @@ async fn client_that_takes_nothing_is_let_go() {
         write_stall: Duration::from_millis(300),
         ..options()
     };
+    let cut = short.stalled.clone();
     let server = start(router(turns), short);
     let (mut sender, ended) = client(server.connect().await, 1_000).await;
     let answer = sender.send_request(request("/flood")).await.unwrap();
@@ -134,7 +135,32 @@ async fn client_that_takes_nothing_is_let_go() {
         .await
         .expect("the connection ends")
         .unwrap();
+    assert_eq!(cut.get(), 1);
     drop(answer);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn client_that_does_not_even_answer_a_ping_is_let_go() {
+    let (_turn, turns) = watch::channel(0_u64);
+    let short = HttpOptions {
+        write_stall: Duration::from_millis(300),
+        ping_every: Duration::from_millis(100),
+        ..options()
+    };
+    let cut = short.stalled.clone();
+    let server = start(router(turns), short);
+    let (near, mut far) = tokio::io::duplex(65_536);
+    let mut socket = server.connect().await;
+    let (mut sender, ended) = client(near, 65_535).await;
+    let answer = tokio::select! {
+        answer = sender.send_request(request("/stream")) => answer.unwrap(),
+        copied = copy_bidirectional(&mut far, &mut socket) => panic!("{copied:?}"),
+    };
+    // From here on nobody reads. The stream has little to say, and all of that has room on the way.
+    counted(&cut, 1).await;
+    drop((answer, sender, far));
+    ended.await.unwrap();
     server.stop().await;
 }
 

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use prometheus_client::metrics::counter::Counter;
 use service_kit::http::{self, HttpOptions};
 use service_kit::lifecycle::Lifecycle;
 use service_kit::problem;
@@ -45,6 +46,17 @@ pub(crate) fn start(router: Router, options: HttpOptions) -> Running {
         http::serve(listener, problem::layered(router), options, &server).await;
     });
     Running { addr, life }
+}
+
+/// Waits until something was counted so often.
+pub(crate) async fn counted(counter: &Counter, count: u64) {
+    timeout(LONG, async {
+        while counter.get() < count {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("it is counted");
 }
 
 impl Running {
