@@ -247,4 +247,22 @@ mod tests {
             assert!(refused.to_string().contains(&name), "{refused}");
         }
     }
+
+    #[test]
+    fn certificate_without_its_key_is_refused() {
+        let environment = [
+            ("HARK_HISTORY__URL", "https://chat:8080"),
+            ("HARK_HISTORY__CA_FILE", "/nowhere/ca.pem"),
+            ("HARK_HISTORY__CERT", "/nowhere/cert.pem"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let mut history = Config::load(None, environment).unwrap().history;
+        let refused = |history: &HistoryConfig| history.tls().unwrap_err().to_string();
+        assert!(refused(&history).contains("`history.key`"));
+        history.key = PathBuf::from("/nowhere/key.pem");
+        assert!(refused(&history).contains("/nowhere/ca.pem"));
+        // Nothing is asked by https: nothing is read.
+        history.url = "http://chat:8080".to_owned();
+        history.tls().unwrap();
+    }
 }

@@ -33,10 +33,8 @@ async fn history_is_asked_with_a_certificate_and_strangers_get_nothing() {
         .started()
         .await;
     let url = format!("https://localhost:{}", chat.address().port());
-    let node = || {
-        Node::broadcast_sse(&broker.mqtt_url(), &url)
-            .env("HARK_HISTORY__CA_FILE", known.authority())
-    };
+    let mqtt = broker.mqtt_url();
+    let node = || Node::broadcast_sse(&mqtt, &url).env("HARK_HISTORY__CA_FILE", known.authority());
     let sse = node()
         .env("HARK_HISTORY__CERT", known.client())
         .env("HARK_HISTORY__KEY", known.client_key())
