@@ -28,6 +28,7 @@
 //! ```
 #![warn(missing_docs)]
 
+mod alarm;
 #[cfg(feature = "contract")]
 pub mod contract;
 mod counters;

@@ -74,12 +74,13 @@ use self::{
     connection::{Connector, NoSession},
     keeper::Keeper,
     reader::Readers,
-    shared::{Alarm, Shared},
+    shared::Shared,
     writer::{Job, Writer},
 };
 use crate::{
     Append, Appended, PageLimit, PageRange, Position, Store, StoreError, StoreStats, StoredPage,
     Unpublished,
+    alarm::Alarm,
     queue::{self, Queue, Reply, closed},
 };
 
@@ -284,11 +285,7 @@ impl Store for PostgresStore {
     }
 
     async fn broken(&self) {
-        let mut alarm = self.alarm.watch();
-        if alarm.wait_for(|panicked| *panicked).await.is_err() {
-            // The store was closed in good order.
-            std::future::pending::<()>().await;
-        }
+        self.alarm.rings().await;
     }
 
     async fn new_epoch(&self) -> Result<u64, StoreError> {

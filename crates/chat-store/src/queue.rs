@@ -5,8 +5,10 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use chat_model::NewMessage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::{Append, Appended, StoreError, counters::Counters};
+use crate::{Append, Appended, StoreError, counters::Counters, retention::check_option};
 
+/// Bytes of messages in one transaction, about: more would make the first wait for the last.
+pub(crate) const BATCH_BYTES: usize = 4 << 20;
 /// Bytes of the queue that one permit stands for.
 const PERMIT_BYTES: usize = 1024;
 
@@ -33,6 +35,20 @@ impl Post {
 
 /// The room for posts that wait.
 pub(crate) struct Queue(Arc<Semaphore>);
+
+/// Whether the bytes of a [`Queue`] and the posts of a batch are within what every store allows.
+pub(crate) fn check_options(queue_bytes: usize, batch: usize) -> Result<(), StoreError> {
+    check_option(
+        queue_bytes >= 1 << 20,
+        "queue_bytes",
+        "must be at least 1 MiB",
+    )?;
+    check_option(
+        (1..=10_000).contains(&batch),
+        "batch",
+        "must be 1 to 10,000",
+    )
+}
 
 impl Queue {
     pub(crate) fn new(bytes: usize) -> Self {

@@ -42,12 +42,13 @@ use self::{
     database::Database,
     folder::Folder,
     reader::Readers,
-    shared::{Alarm, Shared, spawn},
+    shared::{Shared, spawn},
     writer::{Job, Writer},
 };
 use crate::{
     Append, Appended, PageLimit, PageRange, Position, Store, StoreError, StoreStats, StoredPage,
     Unpublished,
+    alarm::Alarm,
     expiry_clock::{ExpiryClock, SavedExpiry},
     queue::{self, Queue, Reply},
 };
@@ -207,11 +208,7 @@ impl Store for SqliteStore {
     }
 
     async fn broken(&self) {
-        let mut alarm = self.alarm.watch();
-        if alarm.wait_for(|panicked| *panicked).await.is_err() {
-            // The store was closed in good order.
-            std::future::pending::<()>().await;
-        }
+        self.alarm.rings().await;
     }
 
     async fn new_epoch(&self) -> Result<u64, StoreError> {

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use service_kit::clock::SharedClock;
 use tokio_postgres::config::{Host, SslMode};
 
-use crate::{KeyMemory, Retention, StoreError, retention::check_option};
+use crate::{KeyMemory, Retention, StoreError, queue, retention::check_option};
 
 /// How to open a [`PostgresStore`](crate::PostgresStore).
 #[derive(Clone)]
@@ -99,16 +99,7 @@ impl PostgresOptions {
             "statement_timeout",
             "must be at least 1 s",
         )?;
-        check_option(
-            self.queue_bytes >= 1 << 20,
-            "queue_bytes",
-            "must be at least 1 MiB",
-        )?;
-        check_option(
-            (1..=10_000).contains(&self.batch),
-            "batch",
-            "must be 1 to 10,000",
-        )?;
+        queue::check_options(self.queue_bytes, self.batch)?;
         self.retention.validate()?;
         self.keys.validate()
     }

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::{
     Position, StoreStats, counters::Counters, expiry_clock::ExpiryClock, follower::Follower,
@@ -67,24 +67,6 @@ impl Shared {
             unpublished: newest.saturating_sub(published),
             database_bytes: self.bytes.load(Relaxed),
             ..self.counters.snapshot()
-        }
-    }
-}
-
-/// Rings when one of the store's tasks panics.
-#[derive(Clone, Default)]
-pub(super) struct Alarm(std::sync::Arc<watch::Sender<bool>>);
-
-impl Alarm {
-    pub(super) fn watch(&self) -> watch::Receiver<bool> {
-        self.0.subscribe()
-    }
-}
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.send_replace(true);
         }
     }
 }

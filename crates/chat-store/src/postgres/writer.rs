@@ -35,11 +35,9 @@ use super::{
 use crate::{
     StoreError,
     expiry_clock::now,
-    queue::{Post, Reply, answer},
+    queue::{BATCH_BYTES, Post, Reply, answer},
 };
 
-/// Bytes of messages in one transaction, about: more would make the first wait for the last.
-const BATCH_BYTES: usize = 4 << 20;
 /// How soon a watermark that moved is saved if no batch takes it along: others ask the database
 /// what is not yet published.
 const SAVE_AFTER: Duration = Duration::from_millis(250);

@@ -15,9 +15,9 @@ use rusqlite::Connection;
 
 use super::{
     schema::{BUSY_TIMEOUT, Role, connect},
-    shared::{Alarm, Shared, spawn},
+    shared::{Shared, spawn},
 };
-use crate::StoreError;
+use crate::{StoreError, alarm::Alarm};
 
 /// Size of the write-ahead log above which the writer stops for a moment to let it begin anew.
 /// A quiet moment, without which it only grows, comes long before in any ordinary use.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use service_kit::clock::SharedClock;
 
-use crate::{KeyMemory, Retention, StoreError, retention::check_option};
+use crate::{KeyMemory, Retention, StoreError, queue, retention::check_option};
 
 /// How to open a [`SqliteStore`](crate::SqliteStore).
 #[derive(Clone)]
@@ -54,16 +54,7 @@ impl SqliteOptions {
             "readers",
             "must be 1 to 16",
         )?;
-        check_option(
-            self.queue_bytes >= 1 << 20,
-            "queue_bytes",
-            "must be at least 1 MiB",
-        )?;
-        check_option(
-            (1..=10_000).contains(&self.batch),
-            "batch",
-            "must be 1 to 10,000",
-        )?;
+        queue::check_options(self.queue_bytes, self.batch)?;
         check_option(
             self.cached_channels >= 2,
             "cached_channels",

@@ -15,9 +15,9 @@ use super::{
     folder::Folder,
     queries::at_one_moment,
     schema::{Role, connect},
-    shared::{Alarm, spawn},
+    shared::spawn,
 };
-use crate::StoreError;
+use crate::{StoreError, alarm::Alarm};
 
 /// Questions that wait or are being answered at most; further callers wait for their turn.
 const QUESTIONS: usize = 256;

@@ -2,16 +2,11 @@
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     thread::JoinHandle,
 };
 
-use tokio::sync::watch;
-
-use crate::{StoreError, StoreStats, counters::Counters, follower::Follower};
+use crate::{StoreError, StoreStats, alarm::Alarm, counters::Counters, follower::Follower};
 
 /// Counters, the watermark and the follower.
 pub(super) struct Shared {
@@ -88,24 +83,6 @@ impl Shared {
             wal_bytes: self.wal_bytes(),
             checkpoints_blocked: self.checkpoints_blocked.load(Relaxed),
             ..self.counters.snapshot()
-        }
-    }
-}
-
-/// Rings when one of the store's threads panics.
-#[derive(Clone, Default)]
-pub(super) struct Alarm(Arc<watch::Sender<bool>>);
-
-impl Alarm {
-    pub(super) fn watch(&self) -> watch::Receiver<bool> {
-        self.0.subscribe()
-    }
-}
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.send_replace(true);
         }
     }
 }

@@ -26,11 +26,9 @@ use super::{
 use crate::{
     Append, Appended, StoreError, Unpublished,
     expiry_clock::{ExpiryClock, now},
-    queue::{Post, Reply, answer},
+    queue::{BATCH_BYTES, Post, Reply, answer},
 };
 
-/// Bytes of messages in one transaction, about: more would make the first wait for the last.
-const BATCH_BYTES: usize = 4 << 20;
 /// Bytes of the write-ahead log between checkpoints, estimated: a commit writes about six pages
 /// besides the events, and every message its share of what moves among the places.
 const CHECKPOINT_BYTES: usize = 8 << 20;
