@@ -54,6 +54,7 @@ mod options;
 mod queries;
 mod reader;
 mod schema;
+mod session;
 mod shared;
 mod statements;
 mod steps;

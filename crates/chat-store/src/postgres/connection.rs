@@ -1,10 +1,10 @@
-//! Connections to the server that may write, in the session state that the store relies on.
+//! How to reach the server that may write, and to bring a session into the state that the store relies on.
 
 use std::time::Duration;
 
 use rustls::ClientConfig;
 use tokio::time::timeout;
-use tokio_postgres::{Client, NoTls, Row, Statement, error::SqlState, types::ToSql};
+use tokio_postgres::{NoTls, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -13,6 +13,7 @@ use super::{
     failure::{Failure, words},
     options::PostgresOptions,
     schema,
+    session::Session,
 };
 use crate::StoreError;
 
@@ -122,13 +123,7 @@ impl Connector {
                 (client, self.drive(connection))
             }
         };
-        let session = Session {
-            client,
-            limit: self.options.statement_timeout + SLACK,
-            #[cfg(test)]
-            is_cut: std::sync::atomic::AtomicBool::new(false),
-            _driver: driver,
-        };
+        let session = Session::new(client, self.options.statement_timeout + SLACK, driver);
         session.run(&self.settings()).await?;
         Ok(session)
     }
@@ -234,111 +229,4 @@ fn describe(hosts: &[tokio_postgres::Config]) -> String {
     let names: Vec<_> = names.collect();
     let database = hosts.first().and_then(|host| host.get_dbname());
     format!("{}/{}", names.join(","), database.unwrap_or("(default)"))
-}
-
-/// A connection. Dropping it closes the socket, and the server rolls back what was open.
-pub(super) struct Session {
-    client: Client,
-    /// After which a server that does not answer is given up.
-    limit: Duration,
-    #[cfg(test)]
-    is_cut: std::sync::atomic::AtomicBool,
-    _driver: AbortOnDropHandle<()>,
-}
-
-/// Parameters of a statement.
-pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
-
-impl Session {
-    /// Runs statements without parameters.
-    pub(super) async fn run(&self, sql: &str) -> Result<(), Failure> {
-        self.limited(self.client.batch_execute(sql)).await
-    }
-
-    /// The same for what may take long, such as changing a large table.
-    pub(super) async fn run_long(&self, sql: &str) -> Result<(), Failure> {
-        Ok(self.client.batch_execute(sql).await?)
-    }
-
-    pub(super) async fn prepare(&self, sql: &str) -> Result<Statement, Failure> {
-        self.limited(self.client.prepare(sql)).await
-    }
-
-    pub(super) async fn rows(
-        &self,
-        statement: &Statement,
-        params: Params<'_>,
-    ) -> Result<Vec<Row>, Failure> {
-        self.limited(self.client.query(statement, params)).await
-    }
-
-    pub(super) async fn row(
-        &self,
-        statement: &Statement,
-        params: Params<'_>,
-    ) -> Result<Option<Row>, Failure> {
-        self.limited(self.client.query_opt(statement, params)).await
-    }
-
-    /// The number of rows that were changed.
-    pub(super) async fn execute(
-        &self,
-        statement: &Statement,
-        params: Params<'_>,
-    ) -> Result<u64, Failure> {
-        self.limited(self.client.execute(statement, params)).await
-    }
-
-    /// A statement that is seldom needed, and not kept.
-    pub(super) async fn seldom(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, Failure> {
-        self.limited(self.client.query(sql, params)).await
-    }
-
-    /// Runs `work` between BEGIN and COMMIT. After a failure nothing of it is left, unless it was
-    /// the connection that failed.
-    pub(super) async fn transaction<T>(
-        &self,
-        work: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        self.run("BEGIN").await?;
-        match work.await {
-            Ok(done) => {
-                self.run("COMMIT").await?;
-                Ok(done)
-            }
-            Err(lost @ Failure::Lost(_)) => Err(lost),
-            Err(failure) => {
-                self.run("ROLLBACK").await?;
-                Err(failure)
-            }
-        }
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.client.is_closed()
-    }
-
-    /// Lets nothing more through, as a network that is cut.
-    #[cfg(test)]
-    pub(super) fn cut(&self) {
-        self.is_cut
-            .store(true, std::sync::atomic::Ordering::Relaxed);
-    }
-
-    async fn limited<T>(
-        &self,
-        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
-    ) -> Result<T, Failure> {
-        #[cfg(test)]
-        if self.is_cut.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(Failure::Lost("cut".to_owned()));
-        }
-        match timeout(self.limit, answer).await {
-            Ok(answer) => Ok(answer?),
-            Err(_) => Err(Failure::Lost(format!(
-                "no answer within {} ms",
-                self.limit.as_millis()
-            ))),
-        }
-    }
 }

@@ -13,8 +13,9 @@
 use chat_model::{Epoch, EpochStart, Seq};
 
 use super::{
-    connection::{Connector, NoSession, Session},
+    connection::{Connector, NoSession},
     failure::Failure,
+    session::Session,
 };
 use crate::expiry_clock::now;
 

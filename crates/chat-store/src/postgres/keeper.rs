@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     batch::to_stored_number,
-    connection::{Connector, NoSession, Session},
+    connection::{Connector, NoSession},
     failure::Failure,
+    session::Session,
     shared::Shared,
 };
 use crate::{

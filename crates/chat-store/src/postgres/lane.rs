@@ -4,9 +4,9 @@ use tokio_postgres::{Row, Statement};
 use uuid::Uuid;
 
 use super::{
-    connection::Session,
     failure::Failure,
     options::PostgresOptions,
+    session::Session,
     steps::{Step, Steps},
 };
 

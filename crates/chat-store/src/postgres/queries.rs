@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use super::{
     batch::{from_stored_number, to_stored_number},
-    connection::Session,
     epochs::Epochs,
     failure::Failure,
     reader::Reader,
+    session::Session,
 };
 use crate::{PageLimit, PageRange, Position, StoredPage, Unpublished};
 

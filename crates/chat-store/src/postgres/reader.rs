@@ -12,9 +12,10 @@ use tokio::{
 };
 
 use super::{
-    connection::{Connector, NoSession, Session},
+    connection::{Connector, NoSession},
     failure::Failure,
     queries::Questions,
+    session::Session,
 };
 use crate::StoreError;
 

@@ -1,8 +1,9 @@
 //! The tables, and how older ones become like them.
 
 use super::{
-    connection::{Connector, NoSession, Session},
+    connection::{Connector, NoSession},
     failure::Failure,
+    session::Session,
 };
 
 /// Steps from an empty schema to today's format; the table `versions` tells those done. A step that

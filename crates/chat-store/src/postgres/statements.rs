@@ -4,7 +4,7 @@
 
 use tokio_postgres::Statement;
 
-use super::{connection::Session, epochs::append_lock, failure::Failure};
+use super::{epochs::append_lock, failure::Failure, session::Session};
 
 /// Begins a batch. From here on the segment and the incarnations stay as they are: who changes them
 /// holds the same lock alone. Its own statement, so that the next one's snapshot is taken after it.

@@ -1,6 +1,6 @@
 //! Where a writer can be stopped in tests: before every statement, and after COMMIT.
 
-use super::{connection::Session, failure::Failure};
+use super::{failure::Failure, session::Session};
 
 /// What the writer is about to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,10 +26,11 @@ use self::{
 };
 use super::{
     batch::to_stored_number,
-    connection::{Connector, NoSession, Session},
+    connection::{Connector, NoSession},
     epochs,
     failure::Failure,
     lane::{Lane, Owner},
+    session::Session,
     shared::Shared,
 };
 use crate::{

@@ -13,9 +13,9 @@ use crate::{
     expiry_clock::milliseconds,
     postgres::{
         batch::{from_stored_number, to_stored_number},
-        connection::Session,
         epochs::append_lock,
         failure::Failure,
+        session::Session,
     },
 };
 

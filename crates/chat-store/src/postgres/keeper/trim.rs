@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{Keeper, NoSession, STEP_CHANNELS, STEP_EVENTS};
 use crate::postgres::{
     batch::{from_stored_number, to_stored_number},
-    connection::Session,
     failure::Failure,
+    session::Session,
 };
 
 impl Keeper {

@@ -11,9 +11,10 @@ use crate::{
     expiry_clock::{ExpiryClock, SavedExpiry},
     postgres::{
         batch::from_stored_number,
-        connection::{NoSession, Session},
+        connection::NoSession,
         failure::Failure,
         lane::{Found, Lane, lane_name},
+        session::Session,
     },
 };
 

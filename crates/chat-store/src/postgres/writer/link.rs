@@ -6,7 +6,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::postgres::{
-    connection::{Connector, NoSession, Session},
+    connection::{Connector, NoSession},
+    session::Session,
     statements::Statements,
 };
 

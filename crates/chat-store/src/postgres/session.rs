@@ -1,0 +1,127 @@
+//! One connection: statements, each answered within a time.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_postgres::{Client, Row, Statement, types::ToSql};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::failure::Failure;
+
+/// A connection. Dropping it closes the socket, and the server rolls back what was open.
+pub(super) struct Session {
+    client: Client,
+    /// After which a server that does not answer is given up.
+    limit: Duration,
+    #[cfg(test)]
+    is_cut: std::sync::atomic::AtomicBool,
+    _driver: AbortOnDropHandle<()>,
+}
+
+/// Parameters of a statement.
+type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+impl Session {
+    /// `driver` moves its bytes; an answer that takes longer than `limit` does not come.
+    pub(super) fn new(client: Client, limit: Duration, driver: AbortOnDropHandle<()>) -> Self {
+        Self {
+            client,
+            limit,
+            #[cfg(test)]
+            is_cut: std::sync::atomic::AtomicBool::new(false),
+            _driver: driver,
+        }
+    }
+
+    /// Runs statements without parameters.
+    pub(super) async fn run(&self, sql: &str) -> Result<(), Failure> {
+        self.limited(self.client.batch_execute(sql)).await
+    }
+
+    /// The same for what may take long, such as changing a large table.
+    pub(super) async fn run_long(&self, sql: &str) -> Result<(), Failure> {
+        Ok(self.client.batch_execute(sql).await?)
+    }
+
+    pub(super) async fn prepare(&self, sql: &str) -> Result<Statement, Failure> {
+        self.limited(self.client.prepare(sql)).await
+    }
+
+    pub(super) async fn rows(
+        &self,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, Failure> {
+        self.limited(self.client.query(statement, params)).await
+    }
+
+    pub(super) async fn row(
+        &self,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<Option<Row>, Failure> {
+        self.limited(self.client.query_opt(statement, params)).await
+    }
+
+    /// The number of rows that were changed.
+    pub(super) async fn execute(
+        &self,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<u64, Failure> {
+        self.limited(self.client.execute(statement, params)).await
+    }
+
+    /// A statement that is seldom needed, and not kept.
+    pub(super) async fn seldom(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, Failure> {
+        self.limited(self.client.query(sql, params)).await
+    }
+
+    /// Runs `work` between BEGIN and COMMIT. After a failure nothing of it is left, unless it was
+    /// the connection that failed.
+    pub(super) async fn transaction<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        self.run("BEGIN").await?;
+        match work.await {
+            Ok(done) => {
+                self.run("COMMIT").await?;
+                Ok(done)
+            }
+            Err(lost @ Failure::Lost(_)) => Err(lost),
+            Err(failure) => {
+                self.run("ROLLBACK").await?;
+                Err(failure)
+            }
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Lets nothing more through, as a network that is cut.
+    #[cfg(test)]
+    pub(super) fn cut(&self) {
+        self.is_cut
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    async fn limited<T>(
+        &self,
+        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Failure> {
+        #[cfg(test)]
+        if self.is_cut.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(Failure::Lost("cut".to_owned()));
+        }
+        match timeout(self.limit, answer).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(Failure::Lost(format!(
+                "no answer within {} ms",
+                self.limit.as_millis()
+            ))),
+        }
+    }
+}
