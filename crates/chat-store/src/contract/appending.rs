@@ -1,6 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chat_model::{EventHead, EventView, format_timestamp};
+use futures_util::future::join_all;
 use service_kit::clock::{Clock, Timestamp};
 
 use super::{Bench, channel, fill, store, text};
@@ -10,12 +11,10 @@ pub(super) async fn numbers_are_dense_under_concurrent_posts(bench: &impl Bench)
     const CHANNELS: u128 = 4;
     const POSTS: u64 = 200;
     let opened = bench.open().await;
-    let mut posts = Vec::new();
-    for number in 0..POSTS * 4 {
-        let new = text(channel(u128::from(number) % CHANNELS), &number.to_string());
-        let store = opened.clone();
-        posts.push(Box::pin(async move { store.append(new).await }));
-    }
+    let posts = (0..POSTS * 4).map(|number| {
+        let channel = channel(u128::from(number) % CHANNELS);
+        opened.append(text(channel, &number.to_string()))
+    });
     let mut positions = Vec::new();
     for outcome in join_all(posts).await {
         match outcome {
@@ -43,27 +42,6 @@ pub(super) async fn numbers_are_dense_under_concurrent_posts(bench: &impl Bench)
     opened.close().await;
 }
 
-/// Polls all futures together, so that their posts may share a transaction.
-pub(super) async fn join_all<F: Future + Unpin>(mut futures: Vec<F>) -> Vec<F::Output> {
-    let mut outputs: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
-    std::future::poll_fn(|context| {
-        for (future, output) in futures.iter_mut().zip(&mut outputs) {
-            if output.is_none()
-                && let std::task::Poll::Ready(done) = std::pin::Pin::new(future).poll(context)
-            {
-                *output = Some(done);
-            }
-        }
-        if outputs.iter().all(Option::is_some) {
-            std::task::Poll::Ready(())
-        } else {
-            std::task::Poll::Pending
-        }
-    })
-    .await;
-    outputs.into_iter().flatten().collect()
-}
-
 pub(super) async fn event_is_read_as_it_was_answered(bench: &impl Bench) {
     let opened = bench.open().await;
     let start = opened.published_to().await.unwrap();
@@ -89,11 +67,7 @@ pub(super) async fn too_large_event_leaves_nothing(bench: &impl Bench) {
     let mut large = text(channel(1), &"\u{1}".repeat(20_000));
     large.max_event_bytes = 64 * 1024;
     let good = text(channel(2), "good");
-    let both = [large, good].map(|new| {
-        let store = opened.clone();
-        Box::pin(async move { store.append(new).await })
-    });
-    let outcomes = join_all(both.into()).await;
+    let outcomes = join_all([large, good].map(|new| opened.append(new))).await;
     match &outcomes[0] {
         Err(StoreError::TooLarge { size, limit }) => {
             assert!(*size > 120_000, "six bytes each: {size}");

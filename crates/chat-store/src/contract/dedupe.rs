@@ -1,8 +1,9 @@
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use uuid::Uuid;
 
-use super::{Bench, KEPT_PER_CHANNEL, appending::join_all, channel, fill, store, text, with_id};
+use super::{Bench, KEPT_PER_CHANNEL, channel, fill, store, text, with_id};
 use crate::{Append, Appended, IdempotencyKey, ReusedKey, StoreError};
 
 fn with_key(words: &str, key: &str) -> Append {
@@ -40,12 +41,7 @@ pub(super) async fn same_id_or_key_is_stored_once(bench: &impl Bench) {
 
 pub(super) async fn same_key_at_the_same_time_is_stored_once(bench: &impl Bench) {
     let opened = bench.open().await;
-    let posts = (0..100)
-        .map(|_| {
-            let store = opened.clone();
-            Box::pin(async move { store.append(with_key("once", "k")).await })
-        })
-        .collect();
+    let posts = (0..100).map(|_| opened.append(with_key("once", "k")));
     let outcomes = join_all(posts).await;
     let stored = |outcome: &&Result<Appended, _>| matches!(outcome, Ok(Appended::Stored { .. }));
     let repeated = |outcome: &&Result<Appended, _>| {

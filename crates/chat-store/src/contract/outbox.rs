@@ -1,9 +1,10 @@
 use std::{sync::Arc, time::Duration};
 
 use chat_model::EventHead;
+use futures_util::future::join_all;
 use service_kit::clock::Clock;
 
-use super::{Bench, appending::join_all, channel, fill, store, text};
+use super::{Bench, channel, fill, store, text};
 use crate::{PageLimit, Position, Store, Unpublished};
 
 async fn outbox(store: &Arc<dyn Store>, after: Position) -> Vec<Unpublished> {
@@ -21,12 +22,7 @@ async fn outbox(store: &Arc<dyn Store>, after: Position) -> Vec<Unpublished> {
 pub(super) async fn outbox_has_every_event_in_order(bench: &impl Bench) {
     let opened = bench.open().await;
     let start = opened.published_to().await.unwrap();
-    let posts = (0..90_u128)
-        .map(|number| {
-            let store = opened.clone();
-            Box::pin(async move { store.append(text(channel(number % 3), "x")).await })
-        })
-        .collect();
+    let posts = (0..90_u128).map(|number| opened.append(text(channel(number % 3), "x")));
     join_all(posts).await;
     let all = outbox(&opened, start).await;
     assert_eq!(all.len(), 90);

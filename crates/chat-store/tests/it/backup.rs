@@ -5,16 +5,16 @@ use std::time::Duration;
 use chat_store::{PageLimit, PageRange, SqliteOptions, SqliteStore, Store, StoreError};
 use chat_store::{backup, restore};
 
-use crate::support::{Folder, channel, post, text};
+use crate::posts::{channel, post, text};
+use crate::support::Folder;
 
 #[tokio::test]
 async fn copy_of_a_busy_store_is_of_one_moment_and_goes_on_in_a_new_epoch() {
     let folder = Folder::new();
-    let store = std::sync::Arc::new(folder.open());
-    let posting = store.clone();
-    let mut posts = Box::pin(async move {
+    let store = folder.open();
+    let mut posts = Box::pin(async {
         for number in 0_u64.. {
-            post(&posting, text(u128::from(number % 3), "words"))
+            post(&store, text(u128::from(number % 3), "words"))
                 .await
                 .unwrap();
         }

@@ -5,7 +5,8 @@ use std::{path::Path, time::Duration};
 use chat_model::{EventHead, Head, Position};
 use chat_store::{PageLimit, PageRange, SqliteOptions, SqliteStore, Store, StoreError, new_epoch};
 
-use crate::support::{Folder, channel, post, text};
+use crate::posts::{channel, post, text};
+use crate::support::Folder;
 
 fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {

@@ -11,7 +11,7 @@ use chat_model::{EventHead, EventView};
 use chat_store::{PageLimit, PageRange, SqliteOptions, SqliteStore, Store};
 use service_kit::clock::SystemClock;
 
-use crate::support::{channel, text};
+use crate::posts::{channel, text};
 
 const DIR: &str = "HARK_TEST_STORE_DIR";
 const CHANNELS: u64 = 5;

@@ -2,7 +2,8 @@
 
 use chat_store::{SqliteOptions, SqliteStore, Store, StoreError};
 
-use crate::support::{Folder, post, text};
+use crate::posts::{post, text};
+use crate::support::Folder;
 
 #[tokio::test]
 async fn second_opening_is_refused_until_the_first_is_closed() {

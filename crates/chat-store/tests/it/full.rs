@@ -6,7 +6,8 @@ use chat_store::{SqliteOptions, SqliteStore, Store, StoreError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use service_kit::clock::SystemClock;
 
-use crate::support::{Folder, channel, post, text};
+use crate::posts::{channel, post, text};
+use crate::support::Folder;
 
 #[tokio::test]
 async fn full_store_refuses_posts_serves_reads_and_recovers() {

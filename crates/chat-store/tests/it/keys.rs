@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use chat_store::{Append, IdempotencyKey, SqliteStore, Store, StoreError};
 
-use crate::support::{Folder, post, text};
+use crate::posts::{post, text};
+use crate::support::Folder;
 
 const MINUTE: Duration = Duration::from_secs(60);
 

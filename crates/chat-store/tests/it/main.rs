@@ -9,5 +9,6 @@ mod full;
 mod keys;
 mod model;
 mod places;
+mod posts;
 mod retention;
 mod support;

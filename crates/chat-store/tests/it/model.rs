@@ -7,10 +7,12 @@ use chat_store::{
     Append, Appended, IdempotencyKey, PageLimit, PageRange, Position, SqliteOptions, SqliteStore,
     Store, StoreError,
 };
+use futures_util::future::join_all;
 use proptest::prelude::*;
 use service_kit::clock::{Clock, Timestamp};
 
-use crate::support::{Folder, channel, text};
+use crate::posts::{channel, text};
+use crate::support::Folder;
 
 const KEPT: u64 = 8;
 const HOUR: u64 = 3600 * 1000;
@@ -209,10 +211,8 @@ async fn run(operations: Vec<Operation>) {
         let expired = matches!(operation, Operation::Expire);
         match operation {
             Operation::Post(posts) => {
-                let appends = posts
-                    .iter()
-                    .map(|post| Box::pin(store.append(append(post))));
-                let outcomes = join_all(appends.collect()).await;
+                let appends = posts.iter().map(|post| store.append(append(post)));
+                let outcomes = join_all(appends).await;
                 for (post, outcome) in posts.iter().zip(outcomes) {
                     model.check(post, outcome);
                 }
@@ -254,27 +254,6 @@ async fn run(operations: Vec<Operation>) {
         compare(&store, &mut model, expired).await;
     }
     store.close().await;
-}
-
-/// Polls all together, in order.
-async fn join_all<F: Future + Unpin>(mut futures: Vec<F>) -> Vec<F::Output> {
-    let mut outputs: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
-    std::future::poll_fn(|context| {
-        for (future, output) in futures.iter_mut().zip(&mut outputs) {
-            if output.is_none()
-                && let std::task::Poll::Ready(done) = std::pin::Pin::new(future).poll(context)
-            {
-                *output = Some(done);
-            }
-        }
-        if outputs.iter().all(Option::is_some) {
-            std::task::Poll::Ready(())
-        } else {
-            std::task::Poll::Pending
-        }
-    })
-    .await;
-    outputs.into_iter().flatten().collect()
 }
 
 proptest! {

@@ -5,7 +5,8 @@ use chat_store::{Append, Appended, PageLimit, PageRange, SqliteOptions, SqliteSt
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use crate::support::{Folder, channel, text};
+use crate::posts::{channel, text};
+use crate::support::Folder;
 
 const CHANNELS: u128 = 3;
 /// Events of each channel: together more than twice what the small table takes.

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use chat_store::{SqliteStore, Store};
 use service_kit::clock::{Clock, Timestamp};
 
-use crate::support::{Folder, channel, post, text};
+use crate::posts::{channel, post, text};
+use crate::support::Folder;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 

@@ -1,12 +1,9 @@
 //! A folder and a clock for each test.
 
-use chat_model::{ChannelId, NewMessage};
-use chat_store::{Append, Appended, SqliteOptions, SqliteStore, Store, StoreError};
-use service_kit::clock::{TestClock, Timestamp};
-use uuid::Uuid;
+use chat_store::{SqliteOptions, SqliteStore};
+use service_kit::clock::TestClock;
 
-/// 2026-11-21T09:00:00Z.
-const START: i64 = 1_795_251_600_000;
+use crate::posts::clock;
 
 pub(crate) struct Folder {
     pub(crate) dir: tempfile::TempDir,
@@ -17,7 +14,7 @@ impl Folder {
     pub(crate) fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
-            clock: TestClock::new(Timestamp::from_millis(START)),
+            clock: clock(),
         }
     }
 
@@ -28,23 +25,4 @@ impl Folder {
     pub(crate) fn open(&self) -> SqliteStore {
         SqliteStore::open(&self.options()).unwrap()
     }
-}
-
-pub(crate) fn channel(number: u128) -> ChannelId {
-    Uuid::from_u128(number).into()
-}
-
-pub(crate) fn text(number: u128, text: impl Into<String>) -> Append {
-    Append {
-        channel: channel(number),
-        message: NewMessage::text(text),
-        key: None,
-        max_event_bytes: 64 * 1024,
-    }
-}
-
-pub(crate) async fn post(store: &SqliteStore, new: Append) -> Result<u64, StoreError> {
-    store.append(new).await.map(|appended| match appended {
-        Appended::Stored { seq, .. } | Appended::Repeated { seq, .. } => seq,
-    })
 }

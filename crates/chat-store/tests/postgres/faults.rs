@@ -7,7 +7,8 @@ use chat_store::{Appended, PageLimit, PageRange, PostgresStore, Store, StoreErro
 use rustix::process::{Pid, Signal, kill_process};
 use test_kit::{FaultProxy, Postgres, ensure, eventually};
 
-use crate::support::{Database, channel, post, text};
+use crate::posts::{channel, post, text};
+use crate::support::Database;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -2,6 +2,8 @@
 
 mod contract;
 mod faults;
+#[path = "../it/posts.rs"]
+mod posts;
 mod several;
 mod start;
 mod support;

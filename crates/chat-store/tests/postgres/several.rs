@@ -8,7 +8,8 @@ use chat_store::{
 };
 use test_kit::{ensure, eventually};
 
-use crate::support::{Database, channel, post, text};
+use crate::posts::{channel, post, text};
+use crate::support::Database;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use chat_store::{PostgresOptions, PostgresStore, Store, StoreError, postgres};
 use test_kit::{Postgres, ensure, eventually};
 
-use crate::support::{Database, post, text};
+use crate::posts::{post, text};
+use crate::support::Database;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

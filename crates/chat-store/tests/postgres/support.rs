@@ -1,13 +1,10 @@
 //! A database and a clock for each test.
 
-use chat_model::{ChannelId, NewMessage};
-use chat_store::{Append, Appended, PostgresOptions, PostgresStore, Store, StoreError};
-use service_kit::clock::{TestClock, Timestamp};
+use chat_store::{PostgresOptions, PostgresStore};
+use service_kit::clock::TestClock;
 use test_kit::Postgres;
-use uuid::Uuid;
 
-/// 2026-11-21T09:00:00Z.
-const START: i64 = 1_795_251_600_000;
+use crate::posts::clock;
 
 pub(crate) struct Database {
     pub(crate) url: String,
@@ -23,7 +20,7 @@ impl Database {
     pub(crate) fn at(url: String) -> Self {
         Self {
             url,
-            clock: TestClock::new(Timestamp::from_millis(START)),
+            clock: clock(),
         }
     }
 
@@ -40,23 +37,4 @@ impl Database {
         let name = self.url.rsplit('/').next().unwrap();
         Postgres::shared().await.run(name, sql).await
     }
-}
-
-pub(crate) fn channel(number: u128) -> ChannelId {
-    Uuid::from_u128(number).into()
-}
-
-pub(crate) fn text(number: u128, text: impl Into<String>) -> Append {
-    Append {
-        channel: channel(number),
-        message: NewMessage::text(text),
-        key: None,
-        max_event_bytes: 64 * 1024,
-    }
-}
-
-pub(crate) async fn post(store: &PostgresStore, new: Append) -> Result<u64, StoreError> {
-    store.append(new).await.map(|appended| match appended {
-        Appended::Stored { seq, .. } | Appended::Repeated { seq, .. } => seq,
-    })
 }

@@ -9,7 +9,8 @@ use std::{
 use chat_store::{PostgresStore, Store, StoreError};
 use test_kit::{Certificates, Postgres, ensure, eventually};
 
-use crate::support::{Database, post, text};
+use crate::posts::{post, text};
+use crate::support::Database;
 
 #[tokio::test]
 async fn server_is_verified() {
