@@ -1,11 +1,13 @@
-//! How many messages a second the store takes: `cargo run --release -p chat-store --example
-//! append_throughput -- [DIR [CALLERS [CHANNELS [SECONDS]]]]`.
+//! How many messages a second a store takes: `cargo run --release -p chat-store --example
+//! append_throughput -- [PLACE [STORES [CALLERS [CHANNELS [SECONDS]]]]]`.
 //!
-//! Every caller posts its next message when the last one is stored, as an HTTP connection does.
-//! The folder should be on the disk that will be used: each commit waits for it.
+//! `PLACE` is a folder on the disk that will be used, as each commit waits for it; or a PostgreSQL
+//! database that may be filled, such as `postgres://postgres@127.0.0.1/bench`, which several stores
+//! may use. Every store has its own writer, as every chat-service has; the callers are shared among
+//! them, and each posts its next message when the last one is stored, as an HTTP connection does.
+//! All stores run in this process, so they take a part of the machine that would be the services'.
 
 use std::{
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -14,7 +16,9 @@ use std::{
 };
 
 use chat_model::NewMessage;
-use chat_store::{Append, SqliteOptions, SqliteStore, Store, StoreError};
+use chat_store::{
+    Append, PostgresOptions, PostgresStore, SqliteOptions, SqliteStore, Store, StoreError,
+};
 use service_kit::clock::SystemClock;
 use uuid::Uuid;
 
@@ -23,35 +27,43 @@ const TEXT_BYTES: usize = 100;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let dir = arguments.next().map_or_else(
-        || std::env::temp_dir().join(format!("hark-throughput-{}", std::process::id())),
-        PathBuf::from,
-    );
+    let place = arguments.next().unwrap_or_else(|| {
+        let name = format!("hark-throughput-{}", std::process::id());
+        std::env::temp_dir().join(name).display().to_string()
+    });
     let mut number = |default: u64| arguments.next().map_or(Ok(default), |text| text.parse());
+    let count = number(1)?;
     let (callers, channels, seconds) = (number(256)?, number(100)?, number(10)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
+        .enable_all()
         .build()?;
-    runtime.block_on(measure(&dir, callers, channels, seconds))?;
-    println!("left behind: {}", dir.display());
+    runtime.block_on(async {
+        let mut stores = Vec::new();
+        for _ in 0..count {
+            stores.push(open(&place).await?);
+        }
+        measure(stores, callers, channels, seconds).await;
+        Ok::<_, StoreError>(())
+    })?;
+    println!("left behind: {place}");
     Ok(())
 }
 
-async fn measure(
-    dir: &std::path::Path,
-    callers: u64,
-    channels: u64,
-    seconds: u64,
-) -> Result<(), StoreError> {
-    let store = Arc::new(SqliteStore::open(&SqliteOptions::new(
-        dir,
-        SystemClock::shared(),
-    ))?);
+async fn open(place: &str) -> Result<Arc<dyn Store>, StoreError> {
+    let clock = SystemClock::shared();
+    Ok(if place.starts_with("postgres") {
+        Arc::new(PostgresStore::open(&PostgresOptions::new(place, clock)).await?)
+    } else {
+        Arc::new(SqliteStore::open(&SqliteOptions::new(place, clock))?)
+    })
+}
+
+async fn measure(stores: Vec<Arc<dyn Store>>, callers: u64, channels: u64, seconds: u64) {
     let end = Instant::now() + Duration::from_secs(seconds);
     let slowest = Arc::new(AtomicU64::new(0));
     let tasks = tokio::task::LocalSet::new();
     let started = Instant::now();
-    for caller in 0..callers {
+    for (caller, store) in (0..callers).zip(stores.iter().cycle()) {
         let (store, slowest) = (store.clone(), slowest.clone());
         tasks.spawn_local(async move {
             for number in caller.. {
@@ -75,22 +87,30 @@ async fn measure(
         });
     }
     tasks.await;
-    let took = started.elapsed();
-    let stats = store.stats();
+    let took = started.elapsed().as_secs_f64();
+    println!("{callers} callers, {channels} channels:");
+    for store in &stores {
+        let stats = store.stats();
+        println!(
+            "{:.0} messages/s, {:.0} commits/s, {:.1} messages a commit, commit mean {:.2} ms, \
+             longest {:.1} ms, database {} MiB, log {} MiB, {} checkpoints blocked",
+            stats.stored as f64 / took,
+            stats.commits as f64 / took,
+            stats.stored as f64 / stats.commits.max(1) as f64,
+            stats.commit_time.as_secs_f64() * 1e3 / stats.commits.max(1) as f64,
+            stats.longest_commit.as_secs_f64() * 1e3,
+            stats.database_bytes >> 20,
+            stats.wal_bytes >> 20,
+            stats.checkpoints_blocked,
+        );
+    }
+    let stored: u64 = stores.iter().map(|store| store.stats().stored).sum();
     println!(
-        "{callers} callers, {channels} channels: {:.0} messages/s, {:.0} commits/s, {:.1} messages a commit, \
-         commit mean {:.2} ms, longest {:.1} ms, slowest post {:.1} ms, database {} MiB, log {} MiB, \
-         {} checkpoints blocked",
-        stats.stored as f64 / took.as_secs_f64(),
-        stats.commits as f64 / took.as_secs_f64(),
-        stats.stored as f64 / stats.commits.max(1) as f64,
-        stats.commit_time.as_secs_f64() * 1e3 / stats.commits.max(1) as f64,
-        stats.longest_commit.as_secs_f64() * 1e3,
+        "{:.0} messages/s in all, slowest post {:.1} ms",
+        stored as f64 / took,
         slowest.load(Relaxed) as f64 / 1e3,
-        stats.database_bytes >> 20,
-        stats.wal_bytes >> 20,
-        stats.checkpoints_blocked,
     );
-    store.close().await;
-    Ok(())
+    for store in stores {
+        store.close().await;
+    }
 }
