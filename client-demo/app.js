@@ -100,7 +100,7 @@ function start(channel, services) {
     },
   });
   for (const post of client.unsent(channel)) messages.showPost(post);
-  $("curl").textContent = `curl -d hello ${client.address(channel)}`;
+  showCurl(client.address(channel));
   client.connect();
 
   function showEmpty() {
@@ -134,6 +134,12 @@ function setUpHeader() {
   });
   // On a phone the keyboard would cover the page at once.
   if (matchMedia("(hover: hover)").matches) $("text").focus();
+}
+
+/** The line may be broken behind a slash; what is copied has no breaks. */
+function showCurl(address) {
+  const parts = `curl -d hello ${address}`.match(/[^/]*\/*/g);
+  $("curl").replaceChildren(...parts.flatMap((part) => [part, document.createElement("wbr")]));
 }
 
 function showStatus(status) {

@@ -15,7 +15,7 @@ export function statusWords({ state, slow, tabs, problem }) {
           }
         : { short: "Connecting…" };
     case "reconnecting":
-      return { short: "Connection lost, trying again…" };
+      return { short: "Reconnecting…" };
     case "waiting":
       return {
         short: "Waiting for a free connection",
