@@ -45,8 +45,8 @@ pub(crate) struct Metrics {
     pub(crate) healed: Counter,
     /// Pages of history read.
     pub(crate) pages_read: Counter,
-    /// Pages of history that listeners were served without a read.
-    pub(crate) pages_shared: Counter,
+    /// Reads of history that listeners did not cost.
+    pub(crate) reads_saved: ReadsSaved,
     /// Pages of history that could not be read.
     pub(crate) history_errors: Counter,
 }
@@ -112,11 +112,6 @@ impl Metrics {
                     &metrics.pages_read,
                 ),
                 (
-                    "history_reads_saved",
-                    "Pages of history shared",
-                    &metrics.pages_shared,
-                ),
-                (
                     "history_errors",
                     "Pages of history that could not be read",
                     &metrics.history_errors,
@@ -129,6 +124,10 @@ impl Metrics {
             let gaps = Family::<Reason, Counter>::default();
             registry.register("gaps", "Gaps announced, by reason", gaps.clone());
             metrics.gaps = Gaps::of(&gaps);
+            let saved = Family::<By, Counter>::default();
+            let help = "Reads of history that listeners did not cost, by what had the events";
+            registry.register("history_reads_saved", help, saved.clone());
+            metrics.reads_saved = ReadsSaved::of(&saved);
         });
         Arc::new(metrics)
     }
@@ -165,6 +164,30 @@ impl Gaps {
             GapReason::Cursor => &self.cursor,
         };
         counter.inc();
+    }
+}
+
+/// Reads of history that listeners did not cost; there from the beginning, at 0.
+#[derive(Default)]
+pub(crate) struct ReadsSaved {
+    /// What a listener had missed in a channel was in the channel's ring.
+    pub(crate) ring: Counter,
+    /// A page had been read for another listener.
+    pub(crate) page: Counter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct By {
+    by: &'static str,
+}
+
+impl ReadsSaved {
+    fn of(family: &Family<By, Counter>) -> Self {
+        let counter = |by| family.get_or_create(&By { by }).clone();
+        Self {
+            ring: counter("ring"),
+            page: counter("page"),
+        }
     }
 }
 

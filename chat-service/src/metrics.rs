@@ -46,12 +46,26 @@ enum OutcomeName {
     failed,
 }
 
+impl OutcomeName {
+    const ALL: [Self; 5] = [
+        Self::stored,
+        Self::stored_without_broker,
+        Self::repeated,
+        Self::refused,
+        Self::failed,
+    ];
+}
+
 impl PostMetrics {
     pub(crate) fn register(operations: &Operations) -> Self {
         let metrics = Self {
             posts: Family::default(),
             commit_seconds: Histogram::new(BUCKETS),
         };
+        // From the beginning, at 0: the increase to a first one would not be seen.
+        for outcome in OutcomeName::ALL {
+            drop(metrics.posts.get_or_create(&Outcome { outcome }));
+        }
         operations.register(|registry| {
             registry.register(
                 "hark_chat_posts",

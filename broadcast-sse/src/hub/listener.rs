@@ -27,6 +27,8 @@ struct Place {
     channel: Arc<Channel>,
     bell: usize,
     seat: Seat,
+    /// Whether it got an event.
+    served: bool,
 }
 
 /// What a listener got, in the order in which it is to be sent.
@@ -56,6 +58,7 @@ impl Listener {
                 channel,
                 bell,
                 seat,
+                served: false,
             })
             .collect();
         Self {
@@ -74,12 +77,12 @@ impl Listener {
         if !self.place(&mut batch) {
             return batch;
         }
-        let mut ready = true;
+        let (was_ready, mut ready) = (self.ready, true);
         let mut left = room;
         for index in 0..self.seats.len() {
             loop {
                 let place = &mut self.seats[index];
-                let (items, seat_ready) = place.step(&self.hub, left);
+                let (items, seat_ready) = place.step(&self.hub, left, was_ready);
                 if items.is_empty() {
                     ready &= seat_ready;
                     break;
@@ -166,16 +169,26 @@ impl Listener {
 }
 
 impl Place {
-    /// What comes next, and whether the seat is owed nothing after that.
-    fn step(&mut self, hub: &Hub, room: usize) -> (Vec<Item>, bool) {
+    /// What comes next, and whether the seat is owed nothing after that. `live`: the listener has
+    /// been owed nothing before.
+    fn step(&mut self, hub: &Hub, room: usize, live: bool) -> (Vec<Item>, bool) {
         loop {
             match self.channel.step(&mut self.seat, room) {
                 // Placed, and nothing to say about it.
                 (Step::Items(items), _) if items.is_empty() => {}
-                (Step::Items(items), ready) => return (items, ready),
+                (Step::Items(items), ready) => {
+                    if matches!(items[0], Item::Event(_)) && !self.served {
+                        self.served = true;
+                        if !live {
+                            hub.metrics.reads_saved.ring.inc();
+                        }
+                    }
+                    return (items, ready);
+                }
                 (Step::NeedsPage(position), _) => {
                     let (mark, generation) = self.channel.mark();
                     let page = hub.pages.get(&self.channel, generation, position.seq);
+                    self.served |= page.is_some();
                     let items = page.map(|page| self.seat.take_page(&page, room, mark));
                     return (items.unwrap_or_default(), false);
                 }

@@ -39,7 +39,11 @@ type Key = (ChannelId, u64, Seq);
 
 enum Slot {
     UnderWay,
-    Here(Arc<Page>),
+    Here {
+        page: Arc<Page>,
+        /// Whether somebody had it already: to the first it costs the read.
+        used: bool,
+    },
 }
 
 const PAGE_EVENTS: Seq = 256;
@@ -76,13 +80,15 @@ impl Pages {
         let mut stale = false;
         // A page that was cut short by its size is followed by one that begins where it ended.
         for after in [aligned, seq] {
-            match shelf.slots.get(&(channel.id(), generation, after)) {
-                Some(Slot::Here(page)) if page.leads_on_from(seq) => {
-                    self.metrics.pages_shared.inc();
+            match shelf.slots.get_mut(&(channel.id(), generation, after)) {
+                Some(Slot::Here { page, used }) if page.leads_on_from(seq) => {
+                    if std::mem::replace(used, true) {
+                        self.metrics.reads_saved.page.inc();
+                    }
                     return Some(page.clone());
                 }
                 Some(Slot::UnderWay) => return None,
-                Some(Slot::Here(_)) => stale = true,
+                Some(Slot::Here { .. }) => stale = true,
                 None => break,
             }
         }
@@ -154,7 +160,7 @@ impl Shelf {
     fn put(&mut self, key: Key, page: Arc<Page>, max_bytes: usize) {
         self.remove(&key);
         self.bytes += page.cost();
-        self.slots.insert(key, Slot::Here(page));
+        self.slots.insert(key, Slot::Here { page, used: false });
         self.order.push_back(key);
         // The newest stays whatever its size: somebody waits for it.
         while self.bytes > max_bytes && self.order.len() > 1 {
@@ -164,7 +170,7 @@ impl Shelf {
     }
 
     fn remove(&mut self, key: &Key) {
-        if let Some(Slot::Here(page)) = self.slots.remove(key) {
+        if let Some(Slot::Here { page, .. }) = self.slots.remove(key) {
             self.bytes -= page.cost();
             self.order.retain(|other| other != key);
         }

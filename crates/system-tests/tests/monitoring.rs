@@ -12,6 +12,24 @@ use test_kit::{Listener, Postgres, Process, Program, ensure, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
 
+/// What an operator asks first.
+const QUESTIONS: &[&str] = &[
+    "hark_sse_streams",
+    "hark_sse_events_in_total",
+    "hark_sse_events_out_total",
+    "hark_sse_delivery_lag_seconds_bucket",
+    "hark_sse_events_healed_total",
+    "hark_sse_gaps_total",
+    "hark_sse_listeners_cut_total",
+    "hark_chat_outbox_depth",
+    "hark_chat_broker_up",
+    "hark_sse_broker_up",
+    "hark_chat_commit_seconds_bucket",
+    "hark_sse_history_reads_saved_total",
+    "hark_chat_store_database_bytes",
+    "hark_chat_store_expired_total",
+];
+
 /// Runs `promtool`, which must find nothing wrong.
 async fn promtool(arguments: &[&str], file: &Path) {
     let promtool = Program::of_system("promtool", "prometheus");
@@ -71,6 +89,7 @@ async fn used_chain() -> Chain {
     listener.expect("message", SOON).await;
     let mut strange = Listener::new(chain.stream(&[&channel])).resuming_from("unreadable");
     strange.expect("gap", SOON).await;
+    strange.expect("message", SOON).await;
     chain
 }
 
@@ -89,6 +108,11 @@ async fn what_is_shown_and_documented_is_exported() {
             .filter(|name| !samples.contains(name.as_str()))
             .collect();
         assert!(unknown.is_empty(), "{file}: {unknown:?} of {samples:?}");
+    }
+
+    let dashboard = metrics_in(&monitoring("hark-dashboard.json"));
+    for question in QUESTIONS {
+        assert!(dashboard.contains(*question), "no panel shows {question}");
     }
 
     let documented = deploy("../docs/operations.md");
@@ -113,30 +137,59 @@ async fn what_is_shown_and_documented_is_exported() {
         let gaps = format!("hark_sse_gaps_total{{reason=\"{reason}\"}}");
         assert_eq!(sample(&sse, &gaps), Some(count), "{reason}");
     }
+    // The one whose cursor could not be read got the event from memory.
+    for (by, count) in [("ring", 1.0), ("page", 0.0)] {
+        let saved = format!("hark_sse_history_reads_saved_total{{by=\"{by}\"}}");
+        assert_eq!(sample(&sse, &saved), Some(count), "{by}");
+    }
     assert_eq!(sample(&sse, "hark_sse_listeners_cut_total"), Some(0.0));
-    let disk = sample(&chat, "hark_chat_store_database_bytes");
-    assert!(disk.is_some_and(|bytes| bytes > 0.0), "{disk:?}");
+    // There before it has happened, so that the first is seen as an increase.
+    let failed = "hark_chat_posts_total{outcome=\"failed\"}";
+    assert_eq!(sample(&chat, failed), Some(0.0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_tells_what_it_uses_and_what_was_removed() {
-    let postgres = Postgres::shared().await;
+async fn either_store_tells_what_it_takes_keeps_and_removes() {
+    let (folder, postgres) = (tempfile::tempdir().unwrap(), Postgres::shared().await);
     let database = postgres.database().await;
     let broker = Node::broker().started().await;
-    let chat = Node::chat_service_on_postgres(&broker.mqtt_url(), &database)
-        .env("HARK_STORE__MAX_PER_CHANNEL", "10")
-        .started()
-        .await;
-    let (sender, channel) = (Sender::to(chat.url()), new_channel());
-    sender.post_many(&channel, 50).await;
-    eventually!(SOON, {
-        let metrics = exported(&chat).await;
-        for name in ["store_database_bytes", "store_expired_total"] {
-            let value = sample(&metrics, &format!("hark_chat_{name}"));
-            ensure!(value.is_some_and(|value| value > 0.0), "{name}: {value:?}");
-        }
-        Ok(())
-    });
+    let mqtt = broker.mqtt_url();
+    for chat in [
+        Node::chat_service(&mqtt, &folder.path().join("store")),
+        Node::chat_service_on_postgres(&mqtt, &database),
+    ] {
+        let chat = chat.env("HARK_STORE__MAX_PER_CHANNEL", "10");
+        let chat = chat.started().await;
+        let (sender, channel) = (Sender::to(chat.url()), new_channel());
+        sender.wait_for_broker().await;
+        sender.post_many(&channel, 50).await;
+        eventually!(SOON, {
+            let metrics = exported(&chat).await;
+            let value = |name: &str| sample(&metrics, &format!("hark_chat_{name}"));
+            for (name, expected) in [
+                ("broker_up", 1.0),
+                ("outbox_depth", 0.0),
+                ("store_failed_total", 0.0),
+            ] {
+                ensure!(value(name) == Some(expected), "{name}: {:?}", value(name));
+            }
+            for (name, least) in [
+                ("store_stored_total", 50.0),
+                ("publish_confirmed_total", 50.0),
+                ("commit_seconds_count", 50.0),
+                ("commit_seconds_sum", f64::MIN_POSITIVE),
+                ("store_database_bytes", 1.0),
+                ("store_expired_total", 1.0),
+            ] {
+                let value = value(name);
+                ensure!(
+                    value.is_some_and(|value| value >= least),
+                    "{name}: {value:?}"
+                );
+            }
+            Ok(())
+        });
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
