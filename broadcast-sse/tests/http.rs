@@ -239,3 +239,34 @@ async fn heads_that_are_too_long_are_refused_and_32_kib_are_not() {
     assert_eq!(sse.get(&path, &[("x-cookie", &longer)]).await.status(), 431);
     sse.stop().await;
 }
+
+#[tokio::test]
+async fn a_listener_over_http2_that_takes_nothing_is_cut_and_counted() {
+    let sse = start(&[("HARK_HUB__WRITE_STALL", "1s")]).await;
+    let mut socket = TcpStream::connect(&sse.address).await.unwrap();
+    let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // SETTINGS with INITIAL_WINDOW_SIZE = 0: room for no body at all (RFC 9113, section 6.5).
+    request.extend([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0]);
+    // HEADERS, the whole request: GET and http from the static table, the others literal
+    // (RFC 7541, section 6.2.2).
+    let mut head = vec![0x82, 0x86];
+    for (name, value) in [
+        (4, format!("/events?c={CHANNEL}")),
+        (1, sse.address.clone()),
+    ] {
+        head.extend([name, u8::try_from(value.len()).unwrap()]);
+        head.extend(value.as_bytes());
+    }
+    request.extend([0, 0, u8::try_from(head.len()).unwrap(), 1, 0x5, 0, 0, 0, 1]);
+    request.extend(head);
+    socket.write_all(&request).await.unwrap();
+    // The head comes, then the end of the connection.
+    let mut rest = Vec::new();
+    socket.read_to_end(&mut rest).await.unwrap();
+    let metrics = sse.operations.metrics_text();
+    assert!(
+        metrics.contains("hark_sse_listeners_cut_total 1\n"),
+        "{metrics}"
+    );
+    sse.stop().await;
+}
