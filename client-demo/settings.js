@@ -12,7 +12,7 @@ export async function loadServices() {
   return services(config, location);
 }
 
-/** Relative addresses are taken from the page's, so that `"./"` fits behind a proxy, under any path. */
+/** Relative addresses are taken from the page's: `"./"` fits behind a proxy, under any path. */
 export function services(config, { protocol, hostname, href }) {
   const own = (port) => `${protocol === "https:" ? "https:" : "http:"}//${hostname}:${port}/`;
   return {

@@ -46,7 +46,8 @@ export async function nginx({ folder, port, inner, chat, sse, tls, underAPath })
   const main = `daemon off; master_process off; pid ${folder}/nginx.pid; error_log stderr;`;
   const http = `include /etc/nginx/mime.types; access_log off; ${temporary}`;
   await writeFile(file, `${main} events {} http { ${http}\n${servers} }`);
-  return { program: "nginx", args: ["-e", "stderr", "-c", file], url: url({ tls, port, underAPath }) };
+  const args = ["-e", "stderr", "-c", file];
+  return { program: "nginx", args, url: url({ tls, port, underAPath }) };
 }
 
 /** The same for Caddy. */
