@@ -98,12 +98,8 @@ impl Load {
             recording
                 .wait_for(Duration::from_secs(60), "message", POSTS_A_CHANNEL)
                 .await;
-            let mut ledger = Ledger::default().starting_after(channel, 0);
-            for event in recording.events() {
-                ledger
-                    .enter(&event)
-                    .unwrap_or_else(|why| panic!("{why}: {event:?}"));
-            }
+            let ledger = Ledger::default().starting_after(channel, 0);
+            let ledger = ledger.with(&recording.events()).unwrap();
             assert_eq!(ledger.gaps(channel), []);
             let delivered = ledger.delivered(channel).iter();
             let got: Vec<&str> = delivered.map(|message| message.line.as_str()).collect();

@@ -113,10 +113,8 @@ async fn sigterm_under_load_ends_with_0_and_loses_nothing() {
     recording
         .wait_for(Duration::from_secs(60), "message", SENDERS * EACH)
         .await;
-    let mut ledger = Ledger::default().starting_after(&channel, 0);
-    for event in recording.events() {
-        ledger.enter(&event).unwrap();
-    }
+    let ledger = Ledger::default().starting_after(&channel, 0);
+    let ledger = ledger.with(&recording.events()).unwrap();
     let got: Vec<&str> = ledger
         .delivered(&channel)
         .iter()

@@ -20,12 +20,8 @@ async fn breakable() -> Cluster {
 }
 
 fn check(channel: &str, recording: &Recording, lines: &[String]) {
-    let mut ledger = Ledger::default().starting_after(channel, 0);
-    for event in recording.events() {
-        ledger
-            .enter(&event)
-            .unwrap_or_else(|why| panic!("{why}: {event:?}"));
-    }
+    let ledger = Ledger::default().starting_after(channel, 0);
+    let ledger = ledger.with(&recording.events()).unwrap();
     assert_eq!(ledger.gaps(channel), []);
     let got: Vec<_> = ledger.delivered(channel).iter().map(|m| &m.line).collect();
     assert_eq!(got, lines.iter().collect::<Vec<_>>());

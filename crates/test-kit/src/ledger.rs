@@ -48,13 +48,7 @@ impl Ledger {
     /// # Errors
     /// The first event that breaks the promise, and why.
     pub fn of<'e>(events: impl IntoIterator<Item = &'e Event>) -> Result<Self, String> {
-        let mut ledger = Self::default();
-        for event in events {
-            ledger
-                .enter(event)
-                .map_err(|why| format!("{why}, at {event:?}"))?;
-        }
-        Ok(ledger)
+        Self::default().with(events)
     }
 
     /// Demands that this channel begins with the message after `seq`.
@@ -62,6 +56,18 @@ impl Ledger {
     pub fn starting_after(mut self, channel: &str, seq: u64) -> Self {
         self.channels.entry(channel.to_owned()).or_default().next = Some(seq + 1);
         self
+    }
+
+    /// Enters everything else that a listener got, in the order in which it got it.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub fn with<'e>(mut self, events: impl IntoIterator<Item = &'e Event>) -> Result<Self, String> {
+        for event in events {
+            self.enter(event)
+                .map_err(|why| format!("{why}, at {event:?}"))?;
+        }
+        Ok(self)
     }
 
     /// Enters the next event that a listener got; `ready` and `ping` say nothing here.
