@@ -14,8 +14,8 @@ struct Target {
     load: &'static str,
     figure: &'static str,
     bound: Bound,
-    /// `None`: not measured.
-    reached: fn(&Record) -> Option<f64>,
+    /// Asked with the load's id. `None`: not measured.
+    reached: fn(&Record, &str) -> Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,7 +32,7 @@ pub(super) fn table(record: &Record) -> String {
     let mut lines = vec![head.map(str::to_owned).to_vec()];
     lines.extend(TARGETS.iter().map(|target| {
         let measured = record.load(target.load).and_then(|load| load.row(HARK));
-        let reached = (target.reached)(record).ok_or(match measured {
+        let reached = (target.reached)(record, target.load).ok_or(match measured {
             Some(row) if row.runs() > 0 => "no figure",
             _ => "not measured",
         });
@@ -121,10 +121,7 @@ fn to_peer(record: &Record, load: &str, peer: &str, figure: Figure) -> Option<f6
     )
 }
 
-fn streaming(record: &Record, load: &str) -> Option<f64> {
-    streaming_of(record, load, HARK)
-}
-
+/// The CPU of streaming an event, divided by the floor's.
 fn streaming_of(record: &Record, load: &str, peer: &str) -> Option<f64> {
     quotient(
         median(record, load, peer, |reading| reading.streaming_cost),
