@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use system_tests::{Node, Sender, broker_is_well, deploy, example, new_channel};
-use test_kit::{Certificates, Listener, Process, Program, RabbitMqCluster, ensure, eventually};
+use test_kit::{BrokerCluster, Certificates, Listener, Process, Program, ensure, eventually};
 
 const SOON: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -100,7 +100,7 @@ async fn rabbitmq_lets_only_chat_service_publish() {
             ("rabbit@broker3", "hark0@localhost"),
         ],
     );
-    let broker = RabbitMqCluster::start_with(1, &settings).await;
+    let broker = BrokerCluster::rabbitmq_with(1, &settings).await;
     let passwords = [
         ("CHAT_SERVICE_PASSWORD", "one"),
         ("BROADCAST_SSE_PASSWORD", "two"),

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use system_tests::{Load, Node, Sender, broker_is_well, broker_trouble, new_channel};
-use test_kit::{NatsCluster, Recording};
+use test_kit::{BrokerCluster, Recording};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -14,7 +14,7 @@ const LIMIT: usize = 64;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_carries_everything_and_a_node_may_die() {
     let folder = tempfile::tempdir().unwrap();
-    let mut cluster = NatsCluster::start(3).await;
+    let mut cluster = BrokerCluster::nats(3).await;
     let chat = Node::chat_service(&cluster.urls(), &folder.path().join("store"))
         .started()
         .await;
@@ -48,7 +48,7 @@ async fn a_cluster_carries_everything_and_a_node_may_die() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn beyond_its_limit_of_subscriptions_channels_come_from_the_store_and_it_is_told() {
     let folder = tempfile::tempdir().unwrap();
-    let broker = NatsCluster::start(1).await;
+    let broker = BrokerCluster::nats(1).await;
     let chat = Node::chat_service(&broker.urls(), &folder.path().join("store"))
         .started()
         .await;

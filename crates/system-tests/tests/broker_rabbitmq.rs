@@ -3,14 +3,14 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use system_tests::{Load, Node, Sender, broker_is_well};
-use test_kit::RabbitMqCluster;
+use test_kit::BrokerCluster;
 
 const NODES: usize = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_node_may_die_under_load_and_nothing_is_lost() {
     let folder = tempfile::tempdir().unwrap();
-    let mut cluster = RabbitMqCluster::start(NODES).await;
+    let mut cluster = BrokerCluster::rabbitmq(NODES).await;
     let chat = Node::chat_service(&cluster.urls(), &folder.path().join("store"))
         .env("HARK_OUTBOX__CONNECTIONS", "2")
         .started()

@@ -29,6 +29,12 @@ pub(crate) struct GuardedFolder {
 
 impl GuardedFolder {
     pub(crate) fn new(prefix: &str) -> Self {
+        Self::watched_by(WATCHER, prefix)
+    }
+
+    /// One whose end is the task of another shell script: it gets the folder as its argument, and a
+    /// standard input that ends with the test process or when this value is dropped.
+    pub(crate) fn watched_by(watcher: &str, prefix: &str) -> Self {
         let folder = tempfile::Builder::new()
             .prefix(prefix)
             .tempdir()
@@ -37,7 +43,7 @@ impl GuardedFolder {
         let path = folder.keep();
         std::fs::write(path.join("pids"), "").expect("write into the folder");
         let watcher = Command::new("sh")
-            .args(["-c", WATCHER, "sh"])
+            .args(["-c", watcher, "sh"])
             .arg(&path)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

@@ -24,6 +24,7 @@
 //! ```
 #![warn(missing_docs)]
 
+mod broker_cluster;
 mod certificates;
 mod eventually;
 mod free_address;
@@ -41,17 +42,16 @@ mod rabbitmq;
 mod recording;
 mod sse;
 
+pub use broker_cluster::BrokerCluster;
 pub use certificates::Certificates;
 pub use eventually::{Attempt, Attempts, Unmet};
 pub use ledger::{Delivered, Gap, Ledger};
 pub use listener::{GaveUp, Listener, open_without_reading};
 pub use mosquitto::Mosquitto;
 pub use mqtt::mqtt_publish;
-pub use nats::NatsCluster;
 pub use postgres::Postgres;
 pub use process::Process;
 pub use program::{Finished, Program};
 pub use proxy::FaultProxy;
-pub use rabbitmq::RabbitMqCluster;
 pub use recording::Recording;
 pub use sse::{Event, Parser};

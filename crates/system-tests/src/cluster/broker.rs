@@ -1,20 +1,20 @@
 use std::net::SocketAddr;
 
-use test_kit::{Mosquitto, RabbitMqCluster};
+use test_kit::{BrokerCluster, Mosquitto};
 
 /// The broker of a [`Cluster`](crate::Cluster).
 pub enum Broker {
     /// One mosquitto.
     Mosquitto(Mosquitto),
     /// Several nodes of RabbitMQ.
-    RabbitMq(RabbitMqCluster, usize),
+    RabbitMq(BrokerCluster),
 }
 
 impl Broker {
     pub(super) async fn start(nodes: usize) -> Self {
         match nodes {
             1 => Self::Mosquitto(Mosquitto::start().await),
-            _ => Self::RabbitMq(RabbitMqCluster::start(nodes).await, nodes),
+            _ => Self::RabbitMq(BrokerCluster::rabbitmq(nodes).await),
         }
     }
 
@@ -23,9 +23,7 @@ impl Broker {
     pub fn addresses(&self) -> Vec<SocketAddr> {
         match self {
             Self::Mosquitto(mosquitto) => vec![mosquitto.address()],
-            Self::RabbitMq(cluster, nodes) => {
-                (0..*nodes).map(|node| cluster.address(node)).collect()
-            }
+            Self::RabbitMq(cluster) => cluster.addresses(),
         }
     }
 
@@ -37,9 +35,7 @@ impl Broker {
     pub fn pids(&self) -> Vec<u32> {
         match self {
             Self::Mosquitto(mosquitto) => vec![mosquitto.pid()],
-            Self::RabbitMq(cluster, nodes) => (0..*nodes)
-                .map(|node| cluster.process(node).pid())
-                .collect(),
+            Self::RabbitMq(cluster) => cluster.pids(),
         }
     }
 
@@ -47,7 +43,7 @@ impl Broker {
     pub async fn kill(&mut self, node: usize) {
         match self {
             Self::Mosquitto(mosquitto) => mosquitto.kill().await,
-            Self::RabbitMq(cluster, _) => cluster.kill(node).await,
+            Self::RabbitMq(cluster) => cluster.kill(node).await,
         }
     }
 
@@ -55,7 +51,7 @@ impl Broker {
     pub async fn restart(&mut self, node: usize) {
         match self {
             Self::Mosquitto(mosquitto) => mosquitto.restart().await,
-            Self::RabbitMq(cluster, _) => cluster.restart(node).await,
+            Self::RabbitMq(cluster) => cluster.restart(node).await,
         }
     }
 }

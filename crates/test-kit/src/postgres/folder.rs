@@ -1,10 +1,10 @@
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use super::programs::give_to_server;
+use crate::guarded_folder::GuardedFolder;
 
 /// Reads until the test process is gone, however it ended, or lets go of the
 /// pipe; then ends the server, if it still runs, and removes the folder. A
@@ -27,47 +27,25 @@ rm -rf "$1"
 
 /// The folder of one cluster, with its data, its log and its socket. It is
 /// removed after the test process has ended or let go of it.
-pub(super) struct Folder {
-    path: PathBuf,
-    /// Its end of the pipe goes with this process.
-    _watcher: Child,
-}
+pub(super) struct Folder(GuardedFolder);
 
 impl Folder {
     pub(super) fn new() -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("hark-postgres-")
-            .tempdir()
-            .expect("a temporary folder");
-        // From here on the watcher removes it.
-        let path = folder.keep();
-        let watcher = Command::new("sh")
-            .args(["-c", WATCHER, "sh"])
-            .arg(&path)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            // Signals of the terminal are not for it.
-            .process_group(0)
-            .spawn()
-            .expect("sh can be started");
-        give_to_server(&path);
-        Self {
-            path,
-            _watcher: watcher,
-        }
+        let folder = GuardedFolder::watched_by(WATCHER, "hark-postgres-");
+        give_to_server(folder.path());
+        Self(folder)
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.0.path()
     }
 
     pub(super) fn data(&self) -> PathBuf {
-        self.path.join("data")
+        self.path().join("data")
     }
 
     pub(super) fn log(&self) -> PathBuf {
-        self.path.join("log")
+        self.path().join("log")
     }
 
     /// Appends to a file of the data folder.
