@@ -18,6 +18,8 @@ mod seat;
 mod tail;
 
 #[cfg(test)]
+mod example_log;
+#[cfg(test)]
 mod model;
 
 use std::{

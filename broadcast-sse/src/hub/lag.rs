@@ -76,56 +76,18 @@ impl fmt::Debug for Lag {
 mod tests {
     use std::time::Instant;
 
-    use bytes::Bytes;
-    use chat_model::{Epoch, EpochStart, Event, Head, NewMessage, Seq};
+    use chat_model::Seq;
     use prometheus_client::encoding::text::encode;
     use service_kit::clock::{TestClock, Timestamp};
     use tokio::sync::Notify;
-    use uuid::Uuid;
 
     use super::*;
     use crate::hub::{
         channel::Channel,
+        example_log::{channel, entry, head},
         seat::{Page, Start},
         tail::{Tail, TailLimits},
     };
-
-    fn channel() -> ChannelId {
-        Uuid::nil().into()
-    }
-
-    fn epoch() -> Epoch {
-        Epoch::from_value(100).unwrap()
-    }
-
-    fn head(seq: Seq) -> Head {
-        Head {
-            channel: channel(),
-            epoch: epoch(),
-            head: seq,
-            first: 1,
-            epochs: vec![EpochStart {
-                epoch: epoch(),
-                from: 1,
-            }],
-        }
-    }
-
-    fn line(seq: Seq, at: u64) -> Bytes {
-        let event = Event {
-            channel: channel(),
-            epoch: epoch(),
-            seq,
-            id: Uuid::from_u128(u128::from(seq)),
-            at,
-            message: &NewMessage::text("a"),
-        };
-        event.encode()
-    }
-
-    fn entry(seq: Seq, at: u64) -> Entry {
-        Entry::new(channel(), &line(seq, at)).unwrap()
-    }
 
     /// How many events were counted, and their lag in total.
     fn counted(lag: &Lag) -> (u64, f64) {

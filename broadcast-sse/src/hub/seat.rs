@@ -190,7 +190,12 @@ impl Seat {
                 .map(|start| start.epoch);
             let skipped = Position::new(epoch.unwrap_or(position.epoch), oldest - 1);
             self.reach(skipped, mark);
-            items.push(self.gap(Some(position.seq + 1), oldest - 1, GapReason::Retention));
+            items.push(self.gap(
+                skipped,
+                Some(position.seq + 1),
+                oldest - 1,
+                GapReason::Retention,
+            ));
         }
         items.extend(self.take(page.entries[start..].iter(), room, mark));
         items
@@ -210,9 +215,10 @@ impl Seat {
             .saturating_sub(back)
             .max(tail.first() - 1)
             .min(known.seq);
-        self.reach(Position::new(known.epoch, seq), tail.mark());
+        let placed = Position::new(known.epoch, seq);
+        self.reach(placed, tail.mark());
         Some(match self.start {
-            Start::Unreadable(_) => vec![self.gap(None, seq, GapReason::Cursor)],
+            Start::Unreadable(_) => vec![self.gap(placed, None, seq, GapReason::Cursor)],
             _ => Vec::new(),
         })
     }
@@ -242,6 +248,7 @@ impl Seat {
     fn cut_off(&mut self, position: Position, cut: Cut, mark: Ask) -> Step {
         self.reach(cut.kept, mark);
         Step::Items(vec![self.gap(
+            cut.kept,
             Some(cut.kept.seq + 1),
             position.seq,
             GapReason::Epoch,
@@ -253,9 +260,8 @@ impl Seat {
         self.mark = mark;
     }
 
-    /// The announcement of a gap that the seat has just stepped over.
-    fn gap(&self, from: Option<Seq>, to: Seq, reason: GapReason) -> Item {
-        let position = self.position.unwrap_or_default();
+    /// The announcement of a gap; the log goes on after `at`.
+    fn gap(&self, at: Position, from: Option<Seq>, to: Seq, reason: GapReason) -> Item {
         Item::Gap(
             Gap {
                 channel: self.channel,
@@ -263,50 +269,21 @@ impl Seat {
                 to,
                 reason,
             },
-            position,
+            at,
         )
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use chat_model::{EpochStart, Event, NewMessage};
-    use uuid::Uuid;
-
     use super::*;
-    use crate::hub::tail::{Heard, TailLimits};
-
-    fn channel() -> ChannelId {
-        Uuid::nil().into()
-    }
-
-    fn epoch() -> Epoch {
-        Epoch::from_value(100).unwrap()
-    }
-
-    fn head(seq: Seq) -> Head {
-        Head {
-            channel: channel(),
-            epoch: epoch(),
-            head: seq,
-            first: 1,
-            epochs: vec![EpochStart {
-                epoch: epoch(),
-                from: 1,
-            }],
-        }
-    }
+    use crate::hub::{
+        example_log::{self, channel, head},
+        tail::{Heard, TailLimits},
+    };
 
     fn entry(seq: Seq) -> Arc<Entry> {
-        let event = Event {
-            channel: channel(),
-            epoch: epoch(),
-            seq,
-            id: Uuid::from_u128(u128::from(seq)),
-            at: 0,
-            message: &NewMessage::text("a"),
-        };
-        Arc::new(Entry::new(channel(), &event.encode()).unwrap())
+        Arc::new(example_log::entry(seq, 0))
     }
 
     /// A tail that stands at `seq`, with room for about two events that wait.

@@ -1,0 +1,41 @@
+//! A channel's log for examples: one epoch, with an event for every number.
+
+use chat_model::{ChannelId, Epoch, EpochStart, Event, Head, NewMessage, Seq};
+use uuid::Uuid;
+
+use super::entry::Entry;
+
+pub(super) fn channel() -> ChannelId {
+    Uuid::nil().into()
+}
+
+fn epoch() -> Epoch {
+    Epoch::from_value(100).unwrap()
+}
+
+/// What the store says when the newest event is this one.
+pub(super) fn head(seq: Seq) -> Head {
+    Head {
+        channel: channel(),
+        epoch: epoch(),
+        head: seq,
+        first: 1,
+        epochs: vec![EpochStart {
+            epoch: epoch(),
+            from: 1,
+        }],
+    }
+}
+
+/// An event that was stored at a time in milliseconds.
+pub(super) fn entry(seq: Seq, at: u64) -> Entry {
+    let event = Event {
+        channel: channel(),
+        epoch: epoch(),
+        seq,
+        id: Uuid::from_u128(u128::from(seq)),
+        at,
+        message: &NewMessage::text("a"),
+    };
+    Entry::new(channel(), &event.encode()).unwrap()
+}
