@@ -113,13 +113,17 @@ export class Services {
 class Program {
   #process;
   #output = "";
+  #trouble = null;
   addresses = {};
 
   constructor(program, args, environment) {
     const own = Object.entries(process.env).filter(([name]) => !name.startsWith("HARK_"));
     const env = { ...Object.fromEntries(own), ...environment };
     this.#process = spawn(program, args, { env, stdio: ["ignore", "pipe", "pipe"] });
-    this.#process.once("error", (error) => (this.#output += error.message));
+    this.#process.once("error", ({ code, message }) => {
+      const missing = code === "ENOENT" && !path.isAbsolute(program);
+      this.#trouble = missing ? `${program} is missing: apt-get install ${program}` : message;
+    });
     for (const output of [this.#process.stdout, this.#process.stderr])
       output.on("data", (text) => (this.#output += text));
     // A test that is cut off must not leave it running.
@@ -131,6 +135,7 @@ class Program {
   /** Waits until it is as it should be; a check that throws is one that failed. */
   async until(check) {
     for (const end = Date.now() + READY_WITHIN; Date.now() < end; ) {
+      if (this.#trouble) throw new Error(this.#trouble);
       if (this.#process.exitCode !== null) break;
       if (await Promise.resolve(this.#output).then(check).catch(() => false)) return;
       await new Promise((done) => setTimeout(done, 50));
@@ -139,7 +144,8 @@ class Program {
   }
 
   async end(signal) {
-    if (this.#process.exitCode !== null || this.#process.signalCode !== null) return;
+    const { exitCode, signalCode } = this.#process;
+    if (this.#trouble || exitCode !== null || signalCode !== null) return;
     const ended = new Promise((done) => this.#process.once("exit", done));
     this.#process.kill(signal);
     await ended;
