@@ -4,13 +4,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use crate::session::LASTING;
+
 /// The pause between two heartbeats.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// A heartbeat counts for so long after its PUBACK: two may be late.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// Connections that end over the same heartbeat before a smaller one is tried. One may be chance.
+/// Connections that end over the same heartbeat before a smaller one is tried. One may be chance; a
+/// cluster that is short of a node may end several.
 const FAILURES: u8 = 2;
 
 /// When a connection of a publisher last had a PUBACK for a heartbeat; shared with its handles.
@@ -51,18 +54,18 @@ impl Beat {
     }
 }
 
-/// What the first heartbeat of a connection has shown.
+/// What the heartbeats that probe have shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Finding {
     /// The broker takes the largest message.
     Fine,
-    /// It takes a small heartbeat, but has ended connections over the largest message.
+    /// It takes a small heartbeat, but ends connections over the largest message.
     TooLarge,
     /// It ends connections over the smallest heartbeat.
     Unwelcome,
 }
 
-/// How large the first heartbeat of a connection is.
+/// How large a heartbeat that probes is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Size {
     Largest,
@@ -71,15 +74,37 @@ enum Size {
     None,
 }
 
+impl Size {
+    fn smaller(self) -> Self {
+        match self {
+            Self::Largest => Self::Smallest,
+            Self::Smallest | Self::None => Self::None,
+        }
+    }
+
+    fn larger(self) -> Self {
+        match self {
+            Self::None => Self::Smallest,
+            Self::Smallest | Self::Largest => Self::Largest,
+        }
+    }
+}
+
 /// When a connection has to send a heartbeat, and of which size. The first one of each connection is
-/// a probe: as large as the largest message, and alone in flight, so that a broker that ends the
-/// connection over it leaves no doubt why. Pure: it sends nothing and has no clock.
+/// a probe: as large as the largest message, and alone in flight. Where connections end over it, the
+/// next ones begin with a smaller one; the broker is blamed when a connection that has stood for a
+/// while ends over the larger one as well. Pure: it sends nothing and has no clock.
 #[derive(Debug)]
 pub(super) struct Heartbeat {
     size: Size,
     failures: u8,
-    /// The connection's first has no PUBACK yet.
+    /// A connection that stood has ended over the next larger one: it is not tried again.
+    certain: bool,
+    /// The connection's first, or the second attempt with a larger one, has no PUBACK yet.
     probing: bool,
+    /// When the next larger one is tried again on this connection.
+    again: Option<Instant>,
+    trying_again: bool,
     in_flight: bool,
     next: Instant,
     /// Bytes of the largest payload.
@@ -91,7 +116,10 @@ impl Heartbeat {
         Self {
             size: Size::Largest,
             failures: 0,
+            certain: false,
             probing: false,
+            again: None,
+            trying_again: false,
             in_flight: false,
             next: now,
             largest,
@@ -106,18 +134,36 @@ impl Heartbeat {
     /// A new connection.
     pub(super) fn connected(&mut self, now: Instant) {
         self.probing = self.size != Size::None;
+        self.again = (self.size != Size::Largest && !self.certain).then(|| now + LASTING);
         self.in_flight = false;
         self.next = now;
     }
 
-    /// Whether nothing else may be sent now.
+    /// Whether nothing else may be sent now. What was sent before must have its PUBACK before
+    /// [`send`](Self::send).
     pub(super) fn is_probing(&self) -> bool {
         self.probing
     }
 
     /// When the next is due; `None` while one is in flight, and when there are none.
     pub(super) fn due(&self) -> Option<Instant> {
-        (!self.in_flight && self.size != Size::None).then_some(self.next)
+        if self.in_flight {
+            return None;
+        }
+        let next = (self.size != Size::None).then_some(self.next);
+        next.into_iter().chain(self.again).min()
+    }
+
+    /// Something is due: if it is time to try the larger one again, it is a probe.
+    pub(super) fn prepare(&mut self, now: Instant) {
+        if self.again.is_none_or(|again| now < again) {
+            return;
+        }
+        self.again = None;
+        self.trying_again = true;
+        self.size = self.size.larger();
+        self.probing = true;
+        self.next = now;
     }
 
     /// The payload of the next, which is sent now: the name, and blanks up to the size.
@@ -131,7 +177,7 @@ impl Heartbeat {
         payload.into()
     }
 
-    /// The PUBACK has come. Says what the connection's first has shown.
+    /// The PUBACK has come. Says what a probe has shown.
     pub(super) fn acknowledged(&mut self, beat: &Beat, now: Instant) -> Option<Finding> {
         self.in_flight = false;
         beat.acknowledged(now);
@@ -139,10 +185,14 @@ impl Heartbeat {
             return None;
         }
         self.failures = 0;
-        Some(match self.size {
-            Size::Largest => Finding::Fine,
-            Size::Smallest | Size::None => Finding::TooLarge,
-        })
+        if self.size == Size::Largest {
+            self.trying_again = false;
+            return Some(Finding::Fine);
+        }
+        if std::mem::take(&mut self.trying_again) {
+            self.again = Some(now + LASTING);
+        }
+        self.certain.then_some(Finding::TooLarge)
     }
 
     /// The connection is gone. `lasted`: it had stood for long, so the broker may be another one
@@ -151,29 +201,27 @@ impl Heartbeat {
         let suspect = self.probing && self.in_flight && ended_by_broker;
         self.in_flight = false;
         self.probing = false;
+        if std::mem::take(&mut self.trying_again) && suspect {
+            self.size = self.size.smaller();
+            self.certain = true;
+            return Some(match self.size {
+                Size::None => Finding::Unwelcome,
+                Size::Smallest | Size::Largest => Finding::TooLarge,
+            });
+        }
         if lasted {
             self.size = Size::Largest;
             self.failures = 0;
-            return None;
-        }
-        if !suspect {
-            return None;
-        }
-        self.failures += 1;
-        if self.failures < FAILURES {
-            return None;
-        }
-        self.failures = 0;
-        match self.size {
-            Size::Largest => {
-                self.size = Size::Smallest;
-                None
-            }
-            Size::Smallest | Size::None => {
-                self.size = Size::None;
-                Some(Finding::Unwelcome)
+            self.certain = false;
+        } else if suspect {
+            self.failures += 1;
+            if self.failures == FAILURES {
+                self.failures = 0;
+                self.size = self.size.smaller();
+                self.certain = false;
             }
         }
+        None
     }
 }
 
@@ -181,57 +229,126 @@ impl Heartbeat {
 mod tests {
     use super::*;
 
-    /// Connects to a broker that takes payloads up to `limit` bytes; what each attempt shows.
-    fn attempt(heartbeat: &mut Heartbeat, beat: &Beat, limit: usize) -> Option<Finding> {
-        let now = Instant::now();
-        heartbeat.connected(now);
-        heartbeat.due()?;
-        assert!(heartbeat.is_probing());
-        if heartbeat.send(beat.name(), now).len() <= limit {
-            let finding = heartbeat.acknowledged(beat, now);
-            assert!(!heartbeat.is_probing());
-            assert_eq!(heartbeat.due(), Some(now + PAUSE));
-            assert_eq!(heartbeat.send(beat.name(), now).len(), beat.name().len());
-            assert_eq!(heartbeat.acknowledged(beat, now), None);
-            finding
-        } else {
-            heartbeat.disconnected(true, false)
+    /// One publisher at a broker that takes payloads up to `limit` bytes.
+    struct Bench {
+        heartbeat: Heartbeat,
+        beat: Beat,
+        limit: usize,
+    }
+
+    impl Bench {
+        fn new(limit: usize) -> Self {
+            Self {
+                heartbeat: Heartbeat::new(10_000, Instant::now()),
+                beat: Beat::new("hark-p0".to_owned()),
+                limit,
+            }
+        }
+
+        /// Sends what is due. Whether the connection stands, and what it has shown.
+        fn send(&mut self, lasted: bool) -> (bool, Option<Finding>) {
+            let now = Instant::now();
+            self.heartbeat.prepare(now);
+            let payload = self.heartbeat.send(self.beat.name(), now);
+            assert_eq!(self.heartbeat.due(), None);
+            if payload.len() > self.limit {
+                return (false, self.heartbeat.disconnected(true, lasted));
+            }
+            let found = self.heartbeat.acknowledged(&self.beat, now);
+            assert!(!self.heartbeat.is_probing());
+            (true, found)
+        }
+
+        /// A connection's first heartbeat.
+        fn connect(&mut self) -> (bool, Option<Finding>) {
+            self.heartbeat.connected(Instant::now());
+            if self.heartbeat.due().is_none_or(|due| due > Instant::now()) {
+                assert!(!self.heartbeat.is_probing());
+                return (true, None);
+            }
+            assert!(self.heartbeat.is_probing());
+            self.send(false)
+        }
+
+        /// The next one, at its time, on a connection that has stood for long by then.
+        async fn wait(&mut self) -> (bool, Option<Finding>) {
+            let due = self.heartbeat.due().expect("another one");
+            tokio::time::advance(due - Instant::now()).await;
+            self.send(true)
+        }
+    }
+
+    const STANDS: (bool, Option<Finding>) = (true, None);
+    const ENDS: (bool, Option<Finding>) = (false, None);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_takes_the_largest_is_fine_and_gets_small_ones_from_then_on() {
+        let mut bench = Bench::new(10_000);
+        assert_eq!(bench.connect(), (true, Some(Finding::Fine)));
+        bench.limit = 100;
+        for _ in 0..5 {
+            let before = Instant::now();
+            assert_eq!(bench.wait().await, STANDS);
+            assert_eq!(before.elapsed(), PAUSE);
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_limit_below_the_largest_message_is_found_after_two_disconnects() {
-        let beat = Beat::new("hark-p0".to_owned());
-        let mut heartbeat = Heartbeat::new(10_000, Instant::now());
-        assert_eq!(attempt(&mut heartbeat, &beat, 10_000), Some(Finding::Fine));
-        assert_eq!(attempt(&mut heartbeat, &beat, 1_000), None);
-        assert_eq!(attempt(&mut heartbeat, &beat, 1_000), None);
-        let found = attempt(&mut heartbeat, &beat, 1_000);
-        assert_eq!(found, Some(Finding::TooLarge));
-        // Never again the large one, until the broker may be another.
-        let found = attempt(&mut heartbeat, &beat, 1_000);
-        assert_eq!(found, Some(Finding::TooLarge));
-        assert_eq!(heartbeat.disconnected(true, true), None);
-        assert_eq!(attempt(&mut heartbeat, &beat, 10_000), Some(Finding::Fine));
+    async fn a_limit_below_the_largest_message_is_certain_on_a_connection_that_stood() {
+        let mut bench = Bench::new(1_000);
+        assert_eq!([bench.connect(), bench.connect()], [ENDS; 2]);
+        // A small one passes, twice; then the large one does not.
+        assert_eq!(bench.connect(), STANDS);
+        assert_eq!(bench.wait().await, STANDS);
+        assert_eq!(bench.wait().await, (false, Some(Finding::TooLarge)));
+        // It is not tried again, until the broker may be another.
+        assert_eq!(bench.connect(), (true, Some(Finding::TooLarge)));
+        for _ in 0..10 {
+            assert_eq!(bench.wait().await, STANDS);
+        }
+        assert_eq!(bench.heartbeat.disconnected(true, true), None);
+        bench.limit = 10_000;
+        assert_eq!(bench.connect(), (true, Some(Finding::Fine)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_ended_connections_by_chance_is_not_blamed() {
+        for ends in 1..=6 {
+            let mut bench = Bench::new(0);
+            for _ in 0..ends {
+                let (_, found) = bench.connect();
+                assert_eq!(found, None);
+            }
+            bench.limit = 10_000;
+            let (mut stands, mut found) = bench.connect();
+            for _ in 0..10 {
+                assert!(stands);
+                if found.is_none() {
+                    (stands, found) = bench.wait().await;
+                }
+            }
+            assert_eq!(found, Some(Finding::Fine), "after {ends}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_broker_that_refuses_heartbeats_gets_none_and_events_may_go_on() {
-        let beat = Beat::new("hark-p0".to_owned());
-        let mut heartbeat = Heartbeat::new(10_000, Instant::now());
-        let found: Vec<_> = (0..4).map(|_| attempt(&mut heartbeat, &beat, 0)).collect();
-        assert_eq!(found, [None, None, None, Some(Finding::Unwelcome)]);
-        heartbeat.connected(Instant::now());
-        assert!(!heartbeat.is_probing());
-        assert_eq!(heartbeat.due(), None);
-        assert!(!beat.is_fresh());
+        let mut bench = Bench::new(0);
+        for _ in 0..4 {
+            assert_eq!(bench.connect(), ENDS);
+        }
+        assert_eq!(bench.connect(), STANDS);
+        assert_eq!(bench.wait().await, (false, Some(Finding::Unwelcome)));
+        assert_eq!(bench.connect(), STANDS);
+        assert_eq!(bench.heartbeat.due(), None);
+        assert!(!bench.beat.is_fresh());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_beat_is_fresh_for_ten_seconds() {
         let beat = Beat::new("hark-p0".to_owned());
         assert!(!beat.is_fresh());
-        attempt(&mut Heartbeat::new(100, Instant::now()), &beat, 100);
+        beat.acknowledged(Instant::now());
         tokio::time::advance(FRESH - Duration::from_millis(1)).await;
         assert!(beat.is_fresh());
         tokio::time::advance(Duration::from_millis(1)).await;

@@ -182,6 +182,7 @@ impl Lane {
             let room = !self.window.is_full() && connection.has_room();
             let takes = !no_more && self.held.is_none() && !self.heartbeat.is_probing() && room;
             // While there is no room for it, what makes room wakes this task.
+            let room = self.has_room_for_heartbeat(&connection);
             let beat = self.heartbeat.due().filter(|_| beats && room);
             let overdue = self
                 .window
@@ -227,11 +228,24 @@ impl Lane {
         Ok(())
     }
 
+    /// A probe goes alone.
+    fn has_room_for_heartbeat(&self, connection: &Connection) -> bool {
+        let room = if self.heartbeat.is_probing() {
+            self.window.is_empty()
+        } else {
+            !self.window.is_full()
+        };
+        room && connection.has_room()
+    }
+
     /// Sends a heartbeat if one is due and there is room for it.
     fn send_heartbeat(&mut self, connection: &mut Connection) -> Result<(), ConnectionError> {
         let now = Instant::now();
-        let due = self.heartbeat.due().is_some_and(|due| due <= now);
-        if !due || self.window.is_full() || !connection.has_room() {
+        if self.heartbeat.due().is_none_or(|due| now < due) {
+            return Ok(());
+        }
+        self.heartbeat.prepare(now);
+        if !self.has_room_for_heartbeat(connection) {
             return Ok(());
         }
         let mut publish = Publish::from_bytes(
