@@ -177,7 +177,7 @@ impl Place {
                 // Placed, and nothing to say about it.
                 (Step::Items(items), _) if items.is_empty() => {}
                 (Step::Items(items), ready) => {
-                    if matches!(items[0], Item::Event(_)) && !self.served {
+                    if !self.served && matches!(items[0], Item::Event(_)) {
                         self.served = true;
                         if !live {
                             hub.metrics.reads_saved.ring.inc();
