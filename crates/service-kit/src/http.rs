@@ -17,10 +17,9 @@ mod body;
 mod connection;
 mod deadline;
 mod guarded;
-mod heard;
 mod http1;
 mod http2;
-mod rewound;
+mod last_time;
 mod server;
 mod takeover;
 

@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
@@ -32,7 +33,7 @@ pub(super) async fn run(stream: TcpStream, visit: Visit) {
     match shake_hands(&tls, stream, &visit).await {
         None => {}
         Some(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-            http2::run(stream, visit).await;
+            http2::run(stream, Bytes::new(), visit).await;
         }
         Some(Ok(stream)) => speak(stream, visit).await,
         Some(Err(error)) => debug!(peer = %visit.peer, %error, "no TLS connection"),
@@ -41,8 +42,8 @@ pub(super) async fn run(stream: TcpStream, visit: Visit) {
 
 /// HTTP/1, unless the client begins with HTTP/2 (RFC 9113, section 3.3).
 async fn speak<S: Transport>(stream: S, visit: Visit) {
-    if let Some((stream, visit)) = http1::run(stream, visit).await {
-        http2::run(stream, visit).await;
+    if let Some((stream, beginning, visit)) = http1::run(stream, visit).await {
+        http2::run(stream, beginning, visit).await;
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::HttpOptions;
 use super::deadline::Deadline;
+use super::last_time::LastTime;
 use super::takeover::TakeOver;
 
 /// How long, and how many bytes of, a request that was refused unread are taken in before the
@@ -25,13 +26,11 @@ const HTTP2: &[u8] = b"PRI ";
 /// Where a connection stands between two requests: what its I/O cannot see by itself.
 #[derive(Debug)]
 pub(super) struct Phase {
-    begun: Instant,
     /// Requests whose head has been read.
     requested: AtomicU64,
-    /// Requests whose answer has been given to its end, and when the last was, in milliseconds
-    /// since `begun`.
+    /// Requests whose answer has been given to its end, and when the last was.
     answered: AtomicU64,
-    answered_at: AtomicU64,
+    last_answer: LastTime,
     /// A request body was let go of before its end.
     unread_body: AtomicBool,
     /// Who gets the socket; known once the body of an answer has said all that it will here.
@@ -45,10 +44,9 @@ pub(super) struct Phase {
 impl Phase {
     pub(super) fn new() -> Self {
         Self {
-            begun: Instant::now(),
             requested: AtomicU64::new(0),
             answered: AtomicU64::new(0),
-            answered_at: AtomicU64::new(0),
+            last_answer: LastTime::now(),
             unread_body: AtomicBool::new(false),
             take_over: OnceLock::new(),
             flushed: AtomicBool::new(false),
@@ -86,8 +84,7 @@ impl Phase {
     }
 
     pub(super) fn answered(&self) {
-        let at = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.answered_at.store(at, Ordering::Relaxed);
+        self.last_answer.note();
         self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -97,10 +94,6 @@ impl Phase {
 
     fn answers(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
-    }
-
-    fn last_answer(&self) -> Instant {
-        self.begun + Duration::from_millis(self.answered_at.load(Ordering::Relaxed))
     }
 
     fn is_busy(&self) -> bool {
@@ -166,7 +159,7 @@ impl<S> GuardedStream<S> {
             stream,
             beginning: None,
             waiting: Waiting::Head {
-                until: phase.begun + times.header,
+                until: Instant::now() + times.header,
             },
             phase,
             times,
@@ -207,7 +200,7 @@ impl<S> GuardedStream<S> {
         } else if self.phase.answers() != self.answers_seen {
             self.answers_seen = self.phase.answers();
             self.waiting = Waiting::Idle {
-                until: self.phase.last_answer() + self.times.idle,
+                until: self.phase.last_answer.at() + self.times.idle,
             };
         }
     }

@@ -6,6 +6,7 @@ use std::task::Poll;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -20,7 +21,6 @@ use tracing::debug;
 use super::body::{AnswerBody, TimedBody};
 use super::connection::Visit;
 use super::guarded::{GuardedStream, Phase, Times};
-use super::rewound::Rewound;
 use super::takeover::{Offer, TakeOver, Taken};
 
 /// What a connection can be taken from.
@@ -47,8 +47,8 @@ impl Transport for TlsStream<TcpStream> {
 
 /// Answers the requests of one connection until it ends, an answer takes it over, the soft token
 /// lets it end after the request under way, or the hard one drops it. A client that speaks HTTP/2
-/// instead is left to the caller, with what it has said.
-pub(super) async fn run<S: Transport>(stream: S, visit: Visit) -> Option<(Rewound<S>, Visit)> {
+/// instead is left to the caller, with what it has said so far.
+pub(super) async fn run<S: Transport>(stream: S, visit: Visit) -> Option<(S, Bytes, Visit)> {
     let Visit {
         peer,
         place,
@@ -111,7 +111,7 @@ pub(super) async fn run<S: Transport>(stream: S, visit: Visit) -> Option<(Rewoun
                 Progress::Http2 => {
                     let (stream, beginning) = connection.into_parts().io.into_inner().into_parts();
                     let visit = Visit { peer, place, router, options, soft, hard };
-                    return Some((Rewound::new(beginning, stream), visit));
+                    return Some((stream, beginning, visit));
                 }
                 Progress::Ended(result) => break result,
             },

@@ -1,9 +1,11 @@
 //! One connection of HTTP/2 (RFC 9113): many requests at a time, streams of events among them.
 
+mod stream;
+
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,14 +19,15 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 use tower::ServiceExt;
 use tracing::debug;
 
 use super::body::TimedBody;
 use super::connection::Visit;
 use super::guarded::Phase;
-use super::heard::{Heard, HeardStream};
+use super::last_time::LastTime;
+use stream::HeardStream;
 
 /// Requests at a time on one connection. Clients wait, or open another one.
 const MOST_STREAMS: u32 = 250;
@@ -36,8 +39,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Answers the requests of a connection until it ends, the soft token lets it end after the requests
 /// under way, or the hard one drops it. It ends by itself when it is idle, when the client does not
-/// answer, and when the client takes nothing of any of the answers that it asked for.
-pub(super) async fn run<S>(stream: S, visit: Visit)
+/// answer, and when the client takes nothing of any of the answers that it asked for. `beginning` is
+/// what has been read of the stream.
+pub(super) async fn run<S>(stream: S, beginning: Bytes, visit: Visit)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -49,8 +53,8 @@ where
         soft,
         hard,
     } = visit;
-    let heard = Arc::new(Heard::new());
-    let stream = HeardStream::new(stream, Arc::clone(&heard));
+    let heard = Arc::new(LastTime::now());
+    let stream = HeardStream::new(beginning, stream, Arc::clone(&heard));
     let answers = Arc::new(Answers::new());
     let counted = Arc::clone(&answers);
     let body_timeout = options.body_timeout;
@@ -97,7 +101,7 @@ where
                 connection.as_mut().graceful_shutdown();
             }
             _ = look.tick() => {
-                if heard.silent_for() > options.ping_every + options.write_stall {
+                if heard.elapsed() > options.ping_every + options.write_stall {
                     if answers.begun_bodies.load(Relaxed) > 0 {
                         options.stalled.inc();
                     }
@@ -135,7 +139,6 @@ fn name_host(request: &mut Request<Body>) {
 
 /// How the answers of a connection stand.
 struct Answers {
-    begun: Instant,
     /// Requests under way.
     open: AtomicUsize,
     /// Answers whose bodies have begun.
@@ -143,29 +146,18 @@ struct Answers {
     /// Those of them that had nothing to say when they were last asked. The others wait for the
     /// client to take what they said.
     silent: AtomicUsize,
-    /// When a request began or ended, or a body was asked, in milliseconds since `begun`.
-    moved_at: AtomicU64,
+    /// When a request began or ended, or a body was asked.
+    moved: LastTime,
 }
 
 impl Answers {
     fn new() -> Self {
         Self {
-            begun: Instant::now(),
             open: AtomicUsize::new(0),
             begun_bodies: AtomicUsize::new(0),
             silent: AtomicUsize::new(0),
-            moved_at: AtomicU64::new(0),
+            moved: LastTime::now(),
         }
-    }
-
-    fn moved(&self) {
-        let at = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.moved_at.store(at, Relaxed);
-    }
-
-    fn still_for(&self) -> Duration {
-        let moved_at = Duration::from_millis(self.moved_at.load(Relaxed));
-        self.begun.elapsed().saturating_sub(moved_at)
     }
 
     /// How long there has been no request.
@@ -173,7 +165,7 @@ impl Answers {
         if self.open.load(Relaxed) > 0 {
             return Duration::ZERO;
         }
-        self.still_for()
+        self.moved.elapsed()
     }
 
     /// How long there have been answers of which the client takes nothing. One that has nothing to
@@ -183,7 +175,7 @@ impl Answers {
         if bodies == 0 || self.silent.load(Relaxed) > 0 {
             return Duration::ZERO;
         }
-        self.still_for()
+        self.moved.elapsed()
     }
 }
 
@@ -193,7 +185,7 @@ struct Open(Arc<Answers>);
 impl Open {
     fn new(answers: Arc<Answers>) -> Self {
         answers.open.fetch_add(1, Relaxed);
-        answers.moved();
+        answers.moved.note();
         Self(answers)
     }
 }
@@ -201,7 +193,7 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Relaxed);
-        self.0.moved();
+        self.0.moved.note();
     }
 }
 
@@ -243,7 +235,7 @@ impl HttpBody for WatchedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let frame = Pin::new(&mut self.inner).poll_frame(cx);
         self.set_silent(frame.is_pending());
-        self.open.0.moved();
+        self.open.0.moved.note();
         frame
     }
 

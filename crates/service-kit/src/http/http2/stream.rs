@@ -1,49 +1,28 @@
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
 
-/// When the client of a connection last said anything.
-pub(super) struct Heard {
-    begun: Instant,
-    /// In milliseconds since `begun`.
-    at: AtomicU64,
-}
+use crate::http::last_time::LastTime;
 
-impl Heard {
-    pub(super) fn new() -> Self {
-        Self {
-            begun: Instant::now(),
-            at: AtomicU64::new(0),
-        }
-    }
-
-    /// How long the client has been silent.
-    pub(super) fn silent_for(&self) -> Duration {
-        let at = Duration::from_millis(self.at.load(Relaxed));
-        self.begun.elapsed().saturating_sub(at)
-    }
-
-    fn now(&self) {
-        let at = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.at.store(at, Relaxed);
-    }
-}
-
-/// A stream that notes what is [`Heard`].
+/// A stream whose first bytes may have been read already, to tell the protocol, and are read again;
+/// it notes when the client last said anything.
 pub(super) struct HeardStream<S> {
+    beginning: Bytes,
     stream: S,
-    heard: Arc<Heard>,
+    heard: Arc<LastTime>,
 }
 
 impl<S> HeardStream<S> {
-    pub(super) fn new(stream: S, heard: Arc<Heard>) -> Self {
-        Self { stream, heard }
+    pub(super) fn new(beginning: Bytes, stream: S, heard: Arc<LastTime>) -> Self {
+        Self {
+            beginning,
+            stream,
+            heard,
+        }
     }
 }
 
@@ -53,11 +32,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeardStream<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if read.is_ready() {
-            self.heard.now();
+        if self.beginning.is_empty() {
+            let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+            if read.is_ready() {
+                self.heard.note();
+            }
+            return read;
         }
-        read
+        let length = self.beginning.len().min(buffer.remaining());
+        buffer.put_slice(&self.beginning[..length]);
+        self.beginning.advance(length);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -73,7 +58,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeardStream<S> {
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
