@@ -4,15 +4,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use system_tests::{Node, Sender, broker_is_well, deploy, example, new_channel};
-use test_kit::{BrokerCluster, Certificates, Listener, Process, Program, ensure, eventually};
+use test_kit::{
+    BrokerCluster, Certificates, Listener, Process, Program, ensure, eventually, free_address,
+};
 
 const SOON: std::time::Duration = std::time::Duration::from_secs(60);
-
-/// A port that nobody listens on, for programs that cannot choose one themselves.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -79,7 +75,7 @@ async fn carries_what_chat_service_publishes(
 async fn rabbitmq_lets_only_chat_service_publish() {
     let folder = tempfile::tempdir().unwrap();
     let certificates = Certificates::write(folder.path());
-    let port = free_port();
+    let port = free_address().port();
     let settings = example(
         "examples/rabbitmq.conf",
         &[
@@ -116,11 +112,11 @@ async fn rabbitmq_lets_only_chat_service_publish() {
 async fn nats_lets_only_chat_service_publish() {
     let folder = tempfile::tempdir().unwrap();
     let certificates = Certificates::write(folder.path());
-    let routes: Vec<u16> = (0..3).map(|_| free_port()).collect();
+    let routes: Vec<u16> = (0..3).map(|_| free_address().port()).collect();
     let mut nodes: Vec<Process> = Vec::new();
     let mut urls = Vec::new();
     for number in 0..3 {
-        let (port, route) = (free_port(), routes[number]);
+        let (port, route) = (free_address().port(), routes[number]);
         let name = format!("broker{}", number + 1);
         let store = folder.path().join(&name);
         let mut replace = vec![
@@ -128,10 +124,7 @@ async fn nats_lets_only_chat_service_publish() {
                 "server_name: broker1".to_owned(),
                 format!("server_name: {name}"),
             ),
-            (
-                "127.0.0.1:4222".to_owned(),
-                format!("127.0.0.1:{}", free_port()),
-            ),
+            ("127.0.0.1:4222".to_owned(), free_address().to_string()),
             ("/var/lib/nats".to_owned(), text(&store).to_owned()),
             ("0.0.0.0:8883".to_owned(), format!("127.0.0.1:{port}")),
             ("0.0.0.0:6222".to_owned(), format!("127.0.0.1:{route}")),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use system_tests::{Sender, deploy, example, new_channel};
 use tempfile::TempDir;
-use test_kit::{Certificates, Listener, Process, Program, ensure, eventually};
+use test_kit::{Certificates, Listener, Process, Program, ensure, eventually, free_address};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -19,12 +19,6 @@ fn write(folder: &TempDir, name: &str, text: &str) -> PathBuf {
     let path = folder.path().join(name);
     std::fs::write(&path, text).unwrap();
     path
-}
-
-/// A port that nobody listens on, for programs that cannot choose one themselves.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 async fn wait_until_it_listens(process: &mut Process, address: SocketAddr) {
@@ -150,7 +144,7 @@ async fn together_they_are_a_chat_behind_a_proxy_with_a_guarded_broker() {
         .env("HARK_MQTT__CA_FILE", certificates.authority())
         .start()
         .await;
-    let proxy = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let proxy = free_address();
     let site = example(
         "examples/nginx.conf",
         &[
@@ -241,8 +235,8 @@ async fn mosquitto(folder: &TempDir, certificates: &Certificates) -> (Process, S
         let added = added.run(SOON).await;
         assert!(added.status.success(), "{added:?}");
     }
-    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let tls_port = free_port();
+    let address = free_address();
+    let tls_port = free_address().port();
     let tls = example(
         "examples/mosquitto-tls.conf",
         &[

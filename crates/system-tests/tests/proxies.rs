@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use system_tests::{Chain, Front, example, hark, new_channel};
-use test_kit::{Ledger, Listener, Process, Program, Recording, ensure, eventually};
+use test_kit::{Ledger, Listener, Process, Program, Recording, ensure, eventually, free_address};
 use tokio::net::TcpStream;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -65,10 +65,7 @@ fn main(site: &str) -> String {
 
 /// The example for Caddy, without TLS.
 async fn caddy(chain: &Chain, folder: &tempfile::TempDir) -> (Process, SocketAddr) {
-    // It cannot choose a port itself.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
+    let address = free_address();
     let site = example(
         "examples/Caddyfile",
         &[

@@ -11,7 +11,8 @@ const PORTS: std::ops::Range<u16> = 15_000..32_000;
 ///
 /// # Panics
 /// When no port is free.
-pub(crate) fn free_address() -> SocketAddr {
+#[must_use]
+pub fn free_address() -> SocketAddr {
     for attempt in 0..1_000_u32 {
         // Below the length, so it fits.
         let offset = RandomState::new().hash_one(attempt) % u64::from(PORTS.end - PORTS.start);

@@ -45,6 +45,7 @@ mod sse;
 pub use broker_cluster::BrokerCluster;
 pub use certificates::Certificates;
 pub use eventually::{Attempt, Attempts, Unmet};
+pub use free_address::free_address;
 pub use ledger::{Delivered, Gap, Ledger};
 pub use listener::{GaveUp, Listener, open_without_reading};
 pub use mosquitto::Mosquitto;

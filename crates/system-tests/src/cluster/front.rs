@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use test_kit::{Process, Program, ensure, eventually};
+use test_kit::{Process, Program, ensure, eventually, free_address};
 use tokio::net::TcpStream;
 
 /// nginx (Debian package `nginx`), which spreads posts and streams over the nodes.
@@ -78,12 +78,4 @@ impl Front {
 fn page() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
     root.expect("the workspace's root").join("client-demo")
-}
-
-/// An address that nobody listens on now: nginx cannot choose a port itself.
-fn free_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener
-        .local_addr()
-        .expect("a bound listener has an address")
 }
