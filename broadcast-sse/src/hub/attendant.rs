@@ -20,6 +20,7 @@ pub(super) async fn attend(hub: Arc<Hub>, channel: Arc<Channel>, subscription: S
     // So that the first standing counts as news.
     standing.mark_changed();
     loop {
+        // An error is found below, where the change is waited for.
         if standing.has_changed().unwrap_or(false) {
             channel.hearing(hearing(*standing.borrow_and_update()));
         }

@@ -40,6 +40,7 @@ impl Heads {
 
     /// The head of a channel, read after this call; `None` if chat-service does not answer.
     pub(super) async fn head(&self, channel: ChannelId) -> Option<Head> {
+        // Nobody takes questions any more when the process ends.
         let (answer, answered) = oneshot::channel();
         self.questions.send(Some((channel, answer))).await.ok()?;
         answered.await.ok()

@@ -189,6 +189,7 @@ impl Place {
                     let (mark, generation) = self.channel.mark();
                     let page = hub.pages.get(&self.channel, generation, position.seq);
                     self.served |= page.is_some();
+                    // Nothing yet if the page is still to come.
                     let items = page.map(|page| self.seat.take_page(&page, room, mark));
                     return (items.unwrap_or_default(), false);
                 }

@@ -152,6 +152,7 @@ impl Pages {
     }
 
     fn lock(&self) -> MutexGuard<'_, Shelf> {
+        // Nothing panics while it is held.
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

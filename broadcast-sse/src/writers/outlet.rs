@@ -52,7 +52,8 @@ pub(super) enum Standing {
     Idle,
     /// The kernel has no room; the reactor calls when it has.
     Blocked,
-    /// The stream is over.
+    /// The stream is over. A socket that fails is one whose client has gone: whatever the error, there is
+    /// nobody to tell, and who comes back resumes.
     Gone,
 }
 

@@ -65,7 +65,7 @@ impl Queue {
     ) -> Result<Appended, StoreError> {
         let permits = permits_for(&new.message);
         let room = self.0.clone().acquire_many_owned(permits).await;
-        let room = room.map_err(|_| closed())?;
+        let room = room.map_err(|_closed| closed())?;
         let (reply, answer) = oneshot::channel();
         counters.queued.fetch_add(1, Relaxed);
         if !send(Box::new(Post { new, reply, room })) {
@@ -94,7 +94,7 @@ pub(crate) async fn ask<T>(send: impl FnOnce(Reply<T>) -> bool + Send) -> Result
     if !send(reply) {
         return Err(closed());
     }
-    answer.await.map_err(|_| closed())?
+    answer.await.map_err(|_not_answered| closed())?
 }
 
 pub(crate) fn closed() -> StoreError {

@@ -57,6 +57,7 @@ impl Ear {
 
     /// A heartbeat has arrived: its publisher's name, and blanks.
     pub(super) fn heard(&self, payload: &[u8]) {
+        // What is no text is nobody's name.
         if let Ok(name) = std::str::from_utf8(payload.trim_ascii_end()) {
             self.change(|state| state.pulse.heard(name));
         }

@@ -13,6 +13,7 @@
 use chat_model::{Epoch, EpochStart, Seq};
 
 use super::{
+    batch::from_stored_number,
     connection::{Connector, NoSession},
     failure::Failure,
     session::Session,
@@ -123,7 +124,7 @@ async fn begin_epoch(session: &Session, now: u64) -> Result<u64, Failure> {
     session
         .seldom("UPDATE state SET incarnations = $1", &[&incarnations])
         .await?;
-    Ok(u64::try_from(rows[0].get::<_, i64>(2)).unwrap_or(0))
+    Ok(from_stored_number(rows[0].get(2)))
 }
 
 /// A new epoch for all logs because an operator wants it.
@@ -146,7 +147,7 @@ impl Epochs {
     pub(super) fn from_row(epochs: &[i64], starts: &[i64]) -> Self {
         let starts = epochs.iter().zip(starts).map(|(&epoch, &from)| EpochStart {
             epoch: from_stored(epoch),
-            from: u64::try_from(from).unwrap_or(1),
+            from: from_stored_number(from),
         });
         Self {
             list: starts.collect(),

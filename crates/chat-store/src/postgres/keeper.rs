@@ -22,9 +22,8 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    StoreError,
     expiry_clock::{ExpiryClock, milliseconds},
-    queue::Reply,
+    queue::{Reply, answer, closed},
 };
 
 /// Events of one channel that a step removes.
@@ -92,13 +91,12 @@ impl Keeper {
                 }
                 Some(reply) = self.asked.recv() => {
                     let all = stop.run_until_cancelled(self.everything()).await;
-                    let answer = match all {
+                    let removed = match all {
                         Some(Ok(removed)) => Ok(removed),
                         Some(Err(error)) => Err(error.to_error()),
-                        None => Err(StoreError::unavailable("the store is closed")),
+                        None => Err(closed()),
                     };
-                    // Whoever asked may be gone.
-                    drop(reply.send(answer));
+                    answer(reply, removed);
                     None
                 }
             };

@@ -27,6 +27,11 @@ pub(super) fn lane_name(number: i32) -> u32 {
     u32::try_from(number).unwrap_or(0)
 }
 
+/// Its number in the database. What is beyond all that the database counts is none of its lanes.
+pub(super) fn lane_number(name: u32) -> i32 {
+    i32::try_from(name).unwrap_or(0)
+}
+
 /// A row of `lanes` with what a [`Lane`] is made of.
 macro_rules! lane_columns {
     () => {

@@ -11,6 +11,7 @@ use super::{
     batch::{from_stored_number, to_stored_number},
     epochs::Epochs,
     failure::Failure,
+    lane::lane_number,
     reader::Reader,
     session::Session,
 };
@@ -121,6 +122,7 @@ pub(super) async fn page(
     let Some(row) = row else {
         return Err(Failure::Lost("the table state is empty".to_owned()));
     };
+    // No rows are an array that is NULL.
     let events: Option<Vec<&[u8]>> = row.get(5);
     let events = events.unwrap_or_default().into_iter();
     Ok(StoredPage {
@@ -145,7 +147,7 @@ pub(super) async fn unpublished(
     limit: PageLimit,
 ) -> Result<Vec<Unpublished>, Failure> {
     let (events, bytes) = limits(limit);
-    let lane = i32::try_from(after.lane()).unwrap_or(i32::MAX);
+    let lane = lane_number(after.lane());
     let mut from = to_stored_number(after.offset());
     loop {
         let question = &reader.questions.unpublished;
@@ -183,7 +185,7 @@ pub(super) async fn oldest_unpublished(
     reader: &Reader,
     ours: Option<Position>,
 ) -> Result<Option<u64>, Failure> {
-    let lane = ours.map_or(0, |mark| i32::try_from(mark.lane()).unwrap_or(0));
+    let lane = ours.map_or(0, |mark| lane_number(mark.lane()));
     let mark = ours.map_or(0, |mark| to_stored_number(mark.offset()));
     let question = &reader.questions.oldest_unpublished;
     let row = reader.session.row(question, &[&lane, &mark]).await?;

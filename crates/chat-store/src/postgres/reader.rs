@@ -17,7 +17,7 @@ use super::{
     queries::Questions,
     session::Session,
 };
-use crate::StoreError;
+use crate::{StoreError, queue::closed};
 
 /// How long nobody tries to connect after somebody could not.
 const REST: Duration = Duration::from_millis(500);
@@ -57,9 +57,9 @@ impl Readers {
     ) -> Result<T, StoreError> {
         let limit = self.connector.options.statement_timeout;
         let room = timeout(limit, self.room.acquire()).await;
-        let room =
-            room.map_err(|_| StoreError::unavailable("all connections for reading are busy"))?;
-        let _room = room.map_err(|_| StoreError::unavailable("the store is closed"))?;
+        let room = room
+            .map_err(|_elapsed| StoreError::unavailable("all connections for reading are busy"))?;
+        let _room = room.map_err(|_closed| closed())?;
         let mut again = true;
         loop {
             let reader = self.reader().await?;

@@ -198,7 +198,8 @@ impl Writer {
                     batch.push(*post);
                 }
                 Ok(other) => return (batch, Some(other)),
-                Err(_) => break,
+                // Nothing waits; that the store is gone is found out by waiting.
+                Err(_none) => break,
             }
         }
         (batch, None)

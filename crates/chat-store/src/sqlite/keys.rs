@@ -128,6 +128,7 @@ pub(super) fn make_room(
     let (present, youngest): (i64, Option<u64>) = connection
         .prepare_cached("SELECT count(*), max(kept_at) FROM sender_keys WHERE n < ?1")?
         .query_row([first_kept], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    // Without any, there is nothing to compare with.
     let youngest = youngest.unwrap_or(0);
     if present > 0 && youngest + rules.min_age > expiry {
         let wait = Duration::from_millis(youngest + rules.min_age - expiry);

@@ -47,6 +47,7 @@ impl Memory {
             [],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
+        // What is missing in an empty table counts as what comes before the first.
         Ok(Self {
             logs: LogCache::new(cached_channels),
             last_position: kept.max(newest.unwrap_or(0)),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
 
 use super::{
     folder::Folder,
@@ -17,7 +17,11 @@ use super::{
     schema::{Role, connect},
     shared::spawn,
 };
-use crate::{StoreError, alarm::Alarm};
+use crate::{
+    StoreError,
+    alarm::Alarm,
+    queue::{self, closed},
+};
 
 /// Questions that wait or are being answered at most; further callers wait for their turn.
 const QUESTIONS: usize = 256;
@@ -62,21 +66,19 @@ impl Readers {
         &self,
         question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let closed = || StoreError::unavailable("the store is closed");
         let room = self.room.clone().acquire_owned().await;
-        let room = room.map_err(|_| closed())?;
-        let (reply, answer) = oneshot::channel();
-        let question = move |source: &mut Source| {
-            let _room = room;
-            // Whoever asked may have gone away in the meantime, before or after the answer.
-            if !reply.is_closed() {
-                drop(reply.send(source.answer(question)));
-            }
-        };
-        self.questions
-            .send(Some(Box::new(question)))
-            .map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
+        let room = room.map_err(|_closed| closed())?;
+        queue::ask(|reply| {
+            let question = move |source: &mut Source| {
+                let _room = room;
+                // Whoever asked may have gone away in the meantime.
+                if !reply.is_closed() {
+                    queue::answer(reply, source.answer(question));
+                }
+            };
+            self.questions.send(Some(Box::new(question))).is_ok()
+        })
+        .await
     }
 
     /// Ends the threads after what was already asked.

@@ -135,7 +135,8 @@ impl Writer {
                     batch.push(*post);
                 }
                 Ok(other) => return (batch, Some(other)),
-                Err(_) => break,
+                // Nothing waits; that the store is gone is found out by waiting.
+                Err(_none) => break,
             }
         }
         (batch, None)
@@ -263,6 +264,7 @@ impl Writer {
 
     fn note_keys(&mut self) {
         if let Some(memory) = self.database.memory() {
+            // A range never ends before it begins.
             let count = memory.keys.end - memory.keys.start;
             self.shared
                 .counters

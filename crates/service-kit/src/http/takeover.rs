@@ -108,6 +108,7 @@ impl Offer {
 
 impl TakeOver {
     pub(super) fn run(&self, taken: Taken) {
+        // Nothing panics while it is held.
         let take = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(take) = take {
             take(taken);

@@ -71,6 +71,7 @@ impl Watched {
     /// Whether one of them was written since this was asked last.
     pub(super) fn changed(&self) -> bool {
         let now = stamps(&self.paths);
+        // Nothing panics while it is held.
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = *seen != now;
         *seen = now;

@@ -83,6 +83,7 @@ impl ServerTls {
 
     /// The handshake with a client that has connected.
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        // Nothing panics while it is held.
         let config = Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner));
         TlsAcceptor::from(config).accept(stream).await
     }

@@ -30,6 +30,7 @@ impl ShownCertificate {
 
     /// What the files hold now; as before when that cannot be used, which is told once.
     fn fresh(&self) -> Arc<CertifiedKey> {
+        // Nothing panics while it is held.
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if self.watched.changed() {
             let cert = self.pair.cert.display();

@@ -98,7 +98,11 @@ async fn turn(session: &Session, retention: &Retention, reading: u64) -> Result<
         return Ok(false);
     };
     let segment: i32 = row.get(0);
-    let (created, bytes, newest) = (number(row.get(1)), number(row.get(2)), number(row.get(4)));
+    let (created, bytes, newest) = (
+        from_stored_number(row.get(1)),
+        from_stored_number(row.get(2)),
+        from_stored_number(row.get(4)),
+    );
     let max_age = milliseconds(retention.max_age);
     let is_due = reading >= created.saturating_add(max_age / SEGMENTS)
         || reading >= newest.saturating_add(max_age)
@@ -147,10 +151,11 @@ async fn oldest_expired(
     let Some(row) = rows.first() else {
         return Ok(None);
     };
-    let (newest, bytes) = (
-        number(row.get::<_, Option<i64>>(1).unwrap_or(0)),
-        number(row.get::<_, Option<i64>>(2).unwrap_or(0)),
-    );
+    // Both are known of a segment that is no longer written to; if they were not, it would stay.
+    let newest = row
+        .get::<_, Option<i64>>(1)
+        .map_or(reading, from_stored_number);
+    let bytes = row.get::<_, Option<i64>>(2).map_or(0, from_stored_number);
     let is_old = reading >= newest.saturating_add(milliseconds(retention.max_age));
     let is_large = bytes > retention.max_bytes;
     Ok((is_old || is_large).then(|| row.get(0)))
@@ -247,8 +252,4 @@ async fn drop_table(session: &Session, segment: i32) -> Result<bool, Failure> {
         .seldom("DELETE FROM segments WHERE n = $1", &[&segment])
         .await?;
     Ok(true)
-}
-
-fn number(stored: i64) -> u64 {
-    from_stored_number(stored)
 }

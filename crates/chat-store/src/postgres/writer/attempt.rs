@@ -205,6 +205,7 @@ impl Attempt<'_> {
         if let Some(row) = room? {
             batch.key_room = KeyRoom {
                 count: from_stored_number(row.get(0)),
+                // No rows are an array that is NULL.
                 oldest: row.get::<_, Option<Vec<i64>>>(1).unwrap_or_default(),
             };
         }

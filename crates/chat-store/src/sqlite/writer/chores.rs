@@ -49,6 +49,7 @@ impl Writer {
             .database
             .transaction(|connection, memory| sweeper.step(connection, memory, expiry));
         let vacuumed = step.and_then(|mut progress| {
+            // Without a connection there is no more to do now.
             let more = self.database.direct(vacuum_step);
             progress.more |= more.map_err(Failure::NothingStored)?.unwrap_or(false);
             Ok(progress)
