@@ -39,13 +39,21 @@ impl Node {
 }
 
 impl BrokerCluster {
-    /// Starts all nodes, and waits until they take MQTT sessions.
+    /// Starts all nodes at once, and waits until they take MQTT sessions.
     pub(crate) async fn started(mut self) -> Self {
         for node in 0..self.nodes.len() {
             self.spawn(node);
         }
         for node in 0..self.nodes.len() {
             self.takes_sessions(node).await;
+        }
+        self
+    }
+
+    /// Starts each node when the one before takes MQTT sessions.
+    pub(crate) async fn started_in_turn(mut self) -> Self {
+        for node in 0..self.nodes.len() {
+            self.start(node).await;
         }
         self
     }
@@ -93,6 +101,10 @@ impl BrokerCluster {
     /// When it does not.
     pub async fn restart(&mut self, node: usize) {
         self.kill(node).await;
+        self.start(node).await;
+    }
+
+    async fn start(&mut self, node: usize) {
         self.spawn(node);
         self.takes_sessions(node).await;
     }
@@ -128,8 +140,10 @@ impl BrokerCluster {
                 process.stdout(),
                 process.stderr()
             );
-            let (_, (kind, _)) = mqtt::connect(*mqtt).await?;
+            let (_, (kind, body)) = mqtt::connect(*mqtt).await?;
             ensure!(kind == 0x20, "no CONNACK: {kind:#x}");
+            // MQTT 3.1.1, section 3.2.2.3. Users without a name may be refused, with another code.
+            ensure!(body.get(1) != Some(&3), "server unavailable");
             Ok(())
         });
     }

@@ -16,8 +16,8 @@ use crate::program::START;
 /// Lines kept of each output; the newest matter when something failed.
 const KEPT_LINES: usize = 2_000;
 
-/// A running program. Dropping it kills it; when the test is failing, its
-/// standard error is shown with the failure.
+/// A running program. Dropping it kills it; when the test is failing, what it
+/// printed is shown with the failure.
 pub struct Process {
     name: String,
     child: Child,
@@ -204,12 +204,11 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!(
-                "--- standard error of {} ({}):\n{}",
-                self.name,
-                self.pid(),
-                self.stderr()
-            );
+            let (name, pid) = (&self.name, self.pid());
+            let outputs = [("output", self.stdout()), ("error", self.stderr())];
+            for (which, text) in outputs {
+                eprintln!("--- standard {which} of {name} ({pid}):\n{text}");
+            }
             if let Some(note) = &self.note {
                 eprintln!("--- mind: {note}");
             }
