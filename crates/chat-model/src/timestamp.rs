@@ -17,23 +17,24 @@ pub fn format_timestamp(milliseconds: u64) -> String {
 pub(crate) fn timestamp(milliseconds: u64) -> [u8; LENGTH] {
     /// 9999-12-31T23:59:59.999Z.
     const LAST: u64 = 253_402_300_799_999;
-    let nanoseconds = i128::from(milliseconds.min(LAST)) * 1_000_000;
-    let time = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds)
+    let milliseconds = milliseconds.min(LAST);
+    let seconds = (milliseconds / 1_000).cast_signed();
+    let time = OffsetDateTime::from_unix_timestamp(seconds)
         .expect("within the years that the type can hold");
     let mut text = *b"0000-00-00T00:00:00.000Z";
-    let mut put = |end: usize, digits: usize, mut number: u32| {
+    let mut put = |end: usize, digits: usize, mut number: u64| {
         for place in text[end - digits..end].iter_mut().rev() {
             *place = b'0' + (number % 10) as u8;
             number /= 10;
         }
     };
-    put(4, 4, time.year().unsigned_abs());
+    put(4, 4, time.year().unsigned_abs().into());
     put(7, 2, u8::from(time.month()).into());
     put(10, 2, time.day().into());
     put(13, 2, time.hour().into());
     put(16, 2, time.minute().into());
     put(19, 2, time.second().into());
-    put(23, 3, time.millisecond().into());
+    put(23, 3, milliseconds % 1_000);
     text
 }
 
@@ -53,8 +54,8 @@ pub(crate) fn parse_timestamp(text: &str) -> Option<u64> {
     let marks = [
         text[4], text[7], text[10], text[13], text[16], text[19], text[23],
     ];
-    let nanoseconds = date.with_time(time).assume_utc().unix_timestamp_nanos();
-    (marks == *b"--T::.Z").then(|| u64::try_from(nanoseconds / 1_000_000).ok())?
+    let seconds = u64::try_from(date.with_time(time).assume_utc().unix_timestamp()).ok()?;
+    (marks == *b"--T::.Z").then(|| seconds * 1_000 + u64::from(time.millisecond()))
 }
 
 #[cfg(test)]
