@@ -135,7 +135,7 @@ pub(super) fn several_servers(place: &Place) -> Step {
         "sse" => (part, vec!["sse-1", "sse-2"]),
         part => (part, vec![part]),
     });
-    let (certificate, key) = certificate(place)?;
+    let (certificate, key) = own_certificate(place, "localhost", "DNS:localhost")?;
     let settings = format!(
         "hark_host: localhost\nhark_store: postgres\n\
          hark_web_certificate: {certificate}\nhark_web_key: {key}\n"
@@ -165,6 +165,21 @@ pub(super) fn several_servers(place: &Place) -> Step {
     let after = process()?;
     ensure(after == before.0, || format!("{after}, not {}", before.0))?;
     chat.carries("with a new certificate")?;
+
+    // The broker's certificate is given, and a firewall does for TLS between the services.
+    let address = strangers::address(&place.engine, "broker")?;
+    let (given, key) = own_certificate(place, "broker", &format!("IP:{address}"))?;
+    let settings = format!(
+        "hark_broker_certificate={given} hark_broker_key={key} hark_broker_authority={given} \
+         hark_service_tls=false"
+    );
+    site.install(&place.packages, &["-e", &settings])?;
+    let shown = strangers::shown_certificate(&place.engine, "broker", 8883)?;
+    let mut look = Command::new("openssl");
+    let given = output(look.args(["x509", "-noout", "-serial", "-in", &given]))?;
+    ensure(shown == given, || format!("{shown}, not {given}"))?;
+    chat.carries("without TLS between the services")?;
+
     // Whichever is left carries on.
     place
         .engine
@@ -180,30 +195,21 @@ fn remove(file: &Path) -> Step {
     std::fs::remove_file(file).map_err(|error| at(file, &error))
 }
 
-/// A certificate for localhost, and its key.
-fn certificate(place: &Place) -> Step<(String, String)> {
-    let path = |name: &str| place.folder.join(name).display().to_string();
-    let (certificate, key) = (path("localhost.crt"), path("localhost.key"));
+/// A certificate for a subject's alternative name that has signed itself, and its key.
+fn own_certificate(place: &Place, file: &str, name: &str) -> Step<(String, String)> {
+    let path = |end: &str| place.folder.join(format!("{file}.{end}"));
+    let (certificate, key) = (path("crt"), path("key"));
     let mut make = Command::new("openssl");
-    make.args([
-        "req",
-        "-x509",
-        "-nodes",
-        "-subj",
-        "/CN=localhost",
-        "-newkey",
-        "ec",
-    ]);
-    make.args(["-pkeyopt", "ec_paramgen_curve:prime256v1", "-addext"]);
-    make.args([
-        "subjectAltName=DNS:localhost",
-        "-out",
-        &certificate,
-        "-keyout",
-        &key,
-    ]);
+    make.args(["req", "-x509", "-nodes", "-subj", "/CN=own"])
+        .args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
+        // rustls takes no authority for a server.
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-addext", &format!("subjectAltName={name}"), "-out"])
+        .arg(&certificate)
+        .arg("-keyout")
+        .arg(&key);
     output(&mut make)?;
-    Ok((certificate, key))
+    Ok((certificate.display().to_string(), key.display().to_string()))
 }
 
 /// Servers that are set up together.

@@ -81,7 +81,8 @@ pub(super) fn shown_certificate(engine: &Engine, server: &str, port: u16) -> Ste
     engine.inside("broker", &look)
 }
 
-fn address(engine: &Engine, server: &str) -> Step<String> {
+/// Where the others reach a server.
+pub(super) fn address(engine: &Engine, server: &str) -> Step<String> {
     engine.inside(server, "hostname -I | cut -d' ' -f1")
 }
 
