@@ -89,14 +89,12 @@ mod tests {
         let mut suspects = Suspects::default();
         let mut done = vec![false; usize::try_from(count).unwrap()];
         let mut aside = Vec::new();
+        let most = 20 * (poison.len() + flaps.len() + 1);
         let mut flaps = flaps.iter();
         let mut connections = 0;
         while done.iter().any(|done| !done) {
             connections += 1;
-            assert!(
-                connections < 20 * (poison.len() + flaps.len() + 1),
-                "it goes on for ever"
-            );
+            assert!(connections < most, "it goes on for ever");
             let mut takes_before_flap = flaps.next().copied();
             let mut in_flight: Vec<Token> = Vec::new();
             let mut waiting: std::collections::VecDeque<Token> = (0..count)
