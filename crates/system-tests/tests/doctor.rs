@@ -89,6 +89,10 @@ async fn what_works_is_said_to_work() {
 async fn proxies_that_spoil_streams_are_found() {
     const PASS: &str = "proxy_buffering off;";
     let chain = Chain::start().await;
+    let chat = chain.chat.url();
+    let closed = format!(
+        "proxy_buffering off; }} location ~ /messages$ {{ limit_except POST {{ deny all; }} proxy_pass {chat};"
+    );
     let large = "proxy_buffering off; } large_client_header_buffers 4 32k; location = /unused { return 404;";
     for (stream, status, words) in [
         (
@@ -103,6 +107,7 @@ async fn proxies_that_spoil_streams_are_found() {
             "the proxy must pass on the header Last-Event-ID",
         ),
         ("return 503;", 1, "gives up for good"),
+        (&closed, 1, "history cannot be read: it gets 403"),
         (large, 0, "long cursors pass"),
     ] {
         let (_front, url) = behind(&chain, stream).await;

@@ -202,8 +202,15 @@ async fn resumes(patient: &mut Patient) {
         );
         return;
     }
-    let Some(cursor) = first_cursor(patient).await else {
-        return not_again(patient, "history does not have what was posted");
+    let cursor = match first_cursor(patient).await {
+        Ok(cursor) => cursor,
+        Err(why) => {
+            patient.findings.fail(
+                &format!("history cannot be read: {why}"),
+                "look at /readyz and the log of chat-service, and of the proxy in front of it",
+            );
+            return;
+        }
     };
     let url = patient.sse.join(&format!("events?c={}", patient.channel));
     let again = stream_from(url, Some(&cursor));
@@ -234,18 +241,23 @@ fn not_again(patient: &mut Patient, why: &str) {
 }
 
 /// The cursor of the first message, from the message itself.
-async fn first_cursor(patient: &Patient) -> Option<String> {
+async fn first_cursor(patient: &Patient) -> Result<String, String> {
     let url = patient.chat.join(&format!(
         "channels/{}/messages?after=0&limit=1",
         patient.channel
     ));
-    let answer = ask(&patient.chat_client, crate::client::get(url))
-        .await
-        .ok()?;
-    let page: serde_json::Value = serde_json::from_slice(answer.body()).ok()?;
-    let epoch = page["messages"][0]["epoch"].as_str()?.parse().ok()?;
-    let seq = page["messages"][0]["seq"].as_u64()?;
-    Some(chat_model::Cursor::encode([(
+    let answer = ask(&patient.chat_client, crate::client::get(url)).await;
+    let answer = answer.map_err(|error| error.to_string())?;
+    if !answer.status().is_success() {
+        return Err(format!("it gets {}: {}", answer.status(), reason(&answer)));
+    }
+    let page: serde_json::Value =
+        serde_json::from_slice(answer.body()).map_err(|error| error.to_string())?;
+    let first = &page["messages"][0];
+    let epoch = first["epoch"].as_str().and_then(|epoch| epoch.parse().ok());
+    let position = epoch.zip(first["seq"].as_u64());
+    let (epoch, seq) = position.ok_or("it does not have what was posted")?;
+    Ok(chat_model::Cursor::encode([(
         patient.channel,
         chat_model::Position::new(epoch, seq),
     )]))
