@@ -219,6 +219,7 @@ impl Hub {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ChannelId, Arc<Channel>>> {
+        // A panic while it is held leaves the map whole: entries are put in and taken out at once.
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -264,6 +265,7 @@ async fn watch_over(hub: Arc<Hub>, ping: Duration, head_check: Duration) {
             _ = polls.tick() => {
                 let deaf = hub.subscriber.deaf_connections() > 0;
                 let everybody = service.borrow().behind || deaf;
+                // On a machine that started only just now, all heads count as old.
                 let before = Instant::now().checked_sub(head_check).unwrap_or_else(Instant::now);
                 let channels: Vec<_> = hub.lock().values().cloned().collect();
                 for channel in &channels {

@@ -69,6 +69,7 @@ impl Gauges {
     }
 
     fn note_set_aside(&self) {
+        // As above.
         let mut set_aside = self
             .set_aside
             .lock()

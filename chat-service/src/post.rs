@@ -119,6 +119,7 @@ fn log(request: &Extensions, channel: ChannelId, posted: &Posted) {
     let request_id = request.get::<RequestId>().map(RequestId::as_str);
     match posted {
         Posted::New { event, seq, .. } => {
+            // For the log alone: a line that cannot be read is shown without.
             let id = EventView::parse(event).ok().map(|event| display(event.id));
             debug!(request_id, %channel, seq, id, "a message was stored");
         }

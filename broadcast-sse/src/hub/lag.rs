@@ -52,6 +52,7 @@ impl Lag {
             }
             if enabled!(Level::DEBUG) {
                 let line = entry.data();
+                // For the log alone: a line that cannot be read is shown without.
                 let id = EventView::parse(&line).ok().map(|event| event.id);
                 let id = id.map(tracing::field::display);
                 debug!(%channel, seq = entry.seq(), id, "handed out to listeners");

@@ -183,12 +183,11 @@ impl Seat {
             .map_or(page.head.first, |entry| entry.seq());
         let mut items = Vec::new();
         if oldest > position.seq + 1 {
-            let epochs = page.head.epochs.iter().rev();
-            let epoch = epochs
-                .clone()
-                .find(|start| start.from < oldest)
-                .map(|start| start.epoch);
-            let skipped = Position::new(epoch.unwrap_or(position.epoch), oldest - 1);
+            let mut epochs = page.head.epochs.iter().rev();
+            let start = epochs.find(|start| start.from < oldest);
+            // Where the head names none that old, the seat stays in its own.
+            let epoch = start.map_or(position.epoch, |start| start.epoch);
+            let skipped = Position::new(epoch, oldest - 1);
             self.reach(skipped, mark);
             items.push(self.gap(
                 skipped,

@@ -152,6 +152,7 @@ pub(crate) fn stream_from(url: Uri, cursor: Option<&str>) -> Request<Full<Bytes>
     let headers = request.headers_mut();
     let stream = HeaderValue::from_static("text/event-stream");
     headers.insert(header::ACCEPT, stream);
+    // Hark's cursors are visible ASCII. Another server's may be no header, and nothing goes on from it.
     if let Some(Ok(cursor)) = cursor.map(HeaderValue::from_str) {
         headers.insert("last-event-id", cursor);
     }

@@ -46,6 +46,7 @@ impl Beat {
     }
 
     fn acknowledged(&self, now: Instant) {
+        // As above.
         let mut at = self
             .acknowledged
             .lock()

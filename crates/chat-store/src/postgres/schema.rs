@@ -89,6 +89,7 @@ async fn version(session: &Session) -> Result<usize, Failure> {
     let rows = session
         .seldom("SELECT coalesce(max(version), 0) FROM hark.versions", &[])
         .await?;
+    // Versions are counted from 1; none is 0.
     Ok(usize::try_from(rows[0].get::<_, i32>(0)).unwrap_or(0))
 }
 

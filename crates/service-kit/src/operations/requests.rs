@@ -147,6 +147,7 @@ impl Shared {
         };
         let counter = self.requests.get_or_create(&label).clone();
         counter.inc();
+        // A list that was only ever added to is whole even after a panic.
         let mut answers = route
             .answers
             .write()
