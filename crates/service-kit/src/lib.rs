@@ -33,6 +33,7 @@ pub mod config;
 pub mod http;
 pub mod http_client;
 pub mod lifecycle;
+pub mod log_limit;
 pub mod operations;
 pub mod problem;
 pub mod service_manager;

@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
+/// Parts of other crates that write lines whenever a stranger sends them nonsense, one for each frame
+/// or alert. They stay quiet unless `log.level` names them.
+const QUIET: [&str; 2] = ["h2", "rustls"];
+
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -59,13 +63,7 @@ pub enum TelemetryError {
 /// # Errors
 /// [`TelemetryError`] for a level that cannot be read, or when called twice.
 pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
-    let filter =
-        EnvFilter::builder()
-            .parse(&config.level)
-            .map_err(|error| TelemetryError::Level {
-                level: config.level.clone(),
-                reason: error.to_string(),
-            })?;
+    let filter = filter(&config.level)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
@@ -77,9 +75,77 @@ pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
     .map_err(|_already| TelemetryError::Twice)
 }
 
+fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
+    let wrong = |error: tracing_subscriber::filter::ParseError| TelemetryError::Level {
+        level: level.to_owned(),
+        reason: error.to_string(),
+    };
+    let filter = EnvFilter::builder().parse(level).map_err(wrong)?;
+    let named = |part: &str| {
+        let mut directives = level.split(',').map(str::trim);
+        directives.any(|it| it.split(['=', '[']).next() == Some(part))
+    };
+    let mut quiet = QUIET.into_iter().filter(|part| !named(part));
+    quiet.try_fold(filter, |filter, part| {
+        let off = format!("{part}=off").parse().map_err(wrong)?;
+        Ok(filter.add_directive(off))
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{trace, warn};
+
     use super::*;
+
+    /// What is written at this level of what h2 and others say.
+    fn written(level: &str) -> String {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let writer = Arc::clone(&lines);
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter(level).unwrap())
+            .with_writer(move || Lines(Arc::clone(&writer)))
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            warn!(target: "h2::proto::ping_pong", "from h2");
+            trace!(target: "h2::codec", "deep in h2");
+            warn!(target: "rustls::msgs", "from rustls");
+            warn!(target: "another", "from another");
+            trace!(target: "chat_service", "from a service");
+        });
+        let bytes = lines.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_strangers_make_others_say_is_written_only_when_it_is_asked_for() {
+        for level in ["info", "trace", "chat_service=trace,warn"] {
+            let written = written(level);
+            assert!(written.contains("from another"), "{level}: {written}");
+            assert!(!written.contains("from h2"), "{level}: {written}");
+            assert!(!written.contains("from rustls"), "{level}: {written}");
+        }
+        assert!(written("info,h2=warn").contains("from h2"));
+        let inner = written("info,h2::codec=trace");
+        assert!(inner.contains("deep in h2"), "{inner}");
+        assert!(!inner.contains("from h2"), "{inner}");
+    }
 
     #[test]
     fn unreadable_level_is_named() {

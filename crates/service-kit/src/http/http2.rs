@@ -1,11 +1,12 @@
 //! One connection of HTTP/2 (RFC 9113): many requests at a time, streams of events among them.
 
+mod frames;
 mod stream;
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,12 +22,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{MissedTickBehavior, interval};
 use tower::ServiceExt;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::body::TimedBody;
 use super::connection::Visit;
 use super::guarded::Phase;
 use super::last_time::LastTime;
+use crate::log_limit::LogLimit;
 use stream::HeardStream;
 
 /// Requests at a time on one connection. Clients wait, or open another one.
@@ -36,6 +38,8 @@ const MOST_STREAMS: u32 = 250;
 const MOST_WAITING: usize = 64 * 1024;
 /// How often a connection looks whether it is idle or stuck.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+static FLOODED: LogLimit = LogLimit::per_minute(5);
 
 /// Answers the requests of a connection until it ends, the soft token lets it end after the requests
 /// under way, or the hard one drops it. It ends by itself when it is idle, when the client does not
@@ -53,7 +57,10 @@ where
         soft,
         hard,
     } = visit;
-    let heard = Arc::new(LastTime::now());
+    let heard = Arc::new(Heard {
+        last: LastTime::now(),
+        flooded: AtomicBool::new(false),
+    });
     let stream = HeardStream::new(beginning, stream, Arc::clone(&heard));
     let answers = Arc::new(Answers::new());
     let counted = Arc::clone(&answers);
@@ -101,7 +108,7 @@ where
                 connection.as_mut().graceful_shutdown();
             }
             _ = look.tick() => {
-                if heard.elapsed() > options.ping_every + options.write_stall {
+                if heard.last.elapsed() > options.ping_every + options.write_stall {
                     if answers.begun_bodies.load(Relaxed) > 0 {
                         options.stalled.inc();
                     }
@@ -120,10 +127,22 @@ where
             }
         }
     };
-    if let Err(error) = result {
+    if heard.flooded.load(Relaxed) {
+        if let Some(left_out) = FLOODED.line() {
+            info!(left_out, %peer, "too many frames of HTTP/2 that bring nothing: connection ended");
+        }
+    } else if let Err(error) = result {
         // Clients go away in many ways, none of which needs anybody's attention.
         debug!(%peer, %error, cause = ?std::error::Error::source(&error), "connection ended");
     }
+}
+
+/// What is heard of a client.
+struct Heard {
+    /// When it last said anything.
+    last: LastTime,
+    /// It sent too much that brings nothing.
+    flooded: AtomicBool,
 }
 
 /// Puts `:authority` where HTTP/1 has it (RFC 9113, section 8.3.1): handlers read `Host`.

@@ -2,3 +2,4 @@
 //! for each row of "What a stranger can use up" in docs/operations.md, one file a theme.
 
 mod connections;
+mod frames;

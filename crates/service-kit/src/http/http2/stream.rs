@@ -1,27 +1,47 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::http::last_time::LastTime;
+use super::Heard;
+use super::frames::FrameBudget;
 
 /// A stream whose first bytes may have been read already, to tell the protocol, and are read again;
-/// it notes when the client last said anything.
+/// it notes
+/// when the client last said anything, and ends with an error when that brings nothing too often.
 pub(super) struct HeardStream<S> {
     beginning: Bytes,
     stream: S,
-    heard: Arc<LastTime>,
+    heard: Arc<Heard>,
+    budget: FrameBudget,
 }
 
 impl<S> HeardStream<S> {
-    pub(super) fn new(beginning: Bytes, stream: S, heard: Arc<LastTime>) -> Self {
+    pub(super) fn new(beginning: Bytes, stream: S, heard: Arc<Heard>) -> Self {
         Self {
             beginning,
             stream,
             heard,
+            budget: FrameBudget::new(),
+        }
+    }
+
+    /// Has the frames in what was read paid for.
+    fn pay_for(&mut self, read: &[u8]) -> io::Result<()> {
+        if self.budget.pay_for(read) {
+            return Ok(());
+        }
+        self.heard.flooded.store(true, Relaxed);
+        Err(io::Error::other("too many frames that bring nothing"))
+    }
+
+    fn earn(&mut self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.budget.earn(*bytes as u64);
         }
     }
 }
@@ -32,17 +52,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeardStream<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.beginning.is_empty() {
-            let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-            if read.is_ready() {
-                self.heard.note();
-            }
-            return read;
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        if this.beginning.is_empty() {
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
+            this.heard.last.note();
+        } else {
+            let length = this.beginning.len().min(buffer.remaining());
+            buffer.put_slice(&this.beginning[..length]);
+            this.beginning.advance(length);
         }
-        let length = self.beginning.len().min(buffer.remaining());
-        buffer.put_slice(&self.beginning[..length]);
-        self.beginning.advance(length);
-        Poll::Ready(Ok(()))
+        Poll::Ready(this.pay_for(&buffer.filled()[before..]))
     }
 }
 
@@ -52,7 +72,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeardStream<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.earn(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -60,7 +82,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeardStream<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.earn(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,0 +1,82 @@
+//! A bound on what strangers can make a program write into its log.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How many lines of one kind may be written in a minute. For everything at `info` or above that
+/// somebody else can cause as often as he likes: make one for each kind, as a `static` or in what
+/// writes the lines, and ask it before each line.
+///
+/// ```
+/// use service_kit::log_limit::LogLimit;
+///
+/// static REFUSED: LogLimit = LogLimit::per_minute(10);
+///
+/// if let Some(left_out) = REFUSED.line() {
+///     tracing::warn!(left_out, "a packet was refused");
+/// }
+/// ```
+#[derive(Debug)]
+pub struct LogLimit {
+    lines: u32,
+    minute: Mutex<Minute>,
+}
+
+#[derive(Debug)]
+struct Minute {
+    begun: Option<Instant>,
+    written: u32,
+    left_out: u64,
+}
+
+impl LogLimit {
+    /// So many lines a minute, counted from the first of them.
+    pub const fn per_minute(lines: u32) -> Self {
+        Self {
+            lines,
+            minute: Mutex::new(Minute {
+                begun: None,
+                written: 0,
+                left_out: 0,
+            }),
+        }
+    }
+
+    /// Whether a line may be written now; and then how many were left out since the one before, for
+    /// a field of it.
+    pub fn line(&self) -> Option<u64> {
+        let now = Instant::now();
+        // Nothing panics while it is held.
+        let mut minute = self.minute.lock().unwrap_or_else(PoisonError::into_inner);
+        if minute.begun.is_none_or(|begun| now - begun >= MINUTE) {
+            minute.begun = Some(now);
+            minute.written = 0;
+        }
+        if minute.written >= self.lines {
+            minute.left_out += 1;
+            return None;
+        }
+        minute.written += 1;
+        Some(std::mem::take(&mut minute.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_is_a_few_lines_a_minute_that_say_how_many_there_would_have_been() {
+        let limit = LogLimit::per_minute(2);
+        let flood = || (0..1_000).filter_map(|_| limit.line()).collect::<Vec<_>>();
+        assert_eq!(flood(), [0, 0]);
+        tokio::time::advance(MINUTE).await;
+        assert_eq!(flood(), [998, 0]);
+        tokio::time::advance(MINUTE / 2).await;
+        assert_eq!(limit.line(), None);
+    }
+}
