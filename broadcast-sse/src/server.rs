@@ -113,7 +113,7 @@ impl Server {
             history,
             metrics,
             operations,
-            tls: _,
+            tls,
         } = self;
         let mode = match config.subscribe.mode {
             SubscribeMode::Wildcard => SubscriptionMode::Wildcard,
@@ -169,7 +169,7 @@ impl Server {
             lifecycle: lifecycle.clone(),
         };
         let requests = RequestMetrics::register(&operations, "hark_sse");
-        let access = AccessPolicy::new(&config.access, local_addr);
+        let access = AccessPolicy::new(&config.access, local_addr, tls.is_some());
         (listener, app::router(app, &requests, access))
     }
 }
@@ -211,7 +211,8 @@ mod tests {
         let (_listener, router) = server.start(&life);
 
         let path = "/events?c=c3743620-4b1b-4c2b-9d80-05b0e5a2c1f0";
-        let request = Request::get(path).body(Body::empty()).unwrap();
+        let request = Request::get(path).header("host", "localhost");
+        let request = request.body(Body::empty()).unwrap();
         let answer = router.oneshot(request).await.unwrap();
         assert_eq!(answer.status(), 200);
         assert!(!answer.headers().contains_key("connection"));

@@ -187,7 +187,7 @@ impl Server {
             soft.run_until_cancelled(watched.broken()).await;
         });
         let requests = RequestMetrics::register(&operations, "hark_chat");
-        let access = AccessPolicy::new(&config.access, local_addr);
+        let access = AccessPolicy::new(&config.access, local_addr, tls.is_some());
         let router = app::router(state, &requests, access);
         let options = HttpOptions {
             tls,

@@ -46,6 +46,7 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
     config.chat_service.mqtt.url = mqtt_url.parse().map_err(Failure::failed)?;
     config.broadcast_sse.mqtt.url = config.chat_service.mqtt.url.clone();
 
+    let access = config.chat_service.access.clone();
     let chat_service = chat_service::Server::bind(
         config.chat_service,
         SystemClock::shared(),
@@ -78,7 +79,7 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
         sse_port: sse_addr.port(),
         tls: tls.is_some(),
     };
-    let router = AccessPolicy::new(&Default::default(), page_addr).layer(demo::router(services));
+    let router = AccessPolicy::new(&access, page_addr, tls.is_some()).layer(demo::router(services));
     let page_life = lifecycle.clone();
     let scheme = http::scheme(tls.is_some());
     let page_options = HttpOptions {

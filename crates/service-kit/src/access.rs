@@ -6,8 +6,9 @@
 //! answer from it), and its POST is refused before it does anything, because plain text and form
 //! bodies are sent without a preflight.
 
-use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+mod host;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -17,12 +18,13 @@ use axum::http::header::{
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, HOST,
     ORIGIN, VARY,
 };
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::http::{HeaderValue, Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use crate::around::{Around, AroundLayer};
 use crate::problem::{Identify, Problem};
+use host::Host;
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST");
 const REQUEST_HEADERS: HeaderValue =
@@ -38,39 +40,62 @@ pub struct AccessConfig {
     /// Origins (`https://chat.example`) whose pages may use the service, besides those that are
     /// allowed by themselves; `*` allows every page.
     pub allowed_origins: Vec<String>,
-    /// Host names that requests may be for while the service listens on loopback, besides loopback's
-    /// own: the name under which a reverse proxy on this machine is reached.
+    /// Host names that requests may be for besides the service's own: those under which a reverse
+    /// proxy serves it, and public names of this machine. `*` allows every host.
     pub allowed_hosts: Vec<String>,
 }
 
 /// Who may use a service from a web page.
 ///
-/// On loopback, pages of any port of `localhost`, `127.0.0.0/8` and `[::1]` are allowed, and a
-/// request for any other host is refused: a name that was made to point to 127.0.0.1 (DNS
-/// rebinding) would make a stranger's page same-origin. When open to others, a page of the host that
-/// the request itself is for is allowed, whatever its port, and the host is not checked.
+/// A request must be for a host that the service knows as its own. A name that a stranger has made
+/// to point to this machine (DNS rebinding) would make his page same-origin with the service.
+///
+/// On loopback, the own hosts are `localhost`, loopback addresses and `allowed_hosts`, and pages of
+/// any port of them are allowed. When open to others, they are every address, every name that no
+/// stranger can register (without a dot, or below `local`, `internal`, `localhost` or `home.arpa`),
+/// the machine's own name and `allowed_hosts`, and a page of the host that the request itself is for
+/// is allowed, whatever its port. Open to others by TLS, the host is not checked: a browser that was
+/// led astray finds a certificate of another name.
 #[derive(Clone, Debug)]
 pub struct AccessPolicy {
     any_origin: bool,
     allowed_origins: Vec<String>,
+    any_host: bool,
     allowed_hosts: Vec<String>,
-    loopback_only: bool,
+    reach: Reach,
+}
+
+/// Who can connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    Loopback,
+    Network,
+    NetworkByTls,
 }
 
 impl AccessPolicy {
-    /// The policy of a service that listens on `listen`.
-    pub fn new(config: &AccessConfig, listen: SocketAddr) -> Self {
-        let lower = |list: &[String]| {
-            list.iter()
-                .map(|item| item.trim().trim_end_matches('/').to_ascii_lowercase())
-                .collect::<Vec<_>>()
+    /// The policy of a service that listens on `listen`, by TLS or without.
+    pub fn new(config: &AccessConfig, listen: SocketAddr, tls: bool) -> Self {
+        let reach = match (listen.ip().to_canonical().is_loopback(), tls) {
+            (true, _) => Reach::Loopback,
+            (false, false) => Reach::Network,
+            (false, true) => Reach::NetworkByTls,
         };
-        let allowed_origins = lower(&config.allowed_origins);
+        let own = rustix::system::uname();
+        Self::of_machine(config, reach, &own.nodename().to_string_lossy())
+    }
+
+    fn of_machine(config: &AccessConfig, reach: Reach, own_name: &str) -> Self {
+        let mut allowed_hosts: Vec<_> = config.allowed_hosts.iter().map(|it| host(it)).collect();
+        if reach == Reach::Network && Host::parse(own_name).is_some() {
+            allowed_hosts.push(own_name.to_owned());
+        }
         Self {
-            any_origin: allowed_origins.iter().any(|origin| origin == "*"),
-            allowed_origins,
-            allowed_hosts: lower(&config.allowed_hosts),
-            loopback_only: listen.ip().is_loopback(),
+            any_origin: config.allowed_origins.iter().any(|it| it.trim() == "*"),
+            allowed_origins: config.allowed_origins.iter().map(|it| origin(it)).collect(),
+            any_host: config.allowed_hosts.iter().any(|it| it.trim() == "*"),
+            allowed_hosts,
+            reach,
         }
     }
 
@@ -84,38 +109,89 @@ impl AccessPolicy {
         Guard(Arc::new(self))
     }
 
-    /// Whether a page of `origin` may use the service through `host` (both as in their headers, the
-    /// host without its port).
-    fn allows_origin(&self, origin: &HeaderValue, host: Option<&str>) -> bool {
+    /// Whether a page of `origin` may use the service through `host`.
+    fn allows_origin(&self, origin: &HeaderValue, host: Option<Host<'_>>) -> bool {
         if self.any_origin {
             return true;
         }
         let Ok(origin) = origin.to_str() else {
             return false;
         };
-        let origin = origin.to_ascii_lowercase();
-        if self.allowed_origins.contains(&origin) {
+        let mut listed = self.allowed_origins.iter();
+        if listed.any(|listed| listed.eq_ignore_ascii_case(origin)) {
             return true;
         }
         // `null`, the origin of files and sandboxed frames, has no host.
-        let Some(page) = origin
-            .strip_prefix("http://")
-            .or_else(|| origin.strip_prefix("https://"))
-            .map(without_port)
-        else {
+        let Some(page) = host::of_page(origin) else {
             return false;
         };
-        if self.loopback_only {
-            is_loopback(page) || self.allowed_hosts.iter().any(|allowed| allowed == page)
-        } else {
-            host.is_some_and(|host| host == page)
+        let same = Some(page) == host;
+        match self.reach {
+            Reach::Loopback => page.is_loopback() || self.lists(page) || (self.any_host && same),
+            Reach::Network | Reach::NetworkByTls => same,
         }
     }
 
-    fn allows_host(&self, host: &str) -> bool {
-        !self.loopback_only
-            || is_loopback(host)
-            || self.allowed_hosts.iter().any(|allowed| allowed == host)
+    fn allows_host(&self, host: Host<'_>) -> bool {
+        let known = match self.reach {
+            Reach::Loopback => host.is_loopback(),
+            Reach::Network => matches!(host, Host::Address(_)) || host.is_private_name(),
+            Reach::NetworkByTls => true,
+        };
+        known || self.any_host || self.lists(host)
+    }
+
+    fn lists(&self, host: Host<'_>) -> bool {
+        let mut listed = self.allowed_hosts.iter();
+        listed.any(|listed| Host::parse(listed) == Some(host))
+    }
+
+    /// The request's host, or why the request is refused.
+    fn check_host<'a>(&self, request: &'a Request) -> Result<Option<Host<'a>>, Problem> {
+        let named = named_host(request)?;
+        let Some(named) = named else {
+            return Ok(None);
+        };
+        match Host::parse(named) {
+            None => Err(bad_host(&format!("{named:?} is no host"))),
+            Some(host) if !self.allows_host(host) => Err(self.foreign_host(host)),
+            host => Ok(host),
+        }
+    }
+
+    fn foreign_host(&self, host: Host<'_>) -> Problem {
+        let why = if self.reach == Reach::Loopback {
+            "this service listens on loopback only, and that is not a name of loopback"
+        } else {
+            "anybody on the internet could have made that name point here"
+        };
+        let host = host.to_string();
+        Problem::new(StatusCode::FORBIDDEN, "foreign-host", "Host not allowed").detail(format!(
+            "the request is for {host:?}, and {why}; if it is the name of this service, or of a \
+             proxy before it, add it to access.allowed_hosts"
+        ))
+    }
+}
+
+/// A host of the configuration: a name, perhaps not in ASCII, or an address.
+fn host(text: &str) -> String {
+    let text = text.trim();
+    match (Host::parse(text), url::Host::parse(text)) {
+        (Some(host), _) => host.to_string(),
+        (None, Ok(host)) => host.to_string(),
+        (None, Err(_)) => text.to_owned(),
+    }
+}
+
+/// An origin of the configuration as browsers write it: without a port that its scheme implies, and
+/// in ASCII.
+fn origin(text: &str) -> String {
+    let text = text.trim().trim_end_matches('/');
+    let origin = url::Url::parse(text).map(|url| url.origin());
+    match origin {
+        Ok(origin) if origin.is_tuple() => origin.ascii_serialization(),
+        // Such as that of an extension, or `null`.
+        _ => text.to_owned(),
     }
 }
 
@@ -130,14 +206,15 @@ impl Around for Guard {
 
     fn before(&self, request: &mut Request) -> (Origin, Option<Response>) {
         let policy = &*self.0;
-        let host = request_host(request.uri(), request.headers());
         let origin = request.headers().get(ORIGIN).cloned();
+        let host = match policy.check_host(request) {
+            Ok(host) => host,
+            Err(refused) => return ((origin, false), Some(refused.into_response())),
+        };
         let allowed = origin
             .as_ref()
-            .is_some_and(|origin| policy.allows_origin(origin, host.as_deref()));
-        let answer = if let Some(host) = host.filter(|host| !policy.allows_host(host)) {
-            Some(foreign_host(&host).into_response())
-        } else if is_preflight(request) {
+            .is_some_and(|origin| policy.allows_origin(origin, host));
+        let answer = if is_preflight(request) {
             Some(preflight(allowed))
         } else if origin.is_some() && !allowed && changes_something(request.method()) {
             Some(foreign_origin(origin.as_ref()).into_response())
@@ -158,36 +235,25 @@ impl Around for Guard {
     }
 }
 
-/// The host that the request is for, in lower case and without its port; `None` if it names none,
-/// which no browser does.
-fn request_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<Cow<'a, str>> {
-    let named = match uri.authority() {
-        Some(authority) => authority.as_str(),
-        // A value that is no text is no host of ours either.
-        None => headers.get(HOST)?.to_str().unwrap_or("(not text)"),
-    };
-    let host = without_port(named);
-    Some(if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Cow::Owned(host.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(host)
-    })
-}
-
-fn without_port(authority: &str) -> &str {
-    if authority.starts_with('[') {
-        return authority
-            .find(']')
-            .map_or(authority, |end| &authority[..=end]);
+/// The host that the request is for, as it was written; `None` if it names none, which only HTTP/1.0
+/// may do.
+fn named_host(request: &Request) -> Result<Option<&str>, Problem> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let header = hosts.next();
+    if hosts.next().is_some() {
+        return Err(bad_host("the request has two of them"));
     }
-    authority
-        .rsplit_once(':')
-        .map_or(authority, |(host, _)| host)
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    if let Some(authority) = request.uri().authority() {
+        return Ok(Some(authority.as_str()));
+    }
+    match header {
+        Some(host) => match host.to_str() {
+            Ok(host) => Ok(Some(host)),
+            Err(_not_ascii) => Err(bad_host("it is not ASCII")),
+        },
+        None if request.version() <= Version::HTTP_10 => Ok(None),
+        None => Err(bad_host("the request has none")),
+    }
 }
 
 fn is_preflight(request: &Request) -> bool {
@@ -213,11 +279,10 @@ fn preflight(allowed: bool) -> Response {
     response
 }
 
-fn foreign_host(host: &str) -> Problem {
-    Problem::new(StatusCode::FORBIDDEN, "foreign-host", "Host not allowed").detail(format!(
-        "this service answers on loopback only, and {host:?} is not a loopback name; \
-         add it to access.allowed_hosts if a proxy here serves it"
-    ))
+/// RFC 9112, section 3.2.
+fn bad_host(why: &str) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "bad-host", "Bad Host")
+        .detail(format!("a request names its host once, in Host: {why}"))
 }
 
 fn foreign_origin(origin: Option<&HeaderValue>) -> Problem {

@@ -13,6 +13,7 @@ use clap::{Args, Parser};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
+use crate::access::{AccessConfig, AccessPolicy};
 use crate::config::{self, ConfigError};
 use crate::http::{self, HttpOptions};
 use crate::lifecycle::Lifecycle;
@@ -179,6 +180,13 @@ impl Process {
     /// Serves the operators' listener as long as `stage` lasts.
     pub fn serve_operations(self, stage: &Lifecycle) {
         let (router, life) = (self.operations.router(), stage.clone());
+        // Pages of strangers must not read metrics through a name that points to loopback (DNS
+        // rebinding). Elsewhere whoever asks may know this machine by any name.
+        let address = self.listener.local_addr().ok();
+        let router = match address.filter(|address| address.ip().is_loopback()) {
+            Some(own) => AccessPolicy::new(&AccessConfig::default(), own, false).layer(router),
+            None => router,
+        };
         stage.spawn("operations", async move {
             http::serve(self.listener, router, HttpOptions::default(), &life).await;
         });

@@ -261,9 +261,17 @@ async fn refusals_say_what_to_change() {
             client
                 .get(format!("{sse}/events?c={channel}"))
                 .header("Host", "evil.example"),
-            "",
+            "access.allowed_hosts",
         ),
+        (400, client.get(&messages).header("Host", "[::1"), "Host"),
     ];
+    let foreign = [
+        "http://[::1].evil.example",
+        "http://localhost:80@evil.example",
+        "http://localhost:evil.example",
+    ];
+    let pages = foreign.map(|page| (403, client.post(&messages).header("Origin", page), page));
+    let rows = rows.into_iter().chain(pages);
     for (expected, request, named) in rows {
         let request = request.build().unwrap();
         let what = format!("{} {:.120}", request.method(), request.url());
@@ -299,4 +307,30 @@ async fn refusals_say_what_to_change() {
     assert_eq!(bytes.send().await.unwrap().status(), 400);
     // Nothing of this was stored.
     assert_eq!(chain.sender().page(&channel, 0).await["head"], 0);
+}
+
+/// RFC 9112, section 3.2; with a raw socket, because clients name the host by themselves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_without_a_host_or_with_two_is_a_400() {
+    let chain = Chain::start().await;
+    let ops = chain.chat.process().socket("ops");
+    for (address, path) in [
+        (chain.chat.address(), "/channels"),
+        (chain.sse.address(), "/events"),
+        (ops, "/metrics"),
+    ] {
+        for hosts in ["", "Host: localhost\r\nHost: localhost\r\n"] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            let read = timeout(SOON, stream.read_to_string(&mut answer)).await;
+            read.unwrap().unwrap();
+            assert!(
+                answer.starts_with("HTTP/1.1 400"),
+                "{path} {hosts:?}: {answer}"
+            );
+            assert!(answer.contains("bad-host"), "{path} {hosts:?}: {answer}");
+        }
+    }
 }

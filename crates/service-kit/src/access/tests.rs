@@ -6,16 +6,21 @@ use super::*;
 
 const LOOPBACK: &str = "127.0.0.1:8080";
 const OPEN: &str = "0.0.0.0:8080";
+const OPEN_BY_TLS: &str = "https://0.0.0.0:8443";
 
 async fn ask(listen: &str, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
     let config = AccessConfig {
-        allowed_origins: vec!["https://Chat.example/".to_owned()],
-        allowed_hosts: vec!["hark.example".to_owned()],
+        allowed_origins: vec!["https://Chat.example:443/".to_owned()],
+        allowed_hosts: vec!["Hark.example".to_owned(), "b\u{fc}cher.example".to_owned()],
     };
     let router = crate::problem::layered(
         Router::new().route("/post", post(|| async { "posted" }).get(|| async { "got" })),
     );
-    let router = AccessPolicy::new(&config, listen.parse().unwrap()).layer(router);
+    let (listen, tls) = match listen.strip_prefix("https://") {
+        Some(listen) => (listen, true),
+        None => (listen, false),
+    };
+    let router = AccessPolicy::new(&config, listen.parse().unwrap(), tls).layer(router);
     let mut request = Request::builder().method(method).uri(path);
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -62,6 +67,11 @@ async fn foreign_pages_may_not_post_and_may_not_read() {
         "http://localhost.evil.example",
         "http://127.0.0.1.evil.example:8000",
         "http://localhost@evil.example",
+        "http://localhost:80@evil.example",
+        "http://localhost:evil.example",
+        "http://[::1].evil.example",
+        "http://localhost/",
+        "https://chat.example.evil.example",
         "null",
     ] {
         let headers = [("host", "localhost:8080"), ("origin", origin)];
@@ -75,18 +85,22 @@ async fn foreign_pages_may_not_post_and_may_not_read() {
     }
 }
 
+async fn status(listen: &str, host: &str) -> StatusCode {
+    ask(listen, "GET", "/post", &[("host", host)])
+        .await
+        .status()
+}
+
 #[tokio::test]
-async fn foreign_hosts_are_refused_on_loopback_only() {
+async fn on_loopback_only_its_own_hosts_are_answered() {
     for host in [
         "evil.example",
         "evil.example:8080",
         "localhost.evil.example",
         "192.168.1.5:8080",
+        "chat",
     ] {
-        let response = ask(LOOPBACK, "GET", "/post", &[("host", host)]).await;
-        assert_eq!(response.status(), StatusCode::FORBIDDEN, "{host}");
-        let response = ask(OPEN, "GET", "/post", &[("host", host)]).await;
-        assert_eq!(response.status(), StatusCode::OK, "{host}");
+        assert_eq!(status(LOOPBACK, host).await, 403, "{host}");
     }
     for host in [
         "localhost",
@@ -94,10 +108,10 @@ async fn foreign_hosts_are_refused_on_loopback_only() {
         "127.0.0.1:8080",
         "127.1.2.3",
         "[::1]:8080",
-        "hark.example",
+        "hark.EXAMPLE",
+        "xn--bcher-kva.example",
     ] {
-        let response = ask(LOOPBACK, "GET", "/post", &[("host", host)]).await;
-        assert_eq!(response.status(), StatusCode::OK, "{host}");
+        assert_eq!(status(LOOPBACK, host).await, 200, "{host}");
     }
     let absolute = ask(
         LOOPBACK,
@@ -107,10 +121,61 @@ async fn foreign_hosts_are_refused_on_loopback_only() {
     )
     .await;
     assert_eq!(absolute.status(), StatusCode::FORBIDDEN);
-    assert_eq!(
-        ask(LOOPBACK, "GET", "/post", &[]).await.status(),
-        StatusCode::OK
-    );
+}
+
+#[tokio::test]
+async fn open_to_others_a_name_that_anybody_can_register_is_refused() {
+    for host in [
+        "evil.example:8080",
+        "localhost.evil.example",
+        "10.0.0.1.nip.example",
+    ] {
+        assert_eq!(status(OPEN, host).await, 403, "{host}");
+        // Its page finds a certificate of another name.
+        assert_eq!(status(OPEN_BY_TLS, host).await, 200, "{host}");
+    }
+    for host in [
+        "192.168.1.5:8080",
+        "[2001:db8::1]:8080",
+        "localhost:8080",
+        "chat-service:8080",
+        "my-laptop.local:8080",
+        "chat.default.svc.cluster.local",
+        "hark.example",
+    ] {
+        assert_eq!(status(OPEN, host).await, 200, "{host}");
+    }
+}
+
+#[test]
+fn open_to_others_the_own_name_is_answered_and_a_star_opens_all() {
+    let policy = |hosts: &[&str]| {
+        let config = AccessConfig {
+            allowed_hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
+            ..AccessConfig::default()
+        };
+        AccessPolicy::of_machine(&config, Reach::Network, "box.company.example")
+    };
+    let host = |text| Host::parse(text).unwrap();
+    assert!(policy(&[]).allows_host(host("BOX.company.example:1")));
+    assert!(!policy(&[]).allows_host(host("fox.company.example")));
+    assert!(policy(&["*"]).allows_host(host("fox.company.example")));
+}
+
+#[tokio::test]
+async fn a_request_names_its_host_once() {
+    for listen in [LOOPBACK, OPEN, OPEN_BY_TLS] {
+        for hosts in [
+            &[][..],
+            &[("host", "localhost"), ("host", "localhost")],
+            &[("host", "[::1")],
+            &[("host", "")],
+            &[("host", "localhost@evil.example")],
+        ] {
+            let response = ask(listen, "GET", "/post", hosts).await;
+            assert_eq!(response.status(), 400, "{listen} {hosts:?}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -150,7 +215,11 @@ async fn preflight_is_answered_before_the_routes() {
         LOOPBACK,
         "OPTIONS",
         "/post",
-        &[("origin", "http://localhost:8000"), asks],
+        &[
+            ("host", "localhost"),
+            ("origin", "http://localhost:8000"),
+            asks,
+        ],
     )
     .await;
     assert_eq!(response.status(), StatusCode::NO_CONTENT);
@@ -168,7 +237,11 @@ async fn preflight_is_answered_before_the_routes() {
         LOOPBACK,
         "OPTIONS",
         "/post",
-        &[("origin", "https://evil.example"), asks],
+        &[
+            ("host", "localhost"),
+            ("origin", "https://evil.example"),
+            asks,
+        ],
     )
     .await;
     assert_eq!(allows(&response), None);
@@ -185,7 +258,7 @@ async fn errors_carry_cors_headers_too() {
         LOOPBACK,
         "GET",
         "/nowhere",
-        &[("origin", "http://localhost:8000")],
+        &[("host", "localhost"), ("origin", "http://localhost:8000")],
     )
     .await;
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
@@ -194,7 +267,7 @@ async fn errors_carry_cors_headers_too() {
         LOOPBACK,
         "DELETE",
         "/post",
-        &[("origin", "http://localhost:8000")],
+        &[("host", "localhost"), ("origin", "http://localhost:8000")],
     )
     .await;
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);

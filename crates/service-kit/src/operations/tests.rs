@@ -8,7 +8,10 @@ use super::*;
 use crate::access::{AccessConfig, AccessPolicy};
 
 async fn ask(router: Router, path: &str) -> (StatusCode, String) {
-    let request = Request::get(path).body(Body::empty()).unwrap();
+    let request = Request::get(path)
+        .header("host", "localhost")
+        .body(Body::empty())
+        .unwrap();
     let response = router.oneshot(request).await.unwrap();
     let status = response.status();
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
@@ -53,7 +56,11 @@ async fn requests_are_counted_by_route_not_by_path() {
     counter.inc_by(3);
     let metrics = RequestMetrics::register(&operations, "hark_test");
     let routes = Router::new().route("/things/{id}", get(|| async { "thing" }));
-    let access = AccessPolicy::new(&AccessConfig::default(), ([127, 0, 0, 1], 8080).into());
+    let access = AccessPolicy::new(
+        &AccessConfig::default(),
+        ([127, 0, 0, 1], 8080).into(),
+        false,
+    );
     let router = crate::problem::guarded(routes, access, &metrics);
     ask(router.clone(), "/things/1").await;
     ask(router.clone(), "/things/2").await;

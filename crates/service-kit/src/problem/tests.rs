@@ -116,6 +116,7 @@ async fn guarded_answers_have_an_id_the_policy_and_are_counted_once() {
     let access = AccessPolicy::new(
         &crate::access::AccessConfig::default(),
         "127.0.0.1:80".parse().unwrap(),
+        false,
     );
     let panics = get(|| async {
         if true {
@@ -131,6 +132,7 @@ async fn guarded_answers_have_an_id_the_policy_and_are_counted_once() {
         let request = Request::builder()
             .method(method)
             .uri(path)
+            .header(header::HOST, "localhost")
             .header(header::ORIGIN, "http://localhost:8000")
             .header(REQUEST_ID, "mine-1");
         let request = request.body(Body::empty()).unwrap();
