@@ -174,7 +174,7 @@ impl PostgresStore {
         )
         .await;
         let keeper = Keeper::new(
-            connector.clone(),
+            connector.aside(),
             shared.clone(),
             found_too_long,
             asked_to_expire,
@@ -193,7 +193,7 @@ impl PostgresStore {
         Ok(Self {
             jobs,
             queue: Queue::new(options.queue_bytes),
-            readers: Readers::new(connector),
+            readers: Readers::new(connector.aside()),
             expire,
             shared,
             stop: stop.drop_guard(),

@@ -125,7 +125,25 @@ impl Connector {
         };
         let session = Session::new(client, self.options.statement_timeout + SLACK, driver);
         session.run(&self.settings()).await?;
+        #[cfg(test)]
+        let session = {
+            let mut session = session;
+            session.watch(&self.options.steps);
+            session
+        };
         Ok(session)
+    }
+
+    /// For reading and for retention: it is the writer that tests stop.
+    pub(super) fn aside(&self) -> Self {
+        Self {
+            #[cfg(test)]
+            options: PostgresOptions {
+                steps: super::steps::Steps::default(),
+                ..self.options.clone()
+            },
+            ..self.clone()
+        }
     }
 
     fn drive<F>(&self, connection: F) -> AbortOnDropHandle<()>

@@ -15,6 +15,8 @@ pub(super) struct Session {
     limit: Duration,
     #[cfg(test)]
     is_cut: std::sync::atomic::AtomicBool,
+    #[cfg(test)]
+    steps: super::steps::Steps,
     _driver: AbortOnDropHandle<()>,
 }
 
@@ -29,6 +31,8 @@ impl Session {
             limit,
             #[cfg(test)]
             is_cut: std::sync::atomic::AtomicBool::new(false),
+            #[cfg(test)]
+            steps: super::steps::Steps::default(),
             _driver: driver,
         }
     }
@@ -44,7 +48,7 @@ impl Session {
     }
 
     pub(super) async fn prepare(&self, sql: &str) -> Result<Statement, Failure> {
-        self.limited(self.client.prepare(sql)).await
+        self.timed(self.client.prepare(sql)).await
     }
 
     pub(super) async fn rows(
@@ -108,14 +112,52 @@ impl Session {
             .store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
+    /// From now on tests decide what becomes of each statement.
+    #[cfg(test)]
+    pub(super) fn watch(&mut self, steps: &super::steps::Steps) {
+        self.steps = steps.clone();
+    }
+
+    #[cfg(test)]
+    async fn meet(&self, place: super::steps::Place) -> Result<(), Failure> {
+        use super::steps::Order;
+        let lost = || Failure::Lost(format!("cut {place:?}"));
+        if self.is_cut.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(lost());
+        }
+        match self.steps.order(place).await {
+            Order::GoOn => Ok(()),
+            Order::Cut => {
+                self.cut();
+                Err(lost())
+            }
+            // The server's own error, which ends its transaction as any other does.
+            Order::Refuse(code) => {
+                let raise = format!(
+                    "DO $$ BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = '{code}'; END $$"
+                );
+                let refused = self.client.batch_execute(&raise).await;
+                Err(refused.expect_err("it raises").into())
+            }
+        }
+    }
+
     async fn limited<T>(
         &self,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Failure> {
         #[cfg(test)]
-        if self.is_cut.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(Failure::Lost("cut".to_owned()));
-        }
+        self.meet(super::steps::Place::BeforeStatement).await?;
+        let answer = self.timed(answer).await?;
+        #[cfg(test)]
+        self.meet(super::steps::Place::AfterStatement).await?;
+        Ok(answer)
+    }
+
+    async fn timed<T>(
+        &self,
+        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Failure> {
         match timeout(self.limit, answer).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(Failure::Lost(format!(

@@ -1,4 +1,5 @@
-//! Where a writer can be stopped in tests: before every statement, and after COMMIT.
+//! Where a writer can be stopped in tests: before and after every statement, some of which have a
+//! name here.
 
 use super::{failure::Failure, session::Session};
 
@@ -30,20 +31,47 @@ pub(super) struct Steps {
     pub(super) hook: Option<std::sync::Arc<dyn Hook>>,
 }
 
-/// Decides what becomes of a writer at a step: it may wait there, for ever if it is killed.
+/// Where a writer is.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Named(Step),
+    /// A statement, whichever it is, is about to be sent.
+    BeforeStatement,
+    /// Its answer is there, and not yet known to the writer.
+    AfterStatement,
+}
+
+/// What becomes of a writer at a place.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    GoOn,
+    /// The connection is lost.
+    Cut,
+    /// The server refuses the statement, with this SQLSTATE.
+    Refuse(&'static str),
+}
+
+/// Decides what becomes of a writer at a place: it may wait there, for ever if it is killed.
 #[cfg(test)]
 #[async_trait::async_trait]
 pub(super) trait Hook: Send + Sync {
-    /// False: the connection is lost here.
-    async fn at(&self, step: Step) -> bool;
+    async fn at(&self, place: Place) -> Order;
 }
 
 impl Steps {
     #[cfg(test)]
+    pub(super) async fn order(&self, place: Place) -> Order {
+        match &self.hook {
+            Some(hook) => hook.at(place).await,
+            None => Order::GoOn,
+        }
+    }
+
+    #[cfg(test)]
     pub(super) async fn at(&self, session: &Session, step: Step) -> Result<(), Failure> {
-        if let Some(hook) = &self.hook
-            && !hook.at(step).await
-        {
+        if self.order(Place::Named(step)).await == Order::Cut {
             session.cut();
             return Err(Failure::Lost(format!("cut at {step:?}")));
         }

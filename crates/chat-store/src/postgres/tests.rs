@@ -1,5 +1,7 @@
-//! Writers that are stopped between any two of their statements.
+//! Writers that are stopped between any two of their statements, or whose statements are refused.
 
 mod control;
+mod replica;
 mod single;
+mod twice;
 mod writers;

@@ -79,7 +79,8 @@ pub(super) struct Writer {
 /// A batch whose connection was lost.
 struct Pending {
     posts: Vec<Post>,
-    /// What it would have become if COMMIT was sent; otherwise nothing was stored.
+    /// What it would have become if COMMIT was sent, until that is judged; otherwise nothing was
+    /// stored.
     undecided: Option<Undecided>,
 }
 
@@ -373,9 +374,12 @@ impl Writer {
             return;
         };
         let error = match pending.undecided {
-            Some(_) => StoreError::OutcomeUnknown {
-                reason: reason.to_owned(),
-            },
+            Some(undecided) => {
+                self.see(undecided.lane, undecided.done.last_pos);
+                StoreError::OutcomeUnknown {
+                    reason: reason.to_owned(),
+                }
+            }
             None => StoreError::unavailable(reason),
         };
         self.fail(pending.posts, &error);

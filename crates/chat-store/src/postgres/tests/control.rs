@@ -1,7 +1,7 @@
 //! A store whose writer a test can stop, and what it publishes.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -17,15 +17,16 @@ use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
+use super::replica::Replica;
 use crate::{
     PageLimit, Position, PostgresOptions, PostgresStore, Store,
     postgres::{
         options::Timing,
-        steps::{Hook, Step, Steps},
+        steps::{Hook, Order, Place, Step, Steps},
     },
 };
 
-/// What becomes of a writer at a step.
+/// What becomes of a writer at a step or a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
     /// It waits there until it is woken, its connection open.
@@ -34,19 +35,43 @@ pub(super) enum Stop {
     Cut,
     /// Its process is gone there, without a word to the server.
     Kill,
+    /// The server refuses the statement, with this SQLSTATE.
+    Refuse(&'static str),
+    /// The server is gone there, and the replica takes over with what it has.
+    FailOver,
 }
 
-#[derive(Default)]
 pub(super) struct Control {
     armed: Mutex<Vec<(Step, Stop)>>,
+    /// Stops at whatever statement it is: how many places go by before each, counted from the one
+    /// before.
+    queue: Mutex<VecDeque<(u32, Stop)>>,
     is_paused: AtomicBool,
     is_dead: AtomicBool,
     wake: Notify,
+    replica: Arc<Replica>,
 }
 
 impl Control {
+    fn new(replica: Arc<Replica>) -> Self {
+        Self {
+            armed: Mutex::default(),
+            queue: Mutex::default(),
+            is_paused: AtomicBool::new(false),
+            is_dead: AtomicBool::new(false),
+            wake: Notify::new(),
+            replica,
+        }
+    }
+
     pub(super) fn arm(&self, step: Step, stop: Stop) {
         self.armed.lock().unwrap().push((step, stop));
+    }
+
+    /// Stops the writer when it has gone by so many places more, after those that are armed
+    /// already. Each statement has two, before and after; one is refused before.
+    pub(super) fn arm_after(&self, places: u32, stop: Stop) {
+        self.queue.lock().unwrap().push_back((places, stop));
     }
 
     /// Goes on where it was paused, if it was.
@@ -58,6 +83,7 @@ impl Control {
 
     pub(super) fn disarm(&self) {
         self.armed.lock().unwrap().clear();
+        self.queue.lock().unwrap().clear();
         self.wake();
     }
 
@@ -69,22 +95,39 @@ impl Control {
         self.is_dead.load(SeqCst)
     }
 
-    fn stop_at(&self, step: Step) -> Option<Stop> {
-        let mut armed = self.armed.lock().unwrap();
-        let found = armed.iter().position(|(at, _)| *at == step)?;
-        Some(armed.remove(found).1)
+    fn stop_at(&self, place: Place) -> Option<Stop> {
+        if let Place::Named(step) = place {
+            let mut armed = self.armed.lock().unwrap();
+            let found = armed.iter().position(|(at, _)| *at == step)?;
+            return Some(armed.remove(found).1);
+        }
+        let mut queue = self.queue.lock().unwrap();
+        let (places, stop) = queue.front_mut()?;
+        if place == Place::AfterStatement && matches!(stop, Stop::Refuse(_)) {
+            return None;
+        }
+        if *places > 0 {
+            *places -= 1;
+            return None;
+        }
+        Some(queue.pop_front()?.1)
     }
 }
 
 #[async_trait::async_trait]
 impl Hook for Control {
-    async fn at(&self, step: Step) -> bool {
+    async fn at(&self, place: Place) -> Order {
         if self.is_dead() {
             std::future::pending::<()>().await;
         }
-        match self.stop_at(step) {
-            None => true,
-            Some(Stop::Cut) => false,
+        match self.stop_at(place) {
+            None => Order::GoOn,
+            Some(Stop::Cut) => Order::Cut,
+            Some(Stop::Refuse(code)) => Order::Refuse(code),
+            Some(Stop::FailOver) => {
+                self.replica.take_over().await;
+                Order::Cut
+            }
             Some(Stop::Kill) => {
                 self.is_dead.store(true, SeqCst);
                 std::future::pending().await
@@ -92,14 +135,15 @@ impl Hook for Control {
             Some(Stop::Pause) => {
                 self.is_paused.store(true, SeqCst);
                 self.wake.notified().await;
-                true
+                Order::GoOn
             }
         }
     }
 }
 
-/// What reached the broker, by whomever: the number and the event.
-pub(super) type Published = Arc<Mutex<HashMap<(ChannelId, u64), Bytes>>>;
+/// What reached the broker, by whomever: the number and the events. A server that takes over may
+/// give a number out again, in another epoch.
+pub(super) type Published = Arc<Mutex<HashMap<(ChannelId, u64), HashSet<Bytes>>>>;
 
 /// An open store, and the task that publishes from it.
 pub(super) struct Instance {
@@ -122,13 +166,16 @@ pub(super) struct Database {
     name: String,
     pub(super) clock: TestClock,
     pub(super) published: Published,
+    pub(super) replica: Arc<Replica>,
 }
 
 impl Database {
     pub(super) async fn new() -> Self {
         let url = Postgres::shared().await.database().await;
+        let name = url.rsplit('/').next().unwrap().to_owned();
         Self {
-            name: url.rsplit('/').next().unwrap().to_owned(),
+            replica: Arc::new(Replica::of(&name)),
+            name,
             url,
             // 2026-11-21T09:00:00Z.
             clock: TestClock::new(Timestamp::from_millis(1_795_251_600_000)),
@@ -153,8 +200,11 @@ impl Database {
     }
 
     pub(super) async fn open(&self) -> Instance {
-        let control = Arc::new(Control::default());
-        let mut options = self.options();
+        self.open_with(self.options()).await
+    }
+
+    pub(super) async fn open_with(&self, mut options: PostgresOptions) -> Instance {
+        let control = Arc::new(Control::new(self.replica.clone()));
         options.steps = Steps {
             hook: Some(control.clone()),
         };
@@ -207,7 +257,8 @@ async fn publish(store: Arc<PostgresStore>, control: Arc<Control>, published: Pu
                     let head = EventHead::parse(&entry.event).unwrap();
                     assert_eq!(head.channel, entry.channel);
                     let place = (head.channel, head.seq);
-                    published.lock().unwrap().insert(place, entry.event);
+                    let mut published = published.lock().unwrap();
+                    published.entry(place).or_default().insert(entry.event);
                     *sent = entry.position;
                     store.mark_published(*sent);
                 }

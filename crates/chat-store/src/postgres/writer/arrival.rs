@@ -30,8 +30,8 @@ impl Writer {
         }
     }
 
-    /// Finds the lane and ends the follower; then the batch that was lost is stored again, if it
-    /// was not stored.
+    /// Finds the lane, judges the batch that was lost, and ends the follower; then the batch is
+    /// stored again, if it was not stored.
     async fn settle(&mut self, connected: Connected) -> Result<(), Failure> {
         let session = &connected.session;
         self.resume_expiry(session).await?;
@@ -40,14 +40,7 @@ impl Writer {
             Some(lane) => self.owner.look(session, lane.number).await?,
             None => None,
         };
-        let verdict = match self
-            .pending
-            .as_ref()
-            .and_then(|lost| lost.undecided.as_ref())
-        {
-            Some(undecided) => Some(judge(session, undecided, found.as_ref()).await?),
-            None => None,
-        };
+        self.judge_pending(session, found.as_ref()).await?;
         let lane = match found {
             Some(found) if found.is_ours => found.lane,
             _ => self.owner.take(session).await?,
@@ -61,15 +54,44 @@ impl Writer {
             lane = lane.number,
             "writing to PostgreSQL"
         );
-        let Some(Pending { posts, undecided }) = self.pending.take() else {
+        // What is left was judged: it is not stored.
+        if let Some(pending) = self.pending.take() {
+            self.store(pending.posts).await;
+        }
+        Ok(())
+    }
+
+    /// Finds out what became of a batch whose COMMIT was not answered, and keeps to that: whatever
+    /// happens to this connection, the lane is raised from here on, and its position tells no more.
+    async fn judge_pending(
+        &mut self,
+        session: &Session,
+        found: Option<&Found>,
+    ) -> Result<(), Failure> {
+        let undecided = self.pending.as_ref().and_then(|p| p.undecided.as_ref());
+        let Some(undecided) = undecided else {
             return Ok(());
         };
-        match (verdict, undecided) {
-            (Some(Verdict::Committed), Some(undecided)) => {
-                // The follower was let go: it reads of it in the log.
-                self.tell(posts, undecided.done, false);
+        let verdict = judge(session, undecided, found).await?;
+        let Some(Pending {
+            posts,
+            undecided: Some(undecided),
+        }) = self.pending.take()
+        else {
+            return Ok(());
+        };
+        // The outbox may have read it on the server that was lost, which had it.
+        self.see(undecided.lane, undecided.done.last_pos);
+        match verdict {
+            // The follower was not told: it is let go, and reads of it in the log.
+            Verdict::Committed => self.tell(posts, undecided.done, false),
+            Verdict::NotStored => {
+                self.pending = Some(Pending {
+                    posts,
+                    undecided: None,
+                });
             }
-            (Some(Verdict::Unknown), _) => self.fail(
+            Verdict::Unknown => self.fail(
                 posts,
                 &StoreError::OutcomeUnknown {
                     reason: "the connection was lost at COMMIT, and another process has taken \
@@ -77,7 +99,6 @@ impl Writer {
                         .to_owned(),
                 },
             ),
-            _ => self.store(posts).await,
         }
         Ok(())
     }

@@ -39,6 +39,7 @@ pub(super) struct Done {
 
 /// A batch whose COMMIT was sent and not answered.
 pub(super) struct Undecided {
+    pub(super) lane: Lane,
     pub(super) done: Done,
     /// One of its events.
     pub(super) channel_no: i64,
@@ -310,6 +311,7 @@ impl Attempt<'_> {
             (Ok(_), Ok(())) => Ok(done),
             (Err(Failure::Lost(reason)), _) | (_, Err(Failure::Lost(reason))) => {
                 let undecided = Undecided {
+                    lane: self.lane,
                     done,
                     channel_no: events.channel_no[0],
                     seq: events.seq[0],

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     Position, Unpublished,
     postgres::{
-        batch::{from_stored_number, to_stored_number},
+        batch::from_stored_number,
         failure::Failure,
         lane::{Lane, Owner, lane_name},
         steps::Step,
@@ -35,7 +35,11 @@ const STEP_PAUSE: Duration = Duration::from_millis(20);
 enum Rescued {
     /// No lane is without an owner.
     Nothing,
-    Moved(Vec<Unpublished>),
+    Moved {
+        events: Vec<Unpublished>,
+        /// Where the lane is now: beyond the last event, if there were fewer than there may be.
+        raised: i64,
+    },
     /// This process is the one that was given up.
     Fenced,
 }
@@ -48,10 +52,9 @@ impl Writer {
         };
         let pause = match step(link, &self.owner, lane).await {
             Ok(Rescued::Nothing) => self.connector.options.timing.lease / 5,
-            Ok(Rescued::Moved(events)) => {
+            Ok(Rescued::Moved { events, raised }) => {
+                self.see(lane, raised);
                 if let Some(last) = events.last() {
-                    let pos = to_stored_number(last.position.offset());
-                    self.see(lane, pos);
                     tracing::info!(
                         events = events.len(),
                         "taken over from a process that is gone"
@@ -69,6 +72,9 @@ impl Writer {
             // Whoever holds a lock there may not be gone after all.
             Err(Failure::Conflict(_)) => self.connector.options.timing.lease / 5,
             Err(failure) => {
+                // It may have happened all the same, and the outbox may have read of it.
+                let seen = self.seen.get(&lane.number).copied().unwrap_or(0);
+                self.see(lane, seen.saturating_add(STEP_EVENTS));
                 self.note_failure(&failure);
                 self.connector.options.timing.lease / 5
             }
@@ -135,7 +141,10 @@ async fn step(link: &Connected, owner: &Owner, lane: Lane) -> Result<Rescued, Fa
             owner.at(session, Step::CommitMove).await?;
             let moved = oldest.iter().zip(places);
             let moved = moved.filter_map(|(row, pos)| unpublished(row, lane.number, pos));
-            Ok(Rescued::Moved(moved.collect()))
+            Ok(Rescued::Moved {
+                events: moved.collect(),
+                raised: base.saturating_add(STEP_EVENTS),
+            })
         })
         .await?;
     owner.at(session, Step::MoveCommitted).await?;

@@ -46,7 +46,6 @@ impl Writer {
                     }
                 }
                 Err(Setback::Undecided(failure, undecided)) => {
-                    self.see(lane, undecided.done.last_pos);
                     self.pending = Some(Pending {
                         posts,
                         undecided: Some(*undecided),
@@ -79,7 +78,8 @@ impl Writer {
         }
     }
 
-    /// Positions of a lane may have been read by the outbox up to here.
+    /// Positions of a lane may have been read by the outbox up to here. Not those of a batch that is
+    /// still to be judged: the lane is raised to what was seen, which would pass for the batch.
     pub(super) fn see(&mut self, lane: Lane, pos: i64) {
         let seen = self.seen.entry(lane.number).or_default();
         *seen = pos.max(*seen);
