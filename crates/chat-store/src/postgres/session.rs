@@ -88,17 +88,24 @@ impl Session {
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         self.run("BEGIN").await?;
-        match work.await {
-            Ok(done) => {
-                self.run("COMMIT").await?;
-                Ok(done)
-            }
-            Err(lost @ Failure::Lost(_)) => Err(lost),
-            Err(failure) => {
-                self.run("ROLLBACK").await?;
+        let ended = match work.await {
+            Ok(done) => self.run("COMMIT").await.map(|()| done),
+            Err(failure) => Err(failure),
+        };
+        match ended {
+            Err(failure) if !matches!(failure, Failure::Lost(_)) => {
+                self.roll_back().await?;
                 Err(failure)
             }
+            ended => ended,
         }
+    }
+
+    /// Ends the open transaction, also one in which a statement has failed. No session that refuses
+    /// that is of use any more.
+    pub(super) async fn roll_back(&self) -> Result<(), Failure> {
+        let rolled_back = self.run("ROLLBACK").await;
+        rolled_back.map_err(|failure| Failure::Lost(failure.reason().to_owned()))
     }
 
     pub(super) fn is_closed(&self) -> bool {

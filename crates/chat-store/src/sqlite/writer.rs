@@ -172,8 +172,8 @@ impl Writer {
             Ok(outcomes) => {
                 if save {
                     self.note_saved(watermark);
+                    self.health.succeeded();
                 }
-                self.health.succeeded();
                 self.tell(batch, outcomes, moment, started);
             }
             // Something about one message that no check foresaw must not fail the others.
@@ -223,7 +223,9 @@ impl Writer {
                 }
             }
         }
+        // A batch of repeats wrote nothing, and shows nothing about the disk.
         if stored > 0 {
+            self.health.succeeded();
             self.bytes_since_checkpoint += COMMIT_BYTES;
             self.shared.counters.count_commit(stored, started.elapsed());
             self.shared

@@ -2,7 +2,7 @@
 
 use std::{process::Command, time::Duration};
 
-use chat_store::{SqliteOptions, SqliteStore, Store, StoreError};
+use chat_store::{Appended, SqliteOptions, SqliteStore, Store, StoreError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use service_kit::clock::SystemClock;
 
@@ -36,6 +36,24 @@ async fn full_store_refuses_posts_serves_reads_and_recovers() {
     store.check().await.unwrap();
     assert_eq!(post(&store, text(1, words)).await.unwrap(), stored + 1);
     assert!(store.stats().failed > 0);
+    store.close().await;
+}
+
+/// A repeat is answered from what is there: it shows nothing about the disk.
+#[tokio::test]
+async fn repeats_do_not_pass_for_room() {
+    let folder = Folder::new();
+    let mut options = folder.options();
+    options.max_file_bytes = Some(1 << 20);
+    let store = SqliteStore::open(&options).unwrap();
+    let mut known = text(1, "known");
+    known.message.id = Some(uuid::Uuid::from_u128(1));
+    store.append(known.clone()).await.unwrap();
+    while post(&store, text(1, "x".repeat(20_000))).await.is_ok() {}
+    store.check().await.expect_err("full");
+    let repeat = store.append(known).await.unwrap();
+    assert!(matches!(repeat, Appended::Repeated { .. }));
+    store.check().await.expect_err("still full");
     store.close().await;
 }
 

@@ -1,6 +1,10 @@
 //! Sessions that the server ends, a network that is cut, a server that stands still.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use chat_model::EventView;
 use chat_store::{Appended, PageLimit, PageRange, PostgresStore, Store, StoreError};
@@ -121,6 +125,96 @@ async fn network_that_is_cut_loses_nothing() {
         answers.values().all(Result::is_ok),
         "a lost connection is soon back"
     );
+    store.close().await;
+}
+
+/// Errors of the server's own in the round trip that ends with COMMIT: the others of a batch, and the
+/// next batch, do not suffer.
+#[tokio::test]
+async fn event_that_the_server_refuses_harms_no_other() {
+    let database = Database::new().await;
+    let store = database.open().await;
+    post(&store, text(1, "first")).await.unwrap();
+    database
+        .run(
+            "CREATE SEQUENCE hark.deadlocks;
+             CREATE FUNCTION hark.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+             DECLARE event text := convert_from(NEW.event, 'UTF8');
+             BEGIN
+                IF event LIKE '%bad%' THEN RAISE USING ERRCODE = '22P05'; END IF;
+                IF event LIKE '%large%' THEN RAISE USING ERRCODE = '53100'; END IF;
+                IF event LIKE '%unlucky%' AND nextval('hark.deadlocks') < 3
+                    THEN RAISE USING ERRCODE = '40P01'; END IF;
+                RETURN NEW;
+             END $$;
+             CREATE TRIGGER refuse BEFORE INSERT ON hark.log
+                FOR EACH ROW EXECUTE FUNCTION hark.refuse()",
+        )
+        .await;
+    let sessions = || async {
+        let sessions = "SELECT pid FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name = 'hark'";
+        let pids = database.run(sessions).await;
+        pids.lines().map(str::to_owned).collect::<HashSet<_>>()
+    };
+    let before = sessions().await;
+    let batch = ["good", "bad", "also good", "unlucky"].map(|words| post(&store, text(1, words)));
+    let answers = futures_util::future::join_all(batch).await;
+    let told = |answer: &Result<u64, StoreError>, code| match answer {
+        Err(StoreError::Unavailable { reason }) => reason.contains(code),
+        _ => false,
+    };
+    assert!(told(&answers[1], "22P05"), "{:?}", answers[1]);
+    for good in [0, 2, 3] {
+        assert!(answers[good].is_ok(), "{:?}", answers[good]);
+    }
+    let refused = post(&store, text(1, "too large")).await;
+    assert!(told(&refused, "53100"), "{refused:?}");
+    assert_eq!(post(&store, text(1, "innocent")).await.unwrap(), 5);
+    let kept = before.is_subset(&sessions().await);
+    assert!(kept, "a connection was lost over it");
+    assert_eq!(texts(&store).await.len(), 5);
+    store.close().await;
+}
+
+/// A server that panics, as PostgreSQL does when fsync fails, ends all sessions and recovers from
+/// its log: what became of the batch is found out then.
+#[tokio::test]
+async fn server_that_panics_is_judged_when_it_is_back() {
+    let server = Postgres::start().await;
+    let database = Database::at(server.database().await);
+    let name = database.url.rsplit('/').next().unwrap();
+    let store = database.open().await;
+    post(&store, text(1, "before")).await.unwrap();
+    let mut answers = None;
+    let posting = async { answers = Some(post_all(&store, 150).await) };
+    let panicking = async {
+        let mut seen = 0;
+        loop {
+            eventually!(PATIENCE, {
+                let now = store.stats().commits;
+                ensure!(now > seen + 20, "no progress");
+                seen = now;
+                Ok(())
+            });
+            let session = "SELECT pid FROM pg_stat_activity
+                WHERE datname = current_database() AND application_name = 'hark'
+                ORDER BY query LIKE '%COMMIT%' DESC LIMIT 1";
+            let pid = server.run(name, session).await;
+            if let Some(pid) = pid.parse().ok().and_then(Pid::from_raw) {
+                // To the postmaster one that is killed is as bad as one that panicked. It may be
+                // gone already.
+                let _gone = kill_process(pid, Signal::KILL);
+            }
+        }
+    };
+    tokio::select! {
+        () = posting => {}
+        () = panicking => {}
+    }
+    let answers = answers.unwrap();
+    assert!(answers.values().any(Result::is_ok));
+    check(&answers, &texts(&store).await);
     store.close().await;
 }
 

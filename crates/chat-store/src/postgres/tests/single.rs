@@ -273,3 +273,52 @@ async fn log_that_is_too_large_loses_its_oldest_segments() {
     assert_eq!(page.events.len(), 1);
     store.close().await;
 }
+
+/// A batch of repeats stores nothing, and must not pass for a sign of life.
+#[tokio::test]
+async fn lane_of_a_writer_that_gets_only_repeats_is_kept() {
+    let database = Database::new().await;
+    let instance = database.open().await;
+    let mut new = text(1, "words");
+    new.message.id = Some(uuid::Uuid::from_u128(1));
+    let lease = async || database.run("SELECT lease_until FROM lanes").await;
+    instance.store.append(new.clone()).await.unwrap();
+    let first = lease().await;
+    let repeating = async {
+        loop {
+            let again = instance.store.append(new.clone()).await.unwrap();
+            assert!(matches!(again, Appended::Repeated { .. }));
+        }
+    };
+    let renewed = async {
+        eventually!(PATIENCE, {
+            ensure!(lease().await > first, "the lease was not renewed");
+            Ok(())
+        });
+    };
+    tokio::select! {
+        () = repeating => {}
+        () = renewed => {}
+    }
+}
+
+/// A repeat is answered from what is there: it shows nothing about the disk.
+#[tokio::test]
+async fn repeats_do_not_pass_for_room_on_a_full_disk() {
+    let database = Database::new().await;
+    let mut options = database.options();
+    options.timing.lease = Duration::from_secs(600);
+    let instance = database.open_with(options).await;
+    let mut new = text(1, "words");
+    new.message.id = Some(uuid::Uuid::from_u128(1));
+    instance.store.append(new.clone()).await.unwrap();
+    instance.store.check().await.unwrap();
+    let full = || instance.control.arm_after(0, Stop::Refuse("53100"));
+    full();
+    post(&instance, 1).await.unwrap_err();
+    let repeat = instance.store.append(new).await.unwrap();
+    assert!(matches!(repeat, Appended::Repeated { .. }));
+    full();
+    instance.store.check().await.expect_err("it is still full");
+    instance.store.check().await.expect("there is room again");
+}

@@ -1,5 +1,6 @@
-//! Whatever writers are stopped, cut off or killed at, every channel stays dense, what was answered
-//! is there once, what was refused is not, and all of it is published by somebody.
+//! Whatever writers are stopped, cut off, refused or killed at, also when a replica takes over, every
+//! channel stays dense, what was answered is there once (or went with the server that had it), what
+//! was refused is not, and all of it is published by somebody.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -50,6 +51,10 @@ enum Operation {
     Post(usize, Vec<(u128, Option<u8>)>),
     /// The next time that it comes to this step.
     Stop(usize, Step, Stop),
+    /// At whatever statements these are, one after the other: how many places go by before each.
+    StopAnywhere(usize, Vec<(u32, Stop)>),
+    /// The replica that may take over receives what is committed.
+    CatchUp,
     Wake(usize),
     EndLeases,
     /// The server ends a session.
@@ -72,10 +77,22 @@ fn operation() -> impl Strategy<Value = Operation> {
         3 => Just(Stop::Cut),
         2 => Just(Stop::Kill),
     ];
+    let anywhere = prop_oneof![
+        4 => Just(Stop::Cut),
+        2 => Just(Stop::FailOver),
+        1 => Just(Stop::Pause),
+        1 => Just(Stop::Kill),
+        // Disk full, deadlock, time-out, bad data.
+        2 => prop::sample::select(vec!["53100", "40P01", "57014", "22P05"]).prop_map(Stop::Refuse),
+    ];
+    // About the places of a batch, and of a connection that is made anew.
+    let stops = prop::collection::vec((0..16_u32, anywhere), 1..4);
     prop_oneof![
         10 => (instance.clone(), posts).prop_map(|(i, posts)| Operation::Post(i, posts)),
         8 => (instance.clone(), prop::sample::select(STEPS), stop)
             .prop_map(|(i, step, stop)| Operation::Stop(i, step, stop)),
+        6 => (instance.clone(), stops).prop_map(|(i, stops)| Operation::StopAnywhere(i, stops)),
+        2 => Just(Operation::CatchUp),
         3 => instance.clone().prop_map(Operation::Wake),
         2 => Just(Operation::EndLeases),
         1 => Just(Operation::Terminate),
@@ -132,6 +149,12 @@ impl Run {
             Operation::Stop(instance, step, stop) => {
                 self.instances[instance].control.arm(step, stop);
             }
+            Operation::StopAnywhere(instance, stops) => {
+                for (places, stop) in stops {
+                    self.instances[instance].control.arm_after(places, stop);
+                }
+            }
+            Operation::CatchUp => self.database.replica.catch_up().await,
             Operation::Wake(instance) => self.instances[instance].control.wake(),
             Operation::EndLeases => self.database.end_leases().await,
             Operation::Terminate => {
@@ -272,13 +295,24 @@ impl Run {
             let what = &asked.text;
             assert!(found <= 1, "{what} is there {found} times");
             match &*asked.answer.lock().unwrap() {
-                Some(Ok(Appended::Stored { event, seq, .. })) => {
-                    let kept = &logs[&asked.channel][*seq as usize - 1];
-                    assert_eq!(kept, event, "{what} was answered otherwise");
+                Some(Ok(
+                    Appended::Stored { event, seq, .. }
+                    | Appended::Repeated {
+                        event: Some(event),
+                        seq,
+                        ..
+                    },
+                )) => {
+                    let kept = logs[&asked.channel].get(*seq as usize - 1);
+                    let is_kept = kept == Some(event);
+                    let is_lost = self.database.replica.has_lost(event);
+                    assert!(
+                        is_kept || is_lost,
+                        "{what} was answered otherwise: {kept:?}"
+                    );
                 }
-                Some(Ok(Appended::Repeated { event, seq, .. })) => {
-                    let kept = &logs[&asked.channel][*seq as usize - 1];
-                    assert_eq!(Some(kept), event.as_ref());
+                Some(Ok(Appended::Repeated { event: None, .. })) => {
+                    panic!("{what}: nothing expires here")
                 }
                 // The same id may have been stored by another post.
                 Some(Err(StoreError::Unavailable { reason })) if asked.id.is_none() => {

@@ -28,6 +28,9 @@ use crate::{
 pub(super) struct Done {
     /// Where its transaction brings the lane, if it happens.
     pub(super) last_pos: i64,
+    /// False: it had nothing to store and was rolled back. The lane is where it was, and whether
+    /// the store can write is not known by it.
+    pub(super) is_written: bool,
     pub(super) outcomes: Vec<Result<Appended, StoreError>>,
     pub(super) committed_at: u64,
     /// Channels that keep more than they should.
@@ -94,14 +97,14 @@ impl Attempt<'_> {
             let missing: Vec<Uuid> = missing.copied().collect();
             // Not within the same transaction: it holds locks, and would wait for whoever is
             // adding the same channels and waits for those.
-            session.run("ROLLBACK").await?;
+            session.roll_back().await?;
             begun = self.begin(moment, &channels, &missing).await;
         }
         let (mut batch, base) = match begun {
             Ok(begun) => begun,
             Err(setback) => {
                 if !matches!(setback, Setback::Failed(Failure::Lost(_))) {
-                    session.run("ROLLBACK").await?;
+                    session.roll_back().await?;
                 }
                 return Err(setback);
             }
@@ -112,6 +115,7 @@ impl Attempt<'_> {
         let keys = &batch.key_room;
         let done = Done {
             last_pos: base + to_stored_number(self.posts.len() as u64),
+            is_written: !batch.events.event.is_empty(),
             outcomes,
             committed_at: moment.now,
             too_long: self.too_long(&batch),
@@ -119,8 +123,8 @@ impl Attempt<'_> {
             keys_dropped_early: batch.dropped_early,
             started: self.started,
         };
-        if batch.events.event.is_empty() {
-            session.run("ROLLBACK").await?;
+        if !done.is_written {
+            session.roll_back().await?;
             return Ok(done);
         }
         self.commit(&batch, done).await
@@ -309,7 +313,7 @@ impl Attempt<'_> {
             .and(remembered);
         match (written, committed) {
             (Ok(_), Ok(())) => Ok(done),
-            (Err(Failure::Lost(reason)), _) | (_, Err(Failure::Lost(reason))) => {
+            (Err(Failure::Lost(reason)), _) | (Ok(_), Err(Failure::Lost(reason))) => {
                 let undecided = Undecided {
                     lane: self.lane,
                     done,
@@ -322,8 +326,12 @@ impl Attempt<'_> {
                     Box::new(undecided),
                 ))
             }
-            // The server answers COMMIT of a transaction that has failed with a rollback.
-            (Err(failure), Ok(())) | (_, Err(failure)) => Err(failure.into()),
+            // The first failure is the reason of all later ones. In a transaction that has failed
+            // the server takes nothing but its end, so that `COMMIT` stops before it has ended it.
+            (Err(failure), _) | (Ok(_), Err(failure)) => {
+                session.roll_back().await?;
+                Err(failure.into())
+            }
         }
     }
 

@@ -35,9 +35,11 @@ impl Writer {
             };
             match batch.run().await {
                 Ok(done) => {
-                    self.see(lane, done.last_pos);
-                    self.note_saved();
-                    self.succeeded();
+                    if done.is_written {
+                        self.see(lane, done.last_pos);
+                        self.note_saved();
+                        self.succeeded();
+                    }
                     return self.tell(posts, done, true);
                 }
                 Err(Setback::Fenced) => {
