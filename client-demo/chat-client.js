@@ -49,7 +49,7 @@ export class ChatEvent extends Event {
  * | name | detail | when |
  * |---|---|---|
  * | `event` | `{event, json}` | an event of a channel came: `{channel, epoch, seq, id, at, type, from, text, data}`; `json` is its text as sent, in which `data` keeps every digit |
- * | `gap` | `{channel, from, to, reason}` | events `from` to `to` will not come: `retention` (expired), `epoch` (the server was restored from a backup that lacks them), `cursor` (unknown how many: both are `null`) |
+ * | `gap` | `{channel, from, to, reason}` | events `from` to `to` will not come: `retention` (expired), `epoch` (the server was restored from a backup that lacks them), `damaged` (the server cannot read them any more), `cursor` (unknown how many: both are `null`) |
  * | `skipped` | `{channel, from, to}` | these numbers are events of types that nobody listens for (see `types`) |
  * | `status` | `{state, …}` | the connection changed; the states are those of {@link ChatStream} |
  * | `post` | `{post}` | an own post changed; see {@link Outbox} |

@@ -49,6 +49,10 @@ export function gapWords({ from, to, reason }) {
     const which = count === 1 ? `number ${from}` : `numbers ${from} to ${to}`;
     return `The server was restored from a backup: ${some}, ${which}, ${are} no longer on it.`;
   }
+  if (reason === "damaged") {
+    const they = count === 1 ? "it" : "them";
+    return `${some} ${are} missing here: the server's disk has damaged ${they}.`;
+  }
   return `${some} ${are} missing here.`;
 }
 

@@ -35,6 +35,8 @@ pub(crate) enum GapReason {
     Retention,
     /// The log was cut back behind them: what the listener has seen of them is no longer there.
     Epoch,
+    /// They were stored, and the store cannot read them any more.
+    Damaged,
     /// The stream's cursor could not be read, so nobody knows how many.
     Cursor,
 }

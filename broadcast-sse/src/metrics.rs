@@ -138,6 +138,7 @@ impl Metrics {
 pub(crate) struct Gaps {
     retention: Counter,
     epoch: Counter,
+    damaged: Counter,
     cursor: Counter,
 }
 
@@ -152,6 +153,7 @@ impl Gaps {
         Self {
             retention: counter("retention"),
             epoch: counter("epoch"),
+            damaged: counter("damaged"),
             cursor: counter("cursor"),
         }
     }
@@ -161,6 +163,7 @@ impl Gaps {
         let counter = match reason {
             GapReason::Retention => &self.retention,
             GapReason::Epoch => &self.epoch,
+            GapReason::Damaged => &self.damaged,
             GapReason::Cursor => &self.cursor,
         };
         counter.inc();

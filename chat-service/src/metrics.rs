@@ -143,6 +143,11 @@ impl Collector for Snapshot {
                 store.expired,
             ),
             (
+                "store_damaged",
+                "Numbers that were to be read and whose events are damaged",
+                store.damaged,
+            ),
+            (
                 "store_keys_dropped_early",
                 "Ids and keys forgotten before their time",
                 store.keys_dropped_early,

@@ -20,6 +20,12 @@ pub(crate) fn answer(page: StoredPage) -> Result<Response, Problem> {
     let head = serde_json::to_vec(&page.head);
     let mut head = head.map_err(|error| Problem::internal().caused_by(error))?;
     head.pop();
+    if !page.damaged.is_empty() {
+        let damaged = serde_json::to_vec(&page.damaged);
+        let damaged = damaged.map_err(|error| Problem::internal().caused_by(error))?;
+        head.extend_from_slice(b",\"damaged\":");
+        head.extend_from_slice(&damaged);
+    }
     head.extend_from_slice(b",\"messages\":[");
     let pieces = Pieces {
         piece: BytesMut::from(&head[..]),

@@ -216,6 +216,7 @@ impl Server {
 }
 
 fn add_checks(operations: &Operations, store: Arc<dyn Store>, broker: BrokerView) {
+    let damage_of = Arc::clone(&store);
     operations.add_check("store", move || {
         let store = Arc::clone(&store);
         async move {
@@ -224,6 +225,15 @@ fn add_checks(operations: &Operations, store: Arc<dyn Store>, broker: BrokerView
                 Err(error) => Health::Failed(error.to_string()),
             }
         }
+    });
+    // What is damaged stays so until somebody does something about it; all else goes on.
+    operations.add_check("damage", move || {
+        let health = damage_of.damage().map_or(Health::Ok, |what| {
+            Health::Degraded(format!(
+                "stored data is damaged ({what}): `hark check` names all of it"
+            ))
+        });
+        std::future::ready(health)
     });
     // Without a broker posts are still taken, and listeners get them by way of the heads.
     operations.add_check("broker", move || {

@@ -35,6 +35,26 @@ impl Entry {
         })
     }
 
+    /// A number whose event the store cannot read any more: it keeps its place, and is told of by a
+    /// gap.
+    pub(crate) fn damaged(position: Position) -> Self {
+        Self {
+            position,
+            at: None,
+            frame: EventFrame {
+                chunk: Bytes::new(),
+                start: 0,
+                after_id: 0,
+                data: 0..0,
+            },
+        }
+    }
+
+    /// Whether there is a number only, and no event.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.frame.chunk.is_empty()
+    }
+
     /// The event's number.
     pub(crate) fn seq(&self) -> Seq {
         self.position.seq

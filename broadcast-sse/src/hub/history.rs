@@ -10,7 +10,9 @@ use std::{
 
 use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header::CONTENT_TYPE};
 use bytes::Bytes;
-use chat_model::{ChannelId, Heads, HeadsQuery, Page as WirePage, Seq};
+use chat_model::{
+    ChannelId, Damaged, Head, Heads, HeadsQuery, MAX_PAGE_EVENTS, Page as WirePage, Position, Seq,
+};
 use http_body_util::{BodyExt, Full};
 use rustls::ClientConfig;
 use service_kit::http_client::{BaseUrl, HttpClient, NoAnswer};
@@ -110,20 +112,26 @@ impl History {
         for message in &page.messages {
             let entry = Entry::new(channel, message.get().as_bytes())
                 .map_err(|error| HistoryError::Unreadable(error.to_string()))?;
-            // The oldest may have expired; between two events of a page nothing can be missing.
-            let good = match entries.last() {
-                Some(last) => entry.seq() == last.seq() + 1,
+            entries.push(Arc::new(entry));
+        }
+        let head = page.to_head();
+        add_damaged(&mut entries, &page.damaged, &head)?;
+        let mut last = None;
+        for entry in &entries {
+            // The oldest may have expired; between two numbers of a page nothing can be missing.
+            let good = match last {
+                Some(last) => entry.seq() == last + 1,
                 None => entry.seq() > after,
             };
             if !good {
                 let why = format!("event {} is not the next one", entry.seq());
                 return Err(HistoryError::Unreadable(why));
             }
-            entries.push(Arc::new(entry));
+            last = Some(entry.seq());
         }
         Ok(Page {
             after,
-            head: page.to_head(),
+            head,
             entries,
         })
     }
@@ -176,6 +184,30 @@ impl HistoryError {
             Self::Unreadable(_) => false,
         }
     }
+}
+
+/// Puts the numbers that the store cannot read in their places among the events.
+fn add_damaged(
+    entries: &mut Vec<Arc<Entry>>,
+    damaged: &[Damaged],
+    head: &Head,
+) -> Result<(), HistoryError> {
+    for &Damaged { from, to } in damaged {
+        if from > to || to - from >= MAX_PAGE_EVENTS as Seq || to > head.head {
+            let why = format!("{from} to {to} cannot be damaged");
+            return Err(HistoryError::Unreadable(why));
+        }
+        entries.extend((from..=to).map(|seq| {
+            let mut epochs = head.epochs.iter().rev();
+            let epoch = epochs.find(|start| start.from <= seq);
+            let epoch = epoch.map_or(head.epoch, |start| start.epoch);
+            Arc::new(Entry::damaged(Position::new(epoch, seq)))
+        }));
+    }
+    if !damaged.is_empty() {
+        entries.sort_by_key(|entry| entry.seq());
+    }
+    Ok(())
 }
 
 fn unreadable(error: &serde_json::Error) -> HistoryError {

@@ -133,6 +133,7 @@ impl Listener {
                             prop_assert!(!log.has(&lost), "{} was not lost", lost.seq());
                         }
                     }
+                    GapReason::Damaged => prop_assert!(false, "nothing was damaged"),
                     GapReason::Cursor => prop_assert!(false, "the cursor was readable"),
                 }
                 self.at = Some(position);

@@ -234,7 +234,11 @@ impl Seat {
                 Some(entry.seq()),
                 self.position.map(|position| position.seq + 1)
             );
-            items.push(Item::Event(entry.clone()));
+            if entry.is_damaged() {
+                self.tell_damaged(&mut items, entry.position);
+            } else {
+                items.push(Item::Event(entry.clone()));
+            }
             self.reach(entry.position, mark);
             match room.checked_sub(entry.cost()) {
                 Some(rest) => room = rest,
@@ -242,6 +246,17 @@ impl Seat {
             }
         }
         items
+    }
+
+    /// Numbers in a row that are damaged are one gap.
+    fn tell_damaged(&self, items: &mut Vec<Item>, at: Position) {
+        match items.last_mut() {
+            Some(Item::Gap(gap, last)) if gap.reason == GapReason::Damaged => {
+                gap.to = at.seq;
+                *last = at;
+            }
+            _ => items.push(self.gap(at, Some(at.seq), at.seq, GapReason::Damaged)),
+        }
     }
 
     fn cut_off(&mut self, position: Position, cut: Cut, mark: Ask) -> Step {
@@ -339,6 +354,54 @@ mod tests {
             assert!(matches!(seat.step(&tail, 1_000), Step::Waits));
             assert!(seat.is_ready(&tail));
         }
+    }
+
+    #[test]
+    fn damaged_numbers_are_one_gap_and_the_stream_goes_on_behind_it() {
+        let damaged = |seq| Arc::new(Entry::damaged(Position::new(head(5).epoch, seq)));
+        let entries = vec![entry(1), damaged(2), damaged(3), entry(4), damaged(5)];
+        let check = |items: &[Item]| {
+            let [Item::Event(first), two, Item::Event(four), five] = items else {
+                panic!("two events and two gaps: {items:?}")
+            };
+            assert_eq!((first.seq(), four.seq()), (1, 4));
+            for (item, from, to) in [(two, 2, 3), (five, 5, 5)] {
+                let Item::Gap(gap, at) = item else {
+                    panic!("a gap is due: {item:?}")
+                };
+                assert_eq!((gap.from, gap.to, at.seq), (Some(from), to, to));
+                assert_eq!(gap.reason, GapReason::Damaged);
+            }
+        };
+        let start = Start::After(Position::new(head(5).epoch, 0));
+
+        // Out of the ring, which history has filled.
+        let limits = TailLimits {
+            ring_events: 10,
+            ring_bytes: 1 << 20,
+        };
+        let mut tail = Tail::new(limits, 0);
+        let ask = tail.ask();
+        tail.answer(ask, &head(0));
+        let ask = tail.ask();
+        tail.answer(ask, &head(5));
+        assert!(tail.fill(&entries, &head(5)));
+        let mut seat = Seat::new(channel(), start, tail.mark());
+        let Step::Items(items) = seat.step(&tail, 10_000) else {
+            panic!("all of them are there")
+        };
+        check(&items);
+        assert!(seat.is_ready(&tail));
+
+        // And from a page of history.
+        let mut seat = Seat::new(channel(), start, tail.mark());
+        let page = Page {
+            after: 0,
+            head: head(5),
+            entries,
+        };
+        check(&seat.take_page(&page, 10_000, tail.mark()));
+        assert!(seat.is_ready(&tail));
     }
 
     #[test]

@@ -31,4 +31,4 @@ pub use message::{EventType, MESSAGE_TYPE, MessageError, NewMessage, Sender};
 pub use position::{Cut, EpochStart, Head, Position, Seq};
 pub use timestamp::format_timestamp;
 pub use topic::{BadPrefix, TopicPrefix};
-pub use wire::{Heads, HeadsQuery, MAX_HEADS, MAX_PAGE_BYTES, MAX_PAGE_EVENTS, Page};
+pub use wire::{Damaged, Heads, HeadsQuery, MAX_HEADS, MAX_PAGE_BYTES, MAX_PAGE_EVENTS, Page};

@@ -32,6 +32,16 @@ pub struct Heads {
     pub heads: Vec<Head>,
 }
 
+/// Numbers of a log whose events were stored and cannot be read any more: a disk or memory has
+/// changed them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Damaged {
+    /// The first of them.
+    pub from: Seq,
+    /// The last, which may be the same.
+    pub to: Seq,
+}
+
 /// A page of history: `GET /channels/{c}/messages`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Page<'a> {
@@ -45,6 +55,9 @@ pub struct Page<'a> {
     pub first: Seq,
     /// The epochs of the log, oldest first.
     pub epochs: Vec<EpochStart>,
+    /// What lies between or around `messages` and is damaged, ascending; usually nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<Damaged>,
     /// The events in ascending order, as stored.
     #[serde(borrow)]
     pub messages: Vec<&'a RawValue>,

@@ -3,7 +3,7 @@ use std::{
     time::Duration,
 };
 
-use crate::StoreStats;
+use crate::{StoreStats, damage::Damage};
 
 /// What every implementation counts.
 ///
@@ -24,6 +24,7 @@ pub(crate) struct Counters {
     pub(crate) expired: AtomicU64,
     pub(crate) keys_dropped_early: AtomicU64,
     pub(crate) keys: AtomicU64,
+    pub(crate) damage: Damage,
 }
 
 impl Counters {
@@ -51,6 +52,7 @@ impl Counters {
             expired: self.expired.load(Relaxed),
             keys_dropped_early: self.keys_dropped_early.load(Relaxed),
             keys: self.keys.load(Relaxed),
+            damaged: self.damage.numbers(),
             ..StoreStats::default()
         }
     }

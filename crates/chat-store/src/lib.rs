@@ -29,13 +29,16 @@
 #![warn(missing_docs)]
 
 mod alarm;
+mod checksum;
 #[cfg(feature = "contract")]
 pub mod contract;
 mod counters;
+mod damage;
 mod error;
 mod expiry_clock;
 mod follower;
 mod next_event;
+mod page;
 pub mod postgres;
 mod queue;
 mod retention;

@@ -231,9 +231,12 @@ impl Store for PostgresStore {
         range: PageRange,
         limit: PageLimit,
     ) -> Result<StoredPage, StoreError> {
-        self.readers
+        let page = self
+            .readers
             .ask(move |reader| Box::pin(queries::page(reader, channel, range, limit)))
-            .await
+            .await?;
+        self.shared.counters.damage.note(channel, &page.damaged);
+        Ok(page)
     }
 
     async fn heads(&self, channels: &[ChannelId]) -> Result<Vec<Head>, StoreError> {
@@ -251,8 +254,14 @@ impl Store for PostgresStore {
         after: Position,
         limit: PageLimit,
     ) -> Result<Vec<Unpublished>, StoreError> {
+        let shared = self.shared.clone();
         self.readers
-            .ask(move |reader| Box::pin(queries::unpublished(reader, after, limit)))
+            .ask(move |reader| {
+                let shared = shared.clone();
+                Box::pin(async move {
+                    queries::unpublished(reader, after, limit, &shared.counters.damage).await
+                })
+            })
             .await
     }
 
@@ -279,6 +288,10 @@ impl Store for PostgresStore {
 
     async fn check(&self) -> Result<(), StoreError> {
         self.ask(Job::Check).await
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.shared.counters.damage.first()
     }
 
     fn stats(&self) -> StoreStats {

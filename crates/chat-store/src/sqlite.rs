@@ -23,6 +23,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
+        atomic::Ordering::Relaxed,
         mpsc::{Sender, channel},
     },
 };
@@ -152,9 +153,12 @@ impl Store for SqliteStore {
         limit: PageLimit,
     ) -> Result<StoredPage, StoreError> {
         let limit = limit.clamped();
-        self.readers
+        let page = self
+            .readers
             .ask(move |connection| queries::page(connection, channel, range, limit))
-            .await
+            .await?;
+        self.shared.counters.damage.note(channel, &page.damaged);
+        Ok(page)
     }
 
     async fn heads(&self, channels: &[ChannelId]) -> Result<Vec<Head>, StoreError> {
@@ -169,9 +173,14 @@ impl Store for SqliteStore {
         after: Position,
         limit: PageLimit,
     ) -> Result<Vec<Unpublished>, StoreError> {
-        let limit = limit.clamped();
+        let (limit, shared) = (limit.clamped(), self.shared.clone());
         self.readers
-            .ask(move |connection| queries::unpublished(connection, after, limit))
+            .ask(move |connection| {
+                let newest = i64::try_from(shared.counters.newest.load(Relaxed));
+                let damage = &shared.counters.damage;
+                let newest = newest.unwrap_or(i64::MAX);
+                queries::unpublished(connection, after, newest, limit, damage)
+            })
             .await
     }
 
@@ -201,6 +210,10 @@ impl Store for SqliteStore {
 
     async fn check(&self) -> Result<(), StoreError> {
         self.ask(Job::Check).await
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.shared.counters.damage.first()
     }
 
     fn stats(&self) -> StoreStats {

@@ -33,6 +33,8 @@ pub struct StoreStats {
     pub keys_dropped_early: u64,
     /// Sender's keys remembered.
     pub keys: u64,
+    /// Numbers of events that were to be read and were found damaged.
+    pub damaged: u64,
     /// Bytes of the database file.
     pub database_bytes: u64,
     /// Bytes of the write-ahead log.

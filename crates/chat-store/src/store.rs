@@ -2,7 +2,9 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chat_model::{ChannelId, Epoch, Head, MAX_PAGE_BYTES, MAX_PAGE_EVENTS, NewMessage, Seq};
+use chat_model::{
+    ChannelId, Damaged, Epoch, Head, MAX_PAGE_BYTES, MAX_PAGE_EVENTS, NewMessage, Seq,
+};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -40,7 +42,8 @@ pub trait Store: Send + Sync + 'static {
     /// One page of a channel's events, ascending, with the head of the log at the same moment.
     ///
     /// A page that does not begin right after the asked position says that what lies between has
-    /// expired. There is always one event if there is any in the range, whatever its size.
+    /// expired. There is always one event if there is any in the range, whatever its size; or what
+    /// cannot be read any more is named in its place ([`StoredPage::damaged`]).
     async fn page(
         &self,
         channel: ChannelId,
@@ -51,7 +54,8 @@ pub trait Store: Send + Sync + 'static {
     /// The heads of channels at one moment, in the order asked; [`Head::none`] for those unknown.
     async fn heads(&self, channels: &[ChannelId]) -> Result<Vec<Head>, StoreError>;
 
-    /// Events after a position in the order of the log, for the outbox; empty at its end.
+    /// Events after a position in the order of the log, for the outbox; empty at its end. What
+    /// cannot be read any more is passed over.
     async fn unpublished(
         &self,
         after: Position,
@@ -85,6 +89,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether the store can write now, found out by writing if it has not for a few seconds.
     async fn check(&self) -> Result<(), StoreError>;
+
+    /// What of the store was found damaged since it was opened, the first of it in words; `None`
+    /// while nothing was.
+    fn damage(&self) -> Option<String>;
 
     /// The counters at this moment. Cheap.
     fn stats(&self) -> StoreStats;
@@ -218,6 +226,9 @@ pub struct StoredPage {
     pub head: Head,
     /// Encoded events, ascending.
     pub events: Vec<Bytes>,
+    /// Numbers of the page whose events cannot be read any more, ascending. They count towards the
+    /// limit like events.
+    pub damaged: Vec<Damaged>,
 }
 
 /// A place in the order in which the store hands out what was committed.

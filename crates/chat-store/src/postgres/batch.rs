@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::epochs::{Epochs, from_stored, to_stored};
 use crate::{
-    Append, Appended, KeyMemory, Position, StoreError, expiry_clock::milliseconds,
-    next_event::next_event, sender_keys::keys_of,
+    Append, Appended, KeyMemory, Position, StoreError, checksum::checksum,
+    expiry_clock::milliseconds, next_event::next_event, sender_keys::keys_of,
 };
 
 /// The moment of a batch.
@@ -102,6 +102,7 @@ pub(super) struct NewEvents {
     pub(super) pos: Vec<i64>,
     pub(super) at: Vec<i64>,
     pub(super) event: Vec<Bytes>,
+    pub(super) sum: Vec<i32>,
 }
 
 /// Columns of `sender_keys`.
@@ -186,6 +187,8 @@ impl<'a> Batch<'a> {
         self.events.seq.push(to_stored_number(seq));
         self.events.pos.push(pos);
         self.events.at.push(to_stored_number(next.at));
+        let sum = checksum(new.channel, seq, &next.event);
+        self.events.sum.push(sum);
         self.events.event.push(next.event.clone());
         for (_, key) in keys_of(new) {
             self.keys.channel_no.push(no);

@@ -3,7 +3,7 @@
 //! No answer shows what lies at or below a log's floor: its rows go after the floor was raised.
 
 use bytes::Bytes;
-use chat_model::{ChannelId, Head};
+use chat_model::{ChannelId, Damaged, Head};
 use tokio_postgres::{Row, Statement};
 use uuid::Uuid;
 
@@ -15,7 +15,12 @@ use super::{
     reader::Reader,
     session::Session,
 };
-use crate::{PageLimit, PageRange, Position, StoredPage, Unpublished};
+use crate::{
+    PageLimit, PageRange, Position, StoredPage, Unpublished,
+    checksum::is_sound,
+    damage::Damage,
+    page::{Kept, Reading, bound},
+};
 
 /// Events of a page, as an array, so that the head comes once: `$3` of at most `$4` bytes together,
 /// or one.
@@ -23,22 +28,32 @@ macro_rules! page {
     ($range:literal, $order:literal) => {
         concat!(
             "SELECT s.incarnations, c.head, c.floor, c.epochs, c.epoch_starts,
-                (SELECT array_agg(event ORDER BY seq) FROM (
-                    SELECT seq, event, row_number() OVER (ORDER BY seq ",
+                page.seqs, page.events, page.sums, page.found
+            FROM state s LEFT JOIN channels c ON c.uuid = $1
+            LEFT JOIN LATERAL (
+                SELECT array_agg(seq ORDER BY seq ",
+            $order,
+            ") AS seqs, array_agg(event ORDER BY seq ",
+            $order,
+            ") AS events, array_agg(checksum ORDER BY seq ",
+            $order,
+            ") AS sums, max(found) AS found
+                FROM (
+                    SELECT seq, event, checksum, count(*) OVER () AS found, row_number() OVER (ORDER BY seq ",
             $order,
             ") AS place,
                         sum(octet_length(event)) OVER (ORDER BY seq ",
             $order,
             ") AS bytes
-                    FROM (SELECT seq, event FROM log
+                    FROM (SELECT seq, event, log.sum AS checksum FROM log
                           WHERE channel_no = c.no AND seq > c.floor AND ",
             $range,
             "
                           ORDER BY seq ",
             $order,
             " LIMIT $3) first) counted
-                 WHERE bytes <= $4 OR place = 1)
-            FROM state s LEFT JOIN channels c ON c.uuid = $1 WHERE s.one"
+                 WHERE bytes <= $4 OR place = 1) page ON true
+            WHERE s.one"
         )
     };
 }
@@ -55,10 +70,11 @@ const HEADS: &str = "
 /// The channel is looked up for each event: a join would be planned for a tenth of the log.
 const UNPUBLISHED: &str = "
     SELECT pos, at, event,
-        (SELECT uuid FROM channels c WHERE c.no = counted.channel_no AND c.floor < counted.seq)
+        (SELECT uuid FROM channels c WHERE c.no = counted.channel_no AND c.floor < counted.seq),
+        seq, checksum
     FROM (SELECT *, row_number() OVER (ORDER BY pos) AS place,
             sum(octet_length(event)) OVER (ORDER BY pos) AS bytes
-          FROM (SELECT pos, at, event, channel_no, seq FROM log
+          FROM (SELECT pos, at, event, channel_no, seq, log.sum AS checksum FROM log
                 WHERE lane = $1 AND pos > $2 ORDER BY pos LIMIT $3) first) counted
     WHERE bytes <= $4 OR place = 1
     ORDER BY pos";
@@ -106,10 +122,11 @@ pub(super) async fn page(
     limit: PageLimit,
 ) -> Result<StoredPage, Failure> {
     let questions = &reader.questions;
-    let (question, bound) = match range {
-        PageRange::After(seq) => (&questions.page_after, seq),
-        PageRange::Before(seq) => (&questions.page_before, seq),
-        PageRange::Newest => (&questions.page_before, u64::MAX),
+    let (bound, descending) = bound(range);
+    let question = if descending {
+        &questions.page_before
+    } else {
+        &questions.page_after
     };
     let (events, bytes) = limits(limit);
     let row = reader
@@ -122,13 +139,28 @@ pub(super) async fn page(
     let Some(row) = row else {
         return Err(Failure::Lost("the table state is empty".to_owned()));
     };
-    // No rows are an array that is NULL.
-    let events: Option<Vec<&[u8]>> = row.get(5);
-    let events = events.unwrap_or_default().into_iter();
-    Ok(StoredPage {
-        head: head(channel, &row),
-        events: events.map(Bytes::copy_from_slice).collect(),
-    })
+    // No rows are arrays that are NULL.
+    let seqs: Option<Vec<i64>> = row.get(5);
+    let events: Option<Vec<&[u8]>> = row.get(6);
+    let sums: Option<Vec<Option<i32>>> = row.get(7);
+    let found = (seqs.unwrap_or_default().into_iter())
+        .zip(events.unwrap_or_default())
+        .zip(sums.unwrap_or_default());
+    let mut reading = Reading::new(head(channel, &row), range, limit);
+    let mut count = 0;
+    for ((seq, event), sum) in found {
+        count += 1;
+        let event = Bytes::copy_from_slice(event);
+        reading.take(from_stored_number(seq), Kept { event, sum });
+    }
+    // Where its size has cut the page off, the rest is another page's; else what is missing was
+    // lost.
+    if row.get::<_, Option<i64>>(8).unwrap_or(0) == count {
+        while reading.next().is_some() {
+            reading.lacks();
+        }
+    }
+    Ok(reading.finish())
 }
 
 pub(super) async fn heads(reader: &Reader, channels: &[ChannelId]) -> Result<Vec<Head>, Failure> {
@@ -145,6 +177,7 @@ pub(super) async fn unpublished(
     reader: &Reader,
     after: Position,
     limit: PageLimit,
+    damage: &Damage,
 ) -> Result<Vec<Unpublished>, Failure> {
     let (events, bytes) = limits(limit);
     let lane = lane_number(after.lane());
@@ -161,7 +194,7 @@ pub(super) async fn unpublished(
         from = last.get(0);
         let page: Vec<_> = rows
             .iter()
-            .filter_map(|row| entry(row, after.lane()))
+            .filter_map(|row| entry(row, after.lane(), damage))
             .collect();
         // All that was found has expired and is about to be removed: the end may lie further on.
         if !page.is_empty() {
@@ -170,14 +203,31 @@ pub(super) async fn unpublished(
     }
 }
 
-fn entry(row: &Row, lane: u32) -> Option<Unpublished> {
+fn entry(row: &Row, lane: u32, damage: &Damage) -> Option<Unpublished> {
     let channel: Option<Uuid> = row.get(3);
+    let channel = channel?.into();
+    let seq = from_stored_number(row.get(4));
     Some(Unpublished {
         position: Position::new(lane, from_stored_number(row.get(0))),
-        channel: channel?.into(),
-        event: Bytes::copy_from_slice(row.get(2)),
+        channel,
+        event: sound(channel, seq, row.get(2), row.get(5), damage)?,
         committed_at: from_stored_number(row.get(1)),
     })
+}
+
+/// The event, if it is the one that was stored.
+pub(super) fn sound(
+    channel: ChannelId,
+    seq: u64,
+    event: &[u8],
+    sum: Option<i32>,
+    damage: &Damage,
+) -> Option<Bytes> {
+    if is_sound(channel, seq, event, sum) {
+        return Some(Bytes::copy_from_slice(event));
+    }
+    damage.note(channel, &[Damaged { from: seq, to: seq }]);
+    None
 }
 
 /// `ours` is what this process has published, and where.

@@ -8,7 +8,10 @@ use super::{
 
 /// Steps from an empty schema to today's format; the table `versions` tells those done. A step that
 /// was released is never changed.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001.sql"),
+    include_str!("migrations/0002.sql"),
+];
 
 /// Makes processes that start together migrate one after the other.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtext('hark'), hashtext('migrate'))";

@@ -50,7 +50,7 @@ const DROP_CHANNELS: &str = "DELETE FROM channels WHERE no = ANY($1) AND epoch =
 /// `OFFSET 0` makes the server look for channel and key together, where a plan made while the table
 /// was small would go through all keys of a channel.
 const FIND_KEYS: &str = "
-    SELECT c.uuid, k.key, k.n, k.fingerprint, k.id, k.epoch, k.seq, k.kept_at, l.event
+    SELECT c.uuid, k.key, k.n, k.fingerprint, k.id, k.epoch, k.seq, k.kept_at, l.event, l.sum
     FROM unnest($1::uuid[], $2::bytea[]) asked (uuid, key)
     JOIN channels c ON c.uuid = asked.uuid
     CROSS JOIN LATERAL (
@@ -69,10 +69,10 @@ const KEY_ROOM: &str = "
                  (SELECT max(n) FROM sender_keys) AS last) ends";
 
 const INSERT_EVENTS: &str = "
-    INSERT INTO log (channel_no, seq, pos, at, event, segment, lane)
-    SELECT channel_no, seq, pos, at, event, $6, $7
-    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[])
-        new (channel_no, seq, pos, at, event)";
+    INSERT INTO log (channel_no, seq, pos, at, event, sum, segment, lane)
+    SELECT channel_no, seq, pos, at, event, sum, $7, $8
+    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::integer[])
+        new (channel_no, seq, pos, at, event, sum)";
 
 /// A log that begins or has come into a new epoch brings its list of epochs; others keep theirs.
 const UPDATE_CHANNELS: &str = "
@@ -122,10 +122,11 @@ const FENCE: &str = "
 /// not known beforehand counts as.
 const OLDEST_OF_ORPHAN: &str = "
     SELECT segment, channel_no, seq, pos, at, event,
-        (SELECT uuid FROM channels c WHERE c.no = counted.channel_no AND c.floor < counted.seq)
+        (SELECT uuid FROM channels c WHERE c.no = counted.channel_no AND c.floor < counted.seq),
+        checksum
     FROM (SELECT *, row_number() OVER (ORDER BY pos) AS place,
             sum(octet_length(event)) OVER (ORDER BY pos) AS bytes
-          FROM (SELECT * FROM log WHERE lane = $1 AND pos > $2 ORDER BY pos LIMIT $3) first) counted
+          FROM (SELECT *, log.sum AS checksum FROM log WHERE lane = $1 AND pos > $2 ORDER BY pos LIMIT $3) first) counted
     WHERE bytes <= $4 OR place = 1
     ORDER BY pos";
 

@@ -8,7 +8,7 @@ use super::{
     memory::{Log, Memory, epoch_value},
     places,
 };
-use crate::{Append, Appended, Position, StoreError, next_event::next_event};
+use crate::{Append, Appended, Position, StoreError, checksum::checksum, next_event::next_event};
 
 /// The moment of a batch.
 #[derive(Debug, Clone, Copy)]
@@ -39,8 +39,8 @@ impl<'a> Batch<'a> {
         moment: Moment,
     ) -> rusqlite::Result<Self> {
         let insert = connection.prepare_cached(
-            "INSERT INTO log (pos, channel_no, seq, at, kept_at, event)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO log (pos, channel_no, seq, at, kept_at, event, sum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?;
         Ok(Self {
             connection,
@@ -84,7 +84,7 @@ impl<'a> Batch<'a> {
                 Known::Same { epoch, seq, id } => {
                     self.enter()?;
                     return Ok(Ok(Appended::Repeated {
-                        event: places::event(self.connection, log.channel_no, seq)?,
+                        event: places::event(self.connection, new.channel, log.channel_no, seq)?,
                         epoch,
                         seq,
                         id,
@@ -131,7 +131,8 @@ impl<'a> Batch<'a> {
             log.head,
             log.at,
             moment.expiry,
-            next.event.as_ref()
+            next.event.as_ref(),
+            checksum(new.channel, seq, &next.event)
         ])?;
         memory.last_position = position;
         memory.logs.put(new.channel, log);

@@ -76,9 +76,14 @@ impl Database {
                 Err(Failure::NothingStored(error))
             }
             // The disk was full before the frame that commits could be written: with the rest
-            // rolled back, nothing of it counts.
+            // rolled back, nothing of it counts. Nor does SQLite commit after a damaged page was
+            // met.
             Failure::Unknown(error)
-                if rolled_back && error.sqlite_error_code() == Some(ErrorCode::DiskFull) =>
+                if rolled_back
+                    && matches!(
+                        error.sqlite_error_code(),
+                        Some(ErrorCode::DiskFull | ErrorCode::DatabaseCorrupt)
+                    ) =>
             {
                 self.connection = Some(connection);
                 Err(Failure::NothingStored(error))
@@ -146,7 +151,10 @@ impl Failure {
         match self {
             Self::Unknown(_) => false,
             Self::NothingStored(error) => {
-                !spoils_connection(error)
+                // A damaged page of the database concerns those who need it.
+                let of_the_disk = spoils_connection(error)
+                    && error.sqlite_error_code() != Some(ErrorCode::DatabaseCorrupt);
+                !of_the_disk
                     && !matches!(
                         error.sqlite_error_code(),
                         Some(

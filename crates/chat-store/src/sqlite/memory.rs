@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use chat_model::{ChannelId, Epoch};
 use rusqlite::{Connection, OptionalExtension};
 
+use super::queries::is_corruption;
+
 /// A copy of what the database says. It changes inside transactions, so it is thrown away whenever
 /// one of them fails.
 pub(super) struct Memory {
@@ -92,18 +94,35 @@ fn load_log(connection: &Connection, channel: ChannelId) -> rusqlite::Result<Opt
         })
         .optional()?;
     let Some(mut log) = log else { return Ok(None) };
-    let newest = connection
-        .prepare_cached(
-            "SELECT seq, at FROM log WHERE pos = coalesce(
-                (SELECT pos FROM new_places WHERE channel_no = ?1 ORDER BY seq DESC LIMIT 1),
-                (SELECT pos FROM places WHERE channel_no = ?1 ORDER BY seq DESC LIMIT 1))",
-        )?
-        .query_row([log.channel_no], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    if let Some((head, at)) = newest {
-        (log.head, log.at) = (head, at);
+    // What is new in a channel comes after all the rest of it.
+    for sql in [
+        "SELECT seq, pos FROM new_places WHERE channel_no = ?1 ORDER BY seq DESC LIMIT 1",
+        "SELECT seq, pos FROM places WHERE channel_no = ?1 ORDER BY seq DESC LIMIT 1",
+    ] {
+        let newest = connection
+            .prepare_cached(sql)?
+            .query_row([log.channel_no], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        if let Some((head, pos)) = newest {
+            log.head = head;
+            // Where the event itself is damaged, its time is not known.
+            log.at = time_of(connection, pos)?.unwrap_or(log.at);
+            break;
+        }
     }
     Ok(Some(log))
+}
+
+/// When the event at a position was stored; `None` if that cannot be read.
+fn time_of(connection: &Connection, pos: i64) -> rusqlite::Result<Option<u64>> {
+    let at = connection
+        .prepare_cached("SELECT at FROM log WHERE pos = ?1")?
+        .query_row([pos], |row| Ok(row.get(0).ok()))
+        .optional();
+    match at {
+        Err(error) if is_corruption(&error) => Ok(None),
+        at => Ok(at?.flatten()),
+    }
 }
 
 /// An epoch as the database keeps it.

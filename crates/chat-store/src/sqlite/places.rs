@@ -6,9 +6,11 @@
 //! the large one a thousand at a time, sorted. What is new in a channel is always its newest.
 
 use bytes::Bytes;
+use chat_model::ChannelId;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::memory::Memory;
+use super::{memory::Memory, queries};
+use crate::{checksum::is_sound, page::Kept};
 
 /// Entries at which the small table is emptied: three or four pages. One move takes a millisecond
 /// or two.
@@ -41,21 +43,36 @@ pub(super) fn enter(
     Ok(())
 }
 
-/// One event of a channel; `None` if it is no longer kept.
+/// One event of a channel; `None` if it is no longer kept, or damaged.
 pub(super) fn event(
     connection: &Connection,
+    channel: ChannelId,
     channel_no: i64,
     seq: u64,
 ) -> rusqlite::Result<Option<Bytes>> {
-    let event: Option<Vec<u8>> = connection
+    let kept = kept(connection, channel_no, seq)?;
+    let sound = kept.filter(|kept| is_sound(channel, seq, &kept.event, kept.sum));
+    Ok(sound.map(|kept| kept.event))
+}
+
+/// What is found under a number; `None` if nothing is, or nothing that can be read.
+pub(super) fn kept(
+    connection: &Connection,
+    channel_no: i64,
+    seq: u64,
+) -> rusqlite::Result<Option<Kept>> {
+    let found = connection
         .prepare_cached(
-            "SELECT event FROM log WHERE pos = coalesce(
+            "SELECT event, sum FROM log WHERE pos = coalesce(
                 (SELECT pos FROM places WHERE channel_no = ?1 AND seq = ?2),
                 (SELECT pos FROM new_places WHERE channel_no = ?1 AND seq = ?2))",
         )?
-        .query_row(params![channel_no, seq], |row| row.get(0))
-        .optional()?;
-    Ok(event.map(Bytes::from))
+        .query_row(params![channel_no, seq], |row| Ok(queries::kept(row)))
+        .optional();
+    match found {
+        Err(error) if queries::is_corruption(&error) => Ok(None),
+        found => Ok(found?.flatten()),
+    }
 }
 
 /// Moves what is new to the rest once that pays.

@@ -1,16 +1,27 @@
 //! What readers ask, each question answered from one moment of the database.
 
-use bytes::Bytes;
-use chat_model::{ChannelId, EpochStart, Head};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use chat_model::{ChannelId, Damaged, EpochStart, Head};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Rows, params};
 use uuid::Uuid;
 
 use super::{
     append::{from_position, to_position},
     memory::stored_epoch,
-    places::newest_kept,
+    places::{self, newest_kept},
 };
-use crate::{PageLimit, PageRange, Position, StoredPage, Unpublished};
+use crate::{
+    PageLimit, PageRange, Position, StoredPage, Unpublished,
+    checksum::is_sound,
+    damage::Damage,
+    page::{Kept, Reading, bound},
+};
+
+/// SQL for what the outbox needs of an event.
+macro_rules! outbox_rows {
+    () => {
+        "SELECT event, sum, pos, seq, uuid, at FROM log CROSS JOIN channels USING (channel_no)"
+    };
+}
 
 /// Runs a question inside a read transaction, so that all of its parts see one moment.
 pub(super) fn at_one_moment<T>(
@@ -19,7 +30,8 @@ pub(super) fn at_one_moment<T>(
 ) -> rusqlite::Result<T> {
     let transaction = connection.transaction()?;
     let answer = question(&transaction)?;
-    transaction.commit()?;
+    // Not COMMIT, which fails once a damaged page was met.
+    transaction.rollback()?;
     Ok(answer)
 }
 
@@ -82,79 +94,180 @@ pub(super) fn page(
         return Ok(StoredPage {
             head: Head::none(channel),
             events: Vec::new(),
+            damaged: Vec::new(),
         });
     };
-    let (bound, descending) = match range {
-        PageRange::After(seq) => (seq, false),
-        PageRange::Before(seq) => (seq, true),
-        PageRange::Newest => (u64::MAX, true),
-    };
+    let mut reading = Reading::new(head, range, limit);
+    let found = read_rows(connection, channel_no, range, &mut reading);
+    if let Err(error) = found
+        && !is_corruption(&error)
+    {
+        return Err(error);
+    }
+    // What is left is not where it should be: one by one, so that what can be read is.
+    while let Some(seq) = reading.next() {
+        match places::kept(connection, channel_no, seq)? {
+            Some(kept) => reading.take(seq, kept),
+            None => reading.lacks(),
+        }
+    }
+    Ok(reading.finish())
+}
+
+/// Reads the rows of a page that are there.
+fn read_rows(
+    connection: &Connection,
+    channel_no: i64,
+    range: PageRange,
+    reading: &mut Reading,
+) -> rusqlite::Result<()> {
+    let (bound, descending) = bound(range);
     let bound = i64::try_from(bound).unwrap_or(i64::MAX);
     // What is new in a channel comes after all the rest of it.
     let parts = if descending {
         [
-            "SELECT event FROM new_places place CROSS JOIN log USING (pos)
-             WHERE place.channel_no = ?1 AND place.seq < ?2 ORDER BY place.seq DESC LIMIT ?3",
-            "SELECT event FROM places place CROSS JOIN log USING (pos)
-             WHERE place.channel_no = ?1 AND place.seq < ?2 ORDER BY place.seq DESC LIMIT ?3",
+            "SELECT event, sum, place.seq FROM new_places place CROSS JOIN log USING (pos)
+             WHERE place.channel_no = ?1 AND place.seq < ?2 ORDER BY place.seq DESC",
+            "SELECT event, sum, place.seq FROM places place CROSS JOIN log USING (pos)
+             WHERE place.channel_no = ?1 AND place.seq < ?2 ORDER BY place.seq DESC",
         ]
     } else {
         [
-            "SELECT event FROM places place CROSS JOIN log USING (pos)
-             WHERE place.channel_no = ?1 AND place.seq > ?2 ORDER BY place.seq LIMIT ?3",
-            "SELECT event FROM new_places place CROSS JOIN log USING (pos)
-             WHERE place.channel_no = ?1 AND place.seq > ?2 ORDER BY place.seq LIMIT ?3",
+            "SELECT event, sum, place.seq FROM places place CROSS JOIN log USING (pos)
+             WHERE place.channel_no = ?1 AND place.seq > ?2 ORDER BY place.seq",
+            "SELECT event, sum, place.seq FROM new_places place CROSS JOIN log USING (pos)
+             WHERE place.channel_no = ?1 AND place.seq > ?2 ORDER BY place.seq",
         ]
     };
-    let mut events = Vec::new();
-    let mut bytes = 0;
-    'page: for sql in parts {
+    for sql in parts {
         let mut statement = connection.prepare_cached(sql)?;
-        let mut rows = statement.query(params![channel_no, bound, limit.events - events.len()])?;
-        while let Some(row) = rows.next()? {
-            let event = event(row, 0)?;
-            bytes += event.len();
-            if bytes > limit.bytes && !events.is_empty() {
-                break 'page;
+        let mut rows = statement.query(params![channel_no, bound])?;
+        while reading.next().is_some()
+            && let Some(row) = rows.next()?
+        {
+            // One that cannot be read is left out, and found to be missing.
+            if let Some(kept) = kept(row) {
+                reading.take(row.get(2)?, kept);
             }
-            events.push(event);
         }
     }
-    if descending {
-        events.reverse();
-    }
-    Ok(StoredPage { head, events })
+    Ok(())
 }
 
+/// The positions that the outbox may ask for end at `newest`.
 pub(super) fn unpublished(
     connection: &Connection,
     after: Position,
+    newest: i64,
     limit: PageLimit,
+    damage: &Damage,
 ) -> rusqlite::Result<Vec<Unpublished>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT pos, uuid, at, event FROM log CROSS JOIN channels USING (channel_no)
-         WHERE pos > ?1 ORDER BY pos LIMIT ?2",
-    )?;
-    let mut rows = statement.query(params![from_position(after), limit.events])?;
-    let mut page = Vec::new();
-    let mut bytes = 0;
-    while let Some(row) = rows.next()? {
-        let event = event(row, 3)?;
-        bytes += event.len();
-        if bytes > limit.bytes && !page.is_empty() {
-            break;
+    let mut page = OutboxPage {
+        limit,
+        bytes: 0,
+        last: from_position(after),
+        events: Vec::new(),
+        damage,
+    };
+    let mut statement =
+        connection.prepare_cached(concat!(outbox_rows!(), " WHERE pos > ?1 ORDER BY pos"))?;
+    let mut one = None;
+    loop {
+        let read = statement
+            .query([page.last])
+            .and_then(|mut rows| page.take_rows(&mut rows));
+        match read {
+            Ok(()) => return Ok(page.events),
+            Err(error) if !is_corruption(&error) => return Err(error),
+            Err(error) => damage.note_database(&format!("table log: {error}")),
         }
-        page.push(Unpublished {
-            position: to_position(row.get(0)?),
-            channel: Uuid::from_bytes(row.get(1)?).into(),
-            event,
-            committed_at: row.get(2)?,
-        });
+        // A page of the table is lost: whatever can be read is found position by position.
+        let one = match &mut one {
+            Some(one) => one,
+            none => {
+                none.insert(connection.prepare_cached(concat!(outbox_rows!(), " WHERE pos = ?1"))?)
+            }
+        };
+        let mut readable = false;
+        while !readable && page.last < newest && !page.is_full() {
+            page.last += 1;
+            let read = one
+                .query([page.last])
+                .and_then(|mut rows| page.take_rows(&mut rows));
+            readable = match read {
+                Ok(()) => true,
+                Err(error) if is_corruption(&error) => false,
+                Err(error) => return Err(error),
+            };
+        }
+        if !readable {
+            return Ok(page.events);
+        }
     }
-    Ok(page)
 }
 
-fn event(row: &Row<'_>, column: usize) -> rusqlite::Result<Bytes> {
-    let bytes: Vec<u8> = row.get(column)?;
-    Ok(bytes.into())
+/// Some events for the outbox, while they are read.
+struct OutboxPage<'a> {
+    limit: PageLimit,
+    bytes: usize,
+    /// The last position that was looked at.
+    last: i64,
+    events: Vec<Unpublished>,
+    damage: &'a Damage,
+}
+
+impl OutboxPage<'_> {
+    fn is_full(&self) -> bool {
+        self.events.len() >= self.limit.events || self.bytes > self.limit.bytes
+    }
+
+    /// Takes rows of [`outbox_rows`] until there is no room for more.
+    fn take_rows(&mut self, rows: &mut Rows<'_>) -> rusqlite::Result<()> {
+        while !self.is_full()
+            && let Some(row) = rows.next()?
+        {
+            let pos = row.get(2)?;
+            let (Ok(seq), Ok(uuid)) = (row.get(3), row.get(4)) else {
+                self.damage
+                    .note_database(&format!("table log: position {pos} cannot be read"));
+                self.last = pos;
+                continue;
+            };
+            let channel = ChannelId::from(Uuid::from_bytes(uuid));
+            let kept = kept(row).filter(|kept| is_sound(channel, seq, &kept.event, kept.sum));
+            let Some(Kept { event, .. }) = kept else {
+                self.damage.note(channel, &[Damaged { from: seq, to: seq }]);
+                self.last = pos;
+                continue;
+            };
+            self.bytes += event.len();
+            if self.bytes > self.limit.bytes && !self.events.is_empty() {
+                return Ok(());
+            }
+            self.last = pos;
+            self.events.push(Unpublished {
+                position: to_position(pos),
+                channel,
+                event,
+                // Of the event itself, which is sound.
+                committed_at: row.get(5).unwrap_or_default(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// An event and its checksum, in the first two columns; `None` if a damaged row has something else
+/// there.
+pub(super) fn kept(row: &Row<'_>) -> Option<Kept> {
+    let event: Vec<u8> = row.get(0).ok()?;
+    Some(Kept {
+        event: event.into(),
+        sum: row.get(1).ok()?,
+    })
+}
+
+/// Whether a part of the database cannot be read, whoever asks and however often.
+pub(super) fn is_corruption(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
 }

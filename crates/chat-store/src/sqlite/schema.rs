@@ -72,6 +72,8 @@ const MIGRATIONS: &[&str] = &[
     ) WITHOUT ROWID;
     INSERT INTO places SELECT channel_no, seq, pos FROM log ORDER BY channel_no, seq;
     DROP INDEX log_by_channel;",
+    // `sum` is the event's checksum (`checksum.rs`), NULL where it was stored before there was one.
+    "ALTER TABLE log ADD COLUMN sum INTEGER;",
 ];
 
 /// "Hark" in ASCII, so that `file` and a careful operator can tell what it is.

@@ -4,6 +4,7 @@ mod backup;
 mod contract;
 mod copies;
 mod crash;
+mod damage;
 mod folder;
 mod full;
 mod keys;

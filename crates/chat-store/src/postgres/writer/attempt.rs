@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use chat_model::ChannelId;
 use tokio::time::Instant;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -10,6 +11,7 @@ use uuid::Uuid;
 use super::{Post, link::Connected};
 use crate::{
     Appended, StoreError,
+    checksum::is_sound,
     expiry_clock::{ExpiryClock, now},
     postgres::{
         batch::{Batch, KeyRoom, Known, Log, Moment, from_stored_number, to_stored_number},
@@ -243,6 +245,7 @@ impl Attempt<'_> {
                             &events.pos,
                             &events.at,
                             &bytes,
+                            &events.sum,
                             &batch.segment,
                             &self.lane.number,
                         ],
@@ -356,14 +359,18 @@ fn log_of(row: &Row) -> (Uuid, Log) {
 /// One whose bytes are not of the right length was not written by Hark.
 fn known_of(row: &Row) -> Option<((Uuid, [u8; 17]), Known)> {
     let key: [u8; 17] = row.get::<_, &[u8]>(1).try_into().ok()?;
+    let (uuid, seq) = (row.get(0), from_stored_number(row.get(6)));
+    // One that is damaged is as good as expired.
+    let event = (row.get::<_, Option<&[u8]>>(8))
+        .filter(|event| is_sound(ChannelId::from(uuid), seq, event, row.get(9)));
     let known = Known {
         n: Some(row.get(2)),
         fingerprint: row.get::<_, &[u8]>(3).try_into().ok()?,
         id: row.get(4),
         epoch: row.get(5),
-        seq: from_stored_number(row.get(6)),
+        seq,
         kept_at: from_stored_number(row.get(7)),
-        event: row.get::<_, Option<&[u8]>>(8).map(Bytes::copy_from_slice),
+        event: event.map(Bytes::copy_from_slice),
     };
-    Some(((row.get(0), key), known))
+    Some(((uuid, key), known))
 }

@@ -6,7 +6,6 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-use bytes::Bytes;
 use chat_model::ChannelId;
 use tokio::time::Instant;
 use tokio_postgres::Row;
@@ -17,10 +16,12 @@ use super::{
 };
 use crate::{
     Position, Unpublished,
+    damage::Damage,
     postgres::{
         batch::from_stored_number,
         failure::Failure,
         lane::{Lane, Owner, lane_name},
+        queries::sound,
         steps::Step,
     },
 };
@@ -50,7 +51,7 @@ impl Writer {
         let (Link::Up(link), Some(lane)) = (&self.link, self.lane) else {
             return;
         };
-        let pause = match step(link, &self.owner, lane).await {
+        let pause = match step(link, &self.owner, lane, &self.shared.counters.damage).await {
             Ok(Rescued::Nothing) => self.connector.options.timing.lease / 5,
             Ok(Rescued::Moved { events, raised }) => {
                 self.see(lane, raised);
@@ -83,7 +84,12 @@ impl Writer {
     }
 }
 
-async fn step(link: &Connected, owner: &Owner, lane: Lane) -> Result<Rescued, Failure> {
+async fn step(
+    link: &Connected,
+    owner: &Owner,
+    lane: Lane,
+    damage: &Damage,
+) -> Result<Rescued, Failure> {
     let Connected {
         session,
         statements,
@@ -140,7 +146,7 @@ async fn step(link: &Connected, owner: &Owner, lane: Lane) -> Result<Rescued, Fa
                 .await?;
             owner.at(session, Step::CommitMove).await?;
             let moved = oldest.iter().zip(places);
-            let moved = moved.filter_map(|(row, pos)| unpublished(row, lane.number, pos));
+            let moved = moved.filter_map(|(row, pos)| unpublished(row, lane.number, pos, damage));
             Ok(Rescued::Moved {
                 events: moved.collect(),
                 raised: base.saturating_add(STEP_EVENTS),
@@ -151,13 +157,15 @@ async fn step(link: &Connected, owner: &Owner, lane: Lane) -> Result<Rescued, Fa
     Ok(rescued)
 }
 
-/// `None` if it has expired.
-fn unpublished(row: &Row, lane: i32, pos: i64) -> Option<Unpublished> {
+/// `None` if it has expired, or is damaged.
+fn unpublished(row: &Row, lane: i32, pos: i64, damage: &Damage) -> Option<Unpublished> {
     let channel: Option<uuid::Uuid> = row.get(6);
+    let channel = ChannelId::from(channel?);
+    let seq = from_stored_number(row.get(2));
     Some(Unpublished {
         position: Position::new(lane_name(lane), from_stored_number(pos)),
-        channel: ChannelId::from(channel?),
-        event: Bytes::copy_from_slice(row.get(5)),
+        channel,
+        event: sound(channel, seq, row.get(5), row.get(7), damage)?,
         committed_at: from_stored_number(row.get(4)),
     })
 }

@@ -1,0 +1,128 @@
+//! A database in which a disk has changed something.
+
+use chat_model::{Damaged, EventHead};
+use chat_store::{PageLimit, PageRange, Position, SqliteStore, Store};
+
+use crate::posts::{channel, post, text};
+use crate::support::Folder;
+
+/// Posts so many messages to channel 1, and closes.
+async fn filled(folder: &Folder, count: u64, size: usize) {
+    let store = folder.open();
+    for number in 0..count {
+        let words = format!("{number} {}", "x".repeat(size));
+        post(&store, text(1, words)).await.unwrap();
+    }
+    store.close().await;
+}
+
+fn change(folder: &Folder, sql: &str) {
+    let database = rusqlite::Connection::open(folder.dir.path().join("store.sqlite3")).unwrap();
+    database.execute_batch(sql).unwrap();
+}
+
+/// The numbers that a page has, and those that it calls damaged.
+async fn page(store: &SqliteStore, range: PageRange, limit: usize) -> (Vec<u64>, Vec<(u64, u64)>) {
+    let page = store.page(channel(1), range, PageLimit::events(limit));
+    let page = page.await.unwrap();
+    let seqs = page.events.iter();
+    let seqs = seqs.map(|event| EventHead::parse(event).unwrap().seq);
+    let damaged = page.damaged.iter().map(|&Damaged { from, to }| (from, to));
+    (seqs.collect(), damaged.collect())
+}
+
+async fn outbox(store: &SqliteStore) -> Vec<u64> {
+    let mut after = Position::START;
+    let mut seqs = Vec::new();
+    loop {
+        let some = store
+            .unpublished(after, PageLimit::events(3))
+            .await
+            .unwrap();
+        let Some(last) = some.last() else {
+            return seqs;
+        };
+        after = last.position;
+        seqs.extend(some.iter().map(|e| EventHead::parse(&e.event).unwrap().seq));
+    }
+}
+
+#[tokio::test]
+async fn flipped_bits_lost_rows_and_swapped_events_are_named_and_passed_over() {
+    let folder = Folder::new();
+    filled(&folder, 10, 10).await;
+    change(
+        &folder,
+        // A bit in the text, which stays good JSON; a row that is gone; one in another's place.
+        "UPDATE log SET event = CAST(replace(event, '\"2 ', '\"3 ') AS BLOB) WHERE seq = 3;
+         DELETE FROM log WHERE seq = 4;
+         UPDATE log SET event = (SELECT event FROM log WHERE seq = 8) WHERE seq = 7;",
+    );
+    let store = folder.open();
+    assert_eq!(store.damage(), None, "nothing was read yet");
+    let rest = vec![1, 2, 5, 6, 8, 9, 10];
+    let all = page(&store, PageRange::After(0), 50).await;
+    assert_eq!(all, (rest.clone(), vec![(3, 4), (7, 7)]));
+    let newest = page(&store, PageRange::Newest, 50).await;
+    assert_eq!(newest, all);
+    // Damaged numbers count, so that a reader goes on behind them.
+    assert_eq!(
+        page(&store, PageRange::After(2), 2).await,
+        (vec![], vec![(3, 4)])
+    );
+    assert_eq!(
+        page(&store, PageRange::Before(8), 2).await,
+        (vec![6], vec![(7, 7)])
+    );
+    assert_eq!(outbox(&store).await, rest);
+    let damage = store.damage().unwrap();
+    assert!(damage.contains("messages 3 to 4 of channel"), "{damage}");
+    assert!(store.stats().damaged >= 3);
+    assert_eq!(post(&store, text(1, "next")).await.unwrap(), 11);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn events_from_before_there_were_checksums_stay_readable() {
+    let folder = Folder::new();
+    filled(&folder, 4, 10).await;
+    change(
+        &folder,
+        "UPDATE log SET sum = NULL; UPDATE log SET event = x'7b22' WHERE seq = 2;",
+    );
+    let store = folder.open();
+    let all = page(&store, PageRange::After(0), 50).await;
+    assert_eq!(all, (vec![1, 3, 4], vec![(2, 2)]));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_lost_page_of_the_database_costs_the_events_in_it_and_no_others() {
+    let folder = Folder::new();
+    // Some twenty events to a page of 4 KiB, so that there are many leaves.
+    filled(&folder, 400, 10).await;
+    let path = folder.dir.path().join("store.sqlite3");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let needle = b"\"text\":\"200 ";
+    let at = bytes.windows(needle.len()).position(|part| part == needle);
+    let start = at.unwrap() / 4096 * 4096;
+    // Not the header of any kind of page.
+    bytes[start..start + 16].fill(0xee);
+    std::fs::write(&path, bytes).unwrap();
+
+    let store = folder.open();
+    let (events, damaged) = page(&store, PageRange::After(0), 1_000).await;
+    let [(from, to)] = damaged[..] else {
+        panic!("one page, one gap: {damaged:?}")
+    };
+    assert!(
+        (from..=to).contains(&201) && to - from < 50,
+        "{from} to {to}"
+    );
+    let rest: Vec<_> = (1..=400).filter(|seq| !(from..=to).contains(seq)).collect();
+    assert_eq!(events, rest);
+    assert_eq!(outbox(&store).await, rest);
+    assert!(store.damage().is_some());
+    assert_eq!(post(&store, text(1, "next")).await.unwrap(), 401);
+    store.close().await;
+}
