@@ -50,7 +50,9 @@ mod store;
 pub use error::{ReusedKey, StoreError};
 pub use postgres::{PostgresOptions, PostgresStore};
 pub use retention::{KeyMemory, Retention};
-pub use sqlite::{SqliteOptions, SqliteStore, backup, backup_progress, new_epoch, restore};
+pub use sqlite::{
+    Checked, SqliteOptions, SqliteStore, backup, backup_progress, check, new_epoch, restore,
+};
 pub use stats::StoreStats;
 pub use store::{
     Append, Appended, IdempotencyKey, PageLimit, PageRange, Position, Store, StoredPage,

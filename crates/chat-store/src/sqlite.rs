@@ -2,12 +2,14 @@
 
 mod append;
 mod backup;
+mod check;
 mod checkpoint;
 mod database;
 mod epochs;
 mod folder;
 mod health;
 mod keys;
+mod mark;
 mod memory;
 mod options;
 mod places;
@@ -24,7 +26,7 @@ use std::{
     sync::{
         Arc,
         atomic::Ordering::Relaxed,
-        mpsc::{Sender, channel},
+        mpsc::{RecvTimeoutError, Sender, channel},
     },
 };
 
@@ -34,14 +36,18 @@ use rusqlite::Connection;
 use tokio::sync::{Mutex, mpsc};
 
 pub use self::backup::{backup, backup_progress, restore};
+pub use self::check::{Checked, check};
 pub use self::epochs::new_epoch;
 pub use self::options::SqliteOptions;
 
 use self::{
     append::to_position,
+    check::quick_check,
     checkpoint::Checkpointer,
     database::Database,
+    epochs::begin_epoch,
     folder::Folder,
+    mark::Mark,
     reader::Readers,
     shared::{Shared, spawn},
     writer::{Job, Writer},
@@ -50,7 +56,7 @@ use crate::{
     Append, Appended, PageLimit, PageRange, Position, Store, StoreError, StoreStats, StoredPage,
     Unpublished,
     alarm::Alarm,
-    expiry_clock::{ExpiryClock, SavedExpiry},
+    expiry_clock::{ExpiryClock, SavedExpiry, now},
     queue::{self, Queue, Reply},
 };
 
@@ -85,32 +91,68 @@ impl SqliteStore {
         options.validate()?;
         let folder = Arc::new(Folder::open(&options.dir)?);
         let path = folder.database();
+        let mark = Mark::read(folder.dir()).unwrap_or_default();
+        mark.expect_database(folder.dir())?;
+        let wal_bytes = std::fs::metadata(path.with_extension("sqlite3-wal"));
+        let wal_bytes = wal_bytes.map_or(0, |wal| wal.len());
         let connection = schema::prepare(&path, options.max_file_bytes)?;
         let kept = Kept::load(&connection).map_err(|error| StoreError::Unusable {
             dir: options.dir.clone(),
             reason: error.to_string(),
         })?;
         sync_folder(folder.dir());
+        let complaints = quick_check(&connection, &path);
+        let missing = mark.missing(kept.newest_position, wal_bytes);
+        let mut database = Database::new(
+            path.clone(),
+            connection,
+            options.max_file_bytes,
+            options.cached_channels,
+        );
+        if let Some(missing) = missing {
+            let now = now(&options.clock);
+            let logs = database
+                .transaction(|connection, memory| begin_epoch(connection, memory, now))
+                .map_err(|failure| failure.to_error())?;
+            tracing::error!(
+                dir = %options.dir.display(),
+                missing,
+                logs,
+                "the store is not as it was left: all logs have a new epoch, by which listeners \
+                 are told what is gone"
+            );
+        }
         let shared = Arc::new(Shared::new(
             path.clone(),
             kept.published_to,
             kept.newest_position,
         ));
+        for complaint in &complaints {
+            shared.counters.damage.note_database(complaint);
+        }
+        shared.write_mark(0);
         let expiry = ExpiryClock::resume(options.clock.clone(), kept.expiry, kept.newest);
         let alarm = Alarm::default();
         let (alive, ended) = mpsc::channel(1);
         let readers = Readers::start(options.readers, &folder, &alive, &alarm)?;
-        let checkpointer = Checkpointer::start(path.clone(), shared.clone(), &alarm)?;
-        let database = Database::new(
-            path,
-            connection,
-            options.max_file_bytes,
-            options.cached_channels,
-        );
+        let checkpointer = Checkpointer::start(path, shared.clone(), &alarm)?;
+        let (stop_marking, stopped) = channel::<()>();
+        let marked = shared.clone();
+        let marking = spawn("store-mark", &alarm, move || {
+            while stopped.recv_timeout(mark::EVERY) == Err(RecvTimeoutError::Timeout) {
+                marked.write_mark(marked.wal_bytes());
+            }
+        })?;
         let writer = Writer::new(options, database, shared.clone(), checkpointer, expiry);
         let (jobs, received) = channel();
+        let at_end = shared.clone();
         spawn("store-write", &alarm, move || {
             writer.run(&received);
+            drop(stop_marking);
+            if marking.join().is_err() {
+                tracing::error!("the store's mark thread panicked");
+            }
+            at_end.write_mark(0);
             // The folder first: whoever waits for the end may open it again.
             drop(folder);
             drop(alive);

@@ -44,6 +44,10 @@ pub(crate) enum Command {
     /// Every log gets a new epoch, by which listeners are told what is gone: what was posted after
     /// the copy was made.
     Restore(Restore),
+    /// Read the whole store of a data folder, and name what is damaged.
+    ///
+    /// Services may be using it. Ends with 1 if anything is.
+    Check(Check),
     /// Bring the database to the format of this program, before its chat-services start.
     ///
     /// They do it themselves unless store.postgres.migrate is false.
@@ -170,6 +174,13 @@ pub(crate) struct Restore {
     pub(crate) data: PathBuf,
     /// The copy.
     pub(crate) file: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct Check {
+    /// The data folder.
+    #[arg(long, value_name = "DIR", default_value = "./hark-data")]
+    pub(crate) data: PathBuf,
 }
 
 #[derive(Args)]

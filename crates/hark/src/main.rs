@@ -32,6 +32,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::NewEpoch(options) => store::new_epoch(options).await,
         Command::Backup(options) => store::backup(options).await,
         Command::Restore(options) => store::restore(options).await,
+        Command::Check(options) => store::check(options).await,
         Command::Migrate(options) => store::migrate(options).await,
     }
 }

@@ -2,11 +2,12 @@
 
 use std::{path::Path, time::Duration};
 
+use chat_model::Damaged;
 use chat_service::{Config, StoreConfig};
 use service_kit::{clock::SystemClock, command::Failure};
 use tokio::{task::spawn_blocking, time::interval};
 
-use crate::cli::{Backup, Migrate, NewEpoch, Restore};
+use crate::cli::{Backup, Check, Migrate, NewEpoch, Restore};
 
 /// How often a long copy says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
@@ -52,6 +53,34 @@ pub(crate) async fn restore(options: Restore) -> Result<(), Failure> {
         .map_err(Failure::failed)?;
     println!("{logs} logs are back, each with a new epoch");
     Ok(())
+}
+
+pub(crate) async fn check(options: Check) -> Result<(), Failure> {
+    let data = options.data.clone();
+    let checking = spawn_blocking(move || {
+        chat_store::check(&data, |channel, Damaged { from, to }| match to - from {
+            0 => println!("{channel}: message {from} is damaged"),
+            _ => println!("{channel}: messages {from} to {to} are damaged"),
+        })
+    });
+    let checked = checking.await.map_err(Failure::failed)?;
+    let checked = checked.map_err(Failure::failed)?;
+    for line in &checked.database {
+        println!("database: {line}");
+    }
+    println!(
+        "{} channels, {} messages are sound, {} are damaged",
+        checked.channels, checked.sound, checked.damaged
+    );
+    if checked.is_sound() {
+        return Ok(());
+    }
+    Err(Failure::failed(
+        "the store is damaged. Look after the disk and the memory of this machine. Streams tell \
+         damaged messages as a gap and go on; to have them back, stop the service, move the folder \
+         away and put the newest good copy back with `hark restore`. If the database itself is \
+         complained about, do that soon: it may get worse",
+    ))
 }
 
 pub(crate) async fn migrate(options: Migrate) -> Result<(), Failure> {

@@ -104,6 +104,8 @@ fn checkpoint(
     let (_, pages) = pragma(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
     let page: u64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
     if wish == Wish::Shrink {
+        // A log that is gone after this was not lost.
+        shared.write_mark(0);
         let (blocked, _) = pragma(connection, "PRAGMA wal_checkpoint(TRUNCATE)")?;
         if blocked {
             shared.count_blocked_checkpoint();

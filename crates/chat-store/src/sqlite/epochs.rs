@@ -9,6 +9,7 @@ use service_kit::clock::SharedClock;
 use super::{
     database::Database,
     folder::Folder,
+    mark,
     memory::{Memory, epoch_value},
     places::newest_kept,
     schema::prepare,
@@ -32,9 +33,11 @@ pub fn new_epoch(dir: &Path, clock: &SharedClock) -> Result<u64, StoreError> {
     let connection = prepare(&folder.database(), None)?;
     let mut database = Database::new(folder.database(), connection, None, 2);
     let now = now(clock);
-    database
+    let logs = database
         .transaction(|connection, memory| begin_epoch(connection, memory, now))
-        .map_err(|failure| failure.to_error())
+        .map_err(|failure| failure.to_error())?;
+    mark::forget(dir);
+    Ok(logs)
 }
 
 /// The same inside the open transaction.

@@ -2,10 +2,14 @@
 
 use std::{
     path::PathBuf,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     thread::JoinHandle,
 };
 
+use super::mark::Mark;
 use crate::{StoreError, StoreStats, alarm::Alarm, counters::Counters, follower::Follower};
 
 /// Counters, the watermark and the follower.
@@ -19,6 +23,8 @@ pub(super) struct Shared {
     pub(super) follower: Follower,
     pub(super) counters: Counters,
     checkpoints_blocked: AtomicU64,
+    /// The mark as it was last written.
+    mark: Mutex<Option<Mark>>,
 }
 
 impl Shared {
@@ -33,6 +39,7 @@ impl Shared {
             follower: Follower::default(),
             counters,
             checkpoints_blocked: AtomicU64::new(0),
+            mark: Mutex::default(),
         }
     }
 
@@ -66,6 +73,25 @@ impl Shared {
     /// Size of the write-ahead log's file.
     pub(super) fn wal_bytes(&self) -> u64 {
         self.file_bytes("-wal")
+    }
+
+    /// Writes the mark beside the database if the store has grown since.
+    pub(super) fn write_mark(&self, wal_bytes: u64) {
+        let mark = Mark {
+            position: self.counters.newest.load(Relaxed),
+            wal_bytes,
+        };
+        // Nothing panics while it is held.
+        let mut last = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = self.database.parent().unwrap_or(&self.database);
+        if *last != Some(mark) {
+            match mark.write(dir) {
+                Ok(()) => *last = Some(mark),
+                Err(error) => {
+                    tracing::warn!(%error, "the store's mark cannot be written; trying again");
+                }
+            }
+        }
     }
 
     fn file_bytes(&self, suffix: &str) -> u64 {

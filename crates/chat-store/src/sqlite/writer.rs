@@ -341,6 +341,8 @@ impl Writer {
         self.shared.follower.let_go();
         self.checkpointer.ask(Wish::Passive);
         self.checkpointer.stop();
+        // From here on the write-ahead log may go.
+        self.shared.write_mark(0);
         // The last connection to go folds the write-ahead log into the database.
         drop(self.database);
     }

@@ -110,7 +110,14 @@ async fn a_lost_page_of_the_database_costs_the_events_in_it_and_no_others() {
     bytes[start..start + 16].fill(0xee);
     std::fs::write(&path, bytes).unwrap();
 
+    let mut named = Vec::new();
+    let checked = chat_store::check(folder.dir.path(), |_, range| named.push(range)).unwrap();
+    assert!(!checked.is_sound() && !checked.database.is_empty());
     let store = folder.open();
+    assert!(
+        store.damage().is_some(),
+        "a quick look at the start finds it"
+    );
     let (events, damaged) = page(&store, PageRange::After(0), 1_000).await;
     let [(from, to)] = damaged[..] else {
         panic!("one page, one gap: {damaged:?}")
@@ -122,7 +129,11 @@ async fn a_lost_page_of_the_database_costs_the_events_in_it_and_no_others() {
     let rest: Vec<_> = (1..=400).filter(|seq| !(from..=to).contains(seq)).collect();
     assert_eq!(events, rest);
     assert_eq!(outbox(&store).await, rest);
-    assert!(store.damage().is_some());
+    assert_eq!(
+        (checked.sound, checked.damaged),
+        (rest.len() as u64, 1 + to - from)
+    );
+    assert_eq!(named, [Damaged { from, to }]);
     assert_eq!(post(&store, text(1, "next")).await.unwrap(), 401);
     store.close().await;
 }

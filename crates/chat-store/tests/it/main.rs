@@ -11,5 +11,6 @@ mod keys;
 mod model;
 mod places;
 mod posts;
+mod put_back;
 mod retention;
 mod support;
