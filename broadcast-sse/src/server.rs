@@ -203,7 +203,7 @@ mod tests {
         ];
         let broker_life = life.clone();
         life.spawn("broker", async move {
-            broker.run(&broker_life).await.unwrap();
+            broker.run(&broker_life).await;
         });
         let environment = environment.map(|(key, value)| (key.to_owned(), value));
         let config = Config::load(None, environment).unwrap();

@@ -32,10 +32,7 @@ async fn start(settings: &[(&str, &str)]) -> Running {
     .unwrap();
     let mqtt = format!("mqtt://{}", broker.local_addr());
     let broker_life = life.clone();
-    life.spawn(
-        "broker",
-        async move { broker.run(&broker_life).await.unwrap() },
-    );
+    life.spawn("broker", async move { broker.run(&broker_life).await });
     let own = [
         ("HARK_LISTEN", "127.0.0.1:0"),
         ("HARK_MQTT__URL", &mqtt),

@@ -72,6 +72,8 @@ pub struct BrokerConfig {
     pub max_packet: usize,
     /// Connections at a time.
     pub max_connections: usize,
+    /// Connections at a time from one address; of IPv6, from one network of 64 bits.
+    pub max_connections_per_address: usize,
     /// Distinct filters, of all clients together, for the life of the broker.
     pub max_filters: usize,
     /// Bytes in one segment of a filter's queue.
@@ -88,6 +90,7 @@ impl Default for BrokerConfig {
             open: false,
             max_packet: 512 * 1024,
             max_connections: 1000,
+            max_connections_per_address: 500,
             max_filters: 10_000,
             segment_size: 1024 * 1024,
             segments: 16,
@@ -122,6 +125,12 @@ impl BrokerConfig {
             return Err(ConfigError::invalid(
                 "max_connections",
                 "must be between 1 and 100000",
+            ));
+        }
+        if self.max_connections_per_address == 0 {
+            return Err(ConfigError::invalid(
+                "max_connections_per_address",
+                "must be at least 1",
             ));
         }
         if self.max_filters == 0 {

@@ -13,16 +13,26 @@
 //! let lifecycle = Lifecycle::new();
 //! let broker = Broker::bind(BrokerConfig::default()).await?;
 //! println!("mqtt mqtt://{}", broker.local_addr());
-//! broker.run(&lifecycle).await
+//! broker.run(&lifecycle).await;
+//! # Ok(())
 //! # }
 //! ```
 #![warn(missing_docs)]
 
+mod accept;
+mod clients;
 mod config;
 mod guard;
+mod link;
+mod login;
 mod metrics;
-mod probe;
+mod refusals;
+mod router;
 mod server;
+mod session;
+mod watch;
+mod wire;
 
 pub use config::{BrokerConfig, Config, OperationsConfig};
+pub use login::OwnLogin;
 pub use server::{Broker, BrokerError};

@@ -37,8 +37,6 @@ async fn run(arguments: ServiceArguments) -> Result<(), Failure> {
     let lifecycle = process.lifecycle.clone();
     process.serve_operations(&lifecycle);
     command::announce(&addresses)?;
-    let ran = broker.run(&lifecycle).await;
-    lifecycle.shutdown();
-    command::wait(&lifecycle).await?;
-    ran.map_err(Failure::failed)
+    broker.run(&lifecycle).await;
+    command::wait(&lifecycle).await
 }

@@ -1,21 +1,22 @@
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::guard::GuardState;
+use crate::server::State;
 
-/// What the guard counts, as metrics.
+/// What the broker counts, as metrics.
 pub(crate) struct BrokerCollector {
-    guard: Arc<GuardState>,
+    state: Arc<State>,
 }
 
 impl BrokerCollector {
-    pub(crate) fn new(guard: Arc<GuardState>) -> Self {
-        Self { guard }
+    pub(crate) fn new(state: Arc<State>) -> Self {
+        Self { state }
     }
 }
 
@@ -27,7 +28,7 @@ impl fmt::Debug for BrokerCollector {
 
 impl Collector for BrokerCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let connections = i64::try_from(self.guard.connections()).unwrap_or(i64::MAX);
+        let connections = i64::try_from(self.state.clients.count()).unwrap_or(i64::MAX);
         let gauge = ConstGauge::new(connections);
         gauge.encode(encoder.encode_descriptor(
             "hark_broker_connections",
@@ -35,7 +36,14 @@ impl Collector for BrokerCollector {
             None,
             prometheus_client::metrics::MetricType::Gauge,
         )?)?;
-        let refused = ConstCounter::new(self.guard.refused());
+        let restarts = ConstCounter::new(self.state.restarts.load(Relaxed));
+        restarts.encode(encoder.encode_descriptor(
+            "hark_broker_restarts",
+            "times that the router stopped working and was started again",
+            None,
+            prometheus_client::metrics::MetricType::Counter,
+        )?)?;
+        let refused = ConstCounter::new(self.state.shared.guard.refused());
         refused.encode(encoder.encode_descriptor(
             "hark_broker_refused_packets",
             "packets that ended their connection",

@@ -1,39 +1,28 @@
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use rumqttd::{ConnectionSettings, LinkType, Router, RouterConfig, Server, ServerSettings};
 use service_kit::config::ConfigError;
 use service_kit::lifecycle::Lifecycle;
 use service_kit::operations::{Health, Operations};
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, sleep};
-use tracing::{info, warn};
+use tracing::{error, info};
 
 use crate::BrokerConfig;
-use crate::guard::{Guard, GuardState};
+use crate::accept::accept;
+use crate::clients::Clients;
+use crate::guard::GuardState;
+use crate::login::OwnLogin;
 use crate::metrics::BrokerCollector;
-use crate::probe::probe;
+use crate::router::RouterLife;
+use crate::session::Shared;
+use crate::watch::{FIRST_ANSWER, watch_over};
 
-/// How long the broker may take from start to its first answer.
-const START_TIME: Duration = Duration::from_secs(10);
-
-/// How often the threads are looked at, and how often a client's view is taken.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-const PROBE_EVERY: Duration = Duration::from_secs(5);
-
-/// How long a probe may take, and how many in a row may fail. Together far more than any pause of
-/// a busy machine.
-const PROBE_TIME: Duration = Duration::from_secs(5);
-const PROBE_FAILURES: u32 = 3;
-
-/// How long a client may take to say CONNECT.
-const CONNECT_MILLIS: u16 = 5_000;
-
-/// Why the broker does not run (any more). The text says what to do.
+/// Why the broker does not run. The text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// The settings cannot work.
@@ -55,19 +44,12 @@ pub enum BrokerError {
         /// What the system said.
         source: io::Error,
     },
+    /// The system refuses threads or descriptors.
+    #[error("cannot start the broker: {0}")]
+    Start(#[source] io::Error),
     /// It does not answer.
-    #[error("the broker on {address} does not answer its first client: {source}")]
-    NoAnswer {
-        /// Where it listens.
-        address: SocketAddr,
-        /// What the first client saw.
-        source: io::Error,
-    },
-    /// It stopped working; only a new process helps.
-    #[error(
-        "the broker stopped working ({0}); start it again. Nothing stored is lost: the services publish what was not confirmed"
-    )]
-    Died(String),
+    #[error("the broker does not answer its first client: {0}")]
+    NoAnswer(String),
 }
 
 impl BrokerError {
@@ -79,94 +61,81 @@ impl BrokerError {
 
 /// The embedded broker, listening and answering.
 ///
-/// It has threads of its own: a router, which lasts until the process ends (rumqttd has no way to
-/// stop it), and two for the network, which end with this value.
+/// It has threads of its own: one that accepts connections and watches over the rest, and those of
+/// the router and its clients, which are started again when the router stops working.
 pub struct Broker {
     address: SocketAddr,
-    guard: Arc<GuardState>,
-    /// Whether the last probe was answered.
-    answers: Arc<AtomicBool>,
-    router_is_gone: Box<dyn Fn() -> bool + Send + Sync>,
-    server: JoinHandle<Result<(), String>>,
+    state: Arc<State>,
+    /// Accepts and watches, as long as this value lives.
+    serving: JoinHandle<()>,
     /// `None` only while dropping.
-    network: Option<Runtime>,
+    runtime: Option<Runtime>,
+}
+
+/// What the parts of the broker share.
+pub(crate) struct State {
+    pub(crate) config: BrokerConfig,
+    pub(crate) clients: Arc<Clients>,
+    pub(crate) shared: Arc<Shared>,
+    /// The router of now.
+    pub(crate) router: watch::Sender<Arc<RouterLife>>,
+    /// Whether the last probe was answered.
+    pub(crate) answers: AtomicBool,
+    /// How often the router was started again.
+    pub(crate) restarts: AtomicU64,
 }
 
 impl Broker {
-    /// Starts to listen, and waits until a first client got its answer.
+    /// Starts to listen, and waits until the router answers.
     ///
     /// # Errors
     /// [`BrokerError`]; a taken port has its own.
     pub async fn bind(config: BrokerConfig) -> Result<Self, BrokerError> {
         config.validate()?;
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let guard = GuardState::new(config.max_connections, config.max_filters);
-            match Self::try_bind(&config, guard).await {
-                // Somebody was quicker between choosing the free port and taking it.
-                Err(BrokerError::PortTaken { .. }) if config.listen.port() == 0 && tries < 10 => {}
-                result => return result,
-            }
-        }
+        let guard = GuardState::new(config.max_filters);
+        Self::start(config, guard).await
     }
 
-    async fn try_bind(config: &BrokerConfig, guard: GuardState) -> Result<Self, BrokerError> {
-        let address = free_address(config.listen)?;
-        let guard = Arc::new(guard);
-        let network = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("broker-network")
+    pub(crate) async fn start(
+        config: BrokerConfig,
+        guard: GuardState,
+    ) -> Result<Self, BrokerError> {
+        let listener = listen(config.listen)?;
+        let address = listener.local_addr().map_err(BrokerError::Start)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("broker")
             .enable_all()
             .build()
-            .map_err(|source| BrokerError::Listen { address, source })?;
-        let router = Router::new(0, router_config(config)).spawn();
-        let to_router = router.clone();
-        let mut server = Server::new(
-            server_settings(config, address),
-            router,
-            Guard::new(Arc::clone(&guard)),
-        );
-        let server = network.spawn(async move {
-            server
-                .start(LinkType::Remote)
-                .await
-                .map_err(|error| error.to_string())
+            .map_err(BrokerError::Start)?;
+        let router = RouterLife::start(&config).map_err(BrokerError::Start)?;
+        router
+            .answers(FIRST_ANSWER)
+            .await
+            .map_err(BrokerError::NoAnswer)?;
+        let state = Arc::new(State {
+            clients: Arc::new(Clients::new(
+                config.max_connections,
+                config.max_connections_per_address,
+            )),
+            shared: Arc::new(Shared {
+                guard: Arc::new(guard),
+                own_login: OwnLogin::new(),
+                max_packet: config.max_packet,
+            }),
+            router: watch::Sender::new(Arc::new(router)),
+            answers: AtomicBool::new(true),
+            restarts: AtomicU64::new(0),
+            config,
         });
-        let broker = Self {
-            address,
-            guard,
-            answers: Arc::new(AtomicBool::new(true)),
-            // The router owns the receiver; a panic drops it.
-            router_is_gone: Box::new(move || to_router.is_disconnected()),
-            server,
-            network: Some(network),
-        };
-        broker.first_answer().await?;
+        let serving = runtime.spawn(serve(listener, Arc::clone(&state)));
         info!(%address, "broker listens");
-        Ok(broker)
-    }
-
-    /// rumqttd says nowhere that it listens, so a client has to find out.
-    async fn first_answer(&self) -> Result<(), BrokerError> {
-        let address = self.address;
-        let deadline = tokio::time::Instant::now() + START_TIME;
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            let answer = probe(address, &format!("hark-start-{attempt}"), PROBE_TIME).await;
-            // An answer may come from another process that was quicker: then this one's server ended.
-            if self.server.is_finished() {
-                return Err(BrokerError::PortTaken { address });
-            }
-            match answer {
-                Ok(()) => return Ok(()),
-                Err(source) if tokio::time::Instant::now() >= deadline => {
-                    return Err(BrokerError::NoAnswer { address, source });
-                }
-                Err(_not_yet) => sleep(Duration::from_millis(5)).await,
-            }
-        }
+        Ok(Self {
+            address,
+            state,
+            serving,
+            runtime: Some(runtime),
+        })
     }
 
     /// Where it listens; never port 0.
@@ -174,16 +143,22 @@ impl Broker {
         self.address
     }
 
+    /// The log-in by which clients of this process should connect: no flood of strangers takes
+    /// their place.
+    pub fn own_login(&self) -> OwnLogin {
+        self.state.shared.own_login.clone()
+    }
+
     /// Registers `hark_broker_…` metrics and the readiness check `broker`, which says what the
-    /// last probe of [`run`](Self::run) found.
+    /// last look at the router found.
     pub fn register(&self, operations: &Operations) {
-        let guard = Arc::clone(&self.guard);
+        let state = Arc::clone(&self.state);
         operations.register(|registry| {
-            registry.register_collector(Box::new(BrokerCollector::new(guard)));
+            registry.register_collector(Box::new(BrokerCollector::new(state)));
         });
-        let answers = Arc::clone(&self.answers);
+        let state = Arc::clone(&self.state);
         operations.add_check("broker", move || {
-            let answers = answers.load(Relaxed);
+            let answers = state.answers.load(Relaxed);
             async move {
                 if answers {
                     Health::Ok
@@ -194,127 +169,63 @@ impl Broker {
         });
     }
 
-    /// Watches over the broker until the soft shutdown of `lifecycle`, then ends all connections.
-    ///
-    /// # Errors
-    /// [`BrokerError::Died`] when it stopped working before.
-    pub async fn run(self, lifecycle: &Lifecycle) -> Result<(), BrokerError> {
+    /// Waits for the soft shutdown of `lifecycle`, then ends all connections. A broker that breaks
+    /// never ends this earlier: it is started again.
+    pub async fn run(self, lifecycle: &Lifecycle) {
         let soft = lifecycle.soft();
+        let mut broker = self;
         tokio::select! {
-            died = self.died() => Err(BrokerError::Died(died)),
-            () = soft.cancelled() => Ok(()),
-        }
-    }
-
-    async fn died(&self) -> String {
-        tokio::select! {
-            why = self.thread_ended() => why,
-            why = self.unresponsive() => why,
-        }
-    }
-
-    async fn thread_ended(&self) -> String {
-        let mut look = interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            look.tick().await;
-            if (self.router_is_gone)() {
-                return "its router panicked; the message is above".to_owned();
-            }
-            if self.server.is_finished() {
-                return "it no longer accepts connections".to_owned();
+            () = soft.cancelled() => {}
+            ended = &mut broker.serving => {
+                // A fault of this crate, since neither part returns.
+                error!(?ended, "the broker no longer accepts connections; restart the process");
+                broker.state.answers.store(false, Relaxed);
+                soft.cancelled().await;
             }
         }
     }
+}
 
-    async fn unresponsive(&self) -> String {
-        let mut every = interval(PROBE_EVERY);
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut failures = 0;
-        let mut id = 0_u64;
-        loop {
-            every.tick().await;
-            match probe(self.address, &format!("hark-probe-{id}"), PROBE_TIME).await {
-                Ok(()) => {
-                    failures = 0;
-                    self.answers.store(true, Relaxed);
-                }
-                // Full is not dead.
-                Err(_) if self.guard.is_full() => id += 1,
-                Err(error) => {
-                    failures += 1;
-                    id += 1;
-                    self.answers.store(false, Relaxed);
-                    warn!(%error, failures, "broker did not answer a probe");
-                    if failures >= PROBE_FAILURES {
-                        return format!("{failures} clients in a row got no answer: {error}");
-                    }
-                }
-            }
+async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
+    match TcpListener::from_std(listener) {
+        Ok(listener) => {
+            tokio::join!(accept(listener, &state), watch_over(&state));
         }
+        Err(error) => error!(%error, "the listener cannot be used"),
     }
+}
+
+fn listen(address: SocketAddr) -> Result<std::net::TcpListener, BrokerError> {
+    let listener = std::net::TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    listener.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => BrokerError::PortTaken { address },
+        _ => BrokerError::Listen { address, source },
+    })
 }
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        if let Some(network) = self.network.take() {
+        if let Some(runtime) = self.runtime.take() {
             // Waiting for its threads would block the caller's runtime.
-            network.shutdown_background();
+            runtime.shutdown_background();
         }
-    }
-}
-
-/// The address with a port that is free now. rumqttd binds by itself, later, and tells nobody
-/// whether that worked; so what can be found out is found out before.
-fn free_address(listen: SocketAddr) -> Result<SocketAddr, BrokerError> {
-    TcpListener::bind(listen)
-        .and_then(|listener| listener.local_addr())
-        .map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => BrokerError::PortTaken { address: listen },
-            _ => BrokerError::Listen {
-                address: listen,
-                source,
-            },
-        })
-}
-
-fn router_config(config: &BrokerConfig) -> RouterConfig {
-    RouterConfig {
-        // The guard keeps the number; the router, which forgets a connection a little later than
-        // the guard, must never be full: it would leave rumqttd in a bad state.
-        max_connections: config.max_connections * 2 + 64,
-        max_outgoing_packet_count: 200,
-        max_segment_size: config.segment_size,
-        max_segment_count: config.segments,
-        ..RouterConfig::default()
-    }
-}
-
-fn server_settings(config: &BrokerConfig, listen: SocketAddr) -> ServerSettings {
-    ServerSettings {
-        name: "mqtt".to_owned(),
-        listen,
-        tls: None,
-        // It would wait this long between two connections.
-        next_connection_delay_ms: 0,
-        connections: ConnectionSettings {
-            connection_timeout_ms: CONNECT_MILLIS,
-            max_payload_size: config.max_packet,
-            // In truth the number of packets taken from one read.
-            max_inflight_count: 500,
-            auth: None,
-            external_auth: None,
-            dynamic_filters: false,
-        },
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use test_kit::eventually;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
 
     use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
 
     /// CONNECT with the client id `x`; SUBSCRIBE to `#`; PUBLISH to a topic that begins with `é`,
     /// which rumqttd 0.20.0 does not survive when the guard lets it through.
@@ -322,24 +233,33 @@ mod tests {
     const SUBSCRIBE: &[u8] = b"\x82\x06\x00\x01\x00\x01#\x00";
     const PUBLISH: &[u8] = b"\x30\x05\x00\x02\xc3\xa9!";
 
+    /// Gets CONNACK and SUBACK: from now on the router compares topics with the filter.
+    async fn subscribed(broker: &Broker) -> std::io::Result<TcpStream> {
+        let mut client = TcpStream::connect(broker.local_addr()).await?;
+        client.write_all(CONNECT).await?;
+        client.write_all(SUBSCRIBE).await?;
+        client.read_exact(&mut [0; 4 + 5]).await?;
+        Ok(client)
+    }
+
     #[tokio::test]
-    async fn a_dead_router_ends_the_broker_with_a_sentence() {
+    async fn dead_router_is_replaced_behind_the_same_port() {
         let config = BrokerConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
             ..BrokerConfig::default()
         };
-        let broker = Broker::try_bind(&config, GuardState::asleep())
-            .await
-            .unwrap();
-        let mut client = TcpStream::connect(broker.local_addr()).await.unwrap();
-        client.write_all(CONNECT).await.unwrap();
-        client.write_all(SUBSCRIBE).await.unwrap();
-        // CONNACK and SUBACK: from now on the router compares topics with the filter.
-        let mut answers = [0; 4 + 5];
-        client.read_exact(&mut answers).await.unwrap();
-        client.write_all(PUBLISH).await.unwrap();
-        let died = broker.run(&Lifecycle::new()).await.unwrap_err();
-        assert!(matches!(died, BrokerError::Died(_)), "{died}");
-        assert!(died.to_string().contains("router panicked"), "{died}");
+        let broker = Broker::start(config, GuardState::asleep()).await.unwrap();
+        for restarts in 1..=2 {
+            let mut client = subscribed(&broker).await.unwrap();
+            client.write_all(PUBLISH).await.unwrap();
+            eventually!(SOON, {
+                test_kit::ensure!(broker.state.restarts.load(Relaxed) == restarts, "not yet");
+                Ok(())
+            });
+            // Its old clients are cut off.
+            let _reset_or_end = client.read(&mut [0]).await;
+            assert!(broker.state.answers.load(Relaxed));
+        }
+        subscribed(&broker).await.unwrap();
     }
 }

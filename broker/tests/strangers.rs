@@ -53,7 +53,7 @@ async fn packets_that_harm_end_their_own_connection_only() {
     let mut suback = [0; 5];
     subscriber.read_exact(&mut suback).await.unwrap();
 
-    let hostile: [&[u8]; 11] = [
+    let hostile: [&[u8]; 15] = [
         // PUBLISH to "é", to "", to "a/+", with a topic that is not UTF-8, over its own end.
         b"\x30\x05\x00\x02\xc3\xa9!",
         b"\x30\x03\x00\x00!",
@@ -68,22 +68,23 @@ async fn packets_that_harm_end_their_own_connection_only() {
         b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01z",
         b"\x30\xff\xff\xff\x7f",
         b"\x00\x02ab",
+        // PUBACK and PUBREC of nothing, a filter that begins with $, and a SUBACK.
+        b"\x40\x02\x00\x07",
+        b"\x50\x02\x00\x07",
+        b"\x82\x07\x00\x02\x00\x02$x\x00",
+        b"\x90\x03\x00\x02\x00",
     ];
     for (number, packet) in hostile.into_iter().enumerate() {
         let mut stranger = connected(&broker, b'A' + u8::try_from(number).unwrap()).await;
         stranger.write_all(packet).await.unwrap();
         assert!(is_closed(&mut stranger).await, "{packet:02x?}");
     }
-    // A will on "é", and a client id that the router would swallow: closed without CONNACK.
-    for packet in [
-        b"\x10\x14\x00\x04MQTT\x04\x06\x00\x3c\x00\x01w\x00\x02\xc3\xa9\x00\x01!".as_slice(),
-        b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01+",
-    ] {
-        for _again in 0..2 {
-            let mut stranger = TcpStream::connect(broker.local_addr()).await.unwrap();
-            stranger.write_all(packet).await.unwrap();
-            assert!(is_closed(&mut stranger).await, "{packet:02x?}");
-        }
+    // A will on "é": closed without CONNACK.
+    let will = b"\x10\x14\x00\x04MQTT\x04\x06\x00\x3c\x00\x01w\x00\x02\xc3\xa9\x00\x01!";
+    for _again in 0..2 {
+        let mut stranger = TcpStream::connect(broker.local_addr()).await.unwrap();
+        stranger.write_all(will).await.unwrap();
+        assert!(is_closed(&mut stranger).await);
     }
 
     mqtt_publish(broker.local_addr(), "chat/x", b"still here").await;
@@ -110,6 +111,9 @@ async fn connections_and_filters_are_bounded() {
             .await?;
         let mut connack = [0; 4];
         if stream.read_exact(&mut connack).await.is_ok() {
+            // One that has done nothing would give way.
+            stream.write_all(&[0x82, 6, 0, 1, 0, 1, b'1', 0]).await?;
+            stream.read_exact(&mut [0; 5]).await?;
             standing.push(stream);
         }
         ensure!(standing.len() == 3, "{} connections", standing.len());
@@ -156,7 +160,7 @@ async fn shutdown_ends_the_connections_and_frees_the_port() {
     let address = broker.local_addr();
     let mut client = connected(&broker, b'c').await;
     lifecycle.shutdown();
-    broker.run(&lifecycle).await.unwrap();
+    broker.run(&lifecycle).await;
     assert!(is_closed(&mut client).await);
     eventually!(SOON, {
         Broker::bind(BrokerConfig {
@@ -166,4 +170,140 @@ async fn shutdown_ends_the_connections_and_frees_the_port() {
         .await?;
         Ok(())
     });
+}
+
+/// A connection that ends by RST, as that of a device that loses its power behind a gateway does.
+async fn connect_and_reset(broker: &Broker, client_id: u8) {
+    let mut stream = TcpStream::connect(broker.local_addr()).await.unwrap();
+    stream.write_all(&connect(client_id)).await.unwrap();
+    stream.set_zero_linger().unwrap();
+}
+
+#[tokio::test]
+async fn client_that_is_reset_while_it_connects_can_come_back() {
+    let broker = Broker::bind(config()).await.unwrap();
+    for _ in 0..200 {
+        connect_and_reset(&broker, b'd').await;
+    }
+    let mut device = connected(&broker, b'd').await;
+    // PINGREQ, PINGRESP: the router lives, and the resets before were not taken for this one.
+    device.write_all(&[0xc0, 0]).await.unwrap();
+    let mut pong = [0; 2];
+    device.read_exact(&mut pong).await.unwrap();
+    assert_eq!(pong, [0xd0, 0]);
+    mqtt_publish(broker.local_addr(), "chat/x", b"still here").await;
+}
+
+#[tokio::test]
+async fn second_connect_with_an_id_ends_the_first_and_publishes_its_will() {
+    let broker = Broker::bind(config()).await.unwrap();
+    let mut watcher = connected(&broker, b'w').await;
+    watcher
+        .write_all(b"\x82\x06\x00\x01\x00\x01t\x00")
+        .await
+        .unwrap();
+    watcher.read_exact(&mut [0; 5]).await.unwrap();
+    // CONNECT as "d" with the will "!" on "t".
+    let mut first = TcpStream::connect(broker.local_addr()).await.unwrap();
+    first
+        .write_all(b"\x10\x13\x00\x04MQTT\x04\x06\x00\x3c\x00\x01d\x00\x01t\x00\x01!")
+        .await
+        .unwrap();
+    first.read_exact(&mut [0; 4]).await.unwrap();
+    let _second = connected(&broker, b'd').await;
+    assert!(is_closed(&mut first).await);
+    let mut will = [0; 6];
+    watcher.read_exact(&mut will).await.unwrap();
+    assert_eq!(&will, b"\x30\x04\x00\x01t!");
+}
+
+#[tokio::test]
+async fn busy_subscriber_that_answers_nonsense_harms_only_itself() {
+    let broker = Broker::bind(config()).await.unwrap();
+    let mut honest = connected(&broker, b'h').await;
+    for round in 0..20 {
+        // It subscribes, does not read, and acknowledges what it never got, while the router has
+        // more for it than its queue takes.
+        let mut stranger = connected(&broker, b'0' + round).await;
+        stranger
+            .write_all(b"\x82\x06\x00\x01\x00\x01t\x00")
+            .await
+            .unwrap();
+        stranger.read_exact(&mut [0; 5]).await.unwrap();
+        let flood = b"\x30\x04\x00\x01t!".repeat(1000);
+        honest.write_all(&flood).await.unwrap();
+        let _closed_already = stranger.write_all(b"\x40\x02\x00\x07").await;
+        assert!(is_closed(&mut stranger).await);
+    }
+    honest.write_all(&[0xc0, 0]).await.unwrap();
+    honest.read_exact(&mut [0; 2]).await.unwrap();
+    mqtt_publish(broker.local_addr(), "chat/x", b"still here").await;
+}
+
+#[tokio::test]
+async fn connections_that_do_nothing_give_way() {
+    let broker = Broker::bind(BrokerConfig {
+        max_connections: 4,
+        max_connections_per_address: 4,
+        ..config()
+    })
+    .await
+    .unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..1000 {
+        silent.push(TcpStream::connect(broker.local_addr()).await.unwrap());
+    }
+    let mut idle = Vec::new();
+    for number in 0..100 {
+        idle.push(connected(&broker, number).await);
+    }
+    let mut working = connected(&broker, b'w').await;
+    working
+        .write_all(b"\x82\x06\x00\x01\x00\x01t\x00")
+        .await
+        .unwrap();
+    working.read_exact(&mut [0; 5]).await.unwrap();
+    for number in 100..110 {
+        idle.push(connected(&broker, number).await);
+    }
+    mqtt_publish(broker.local_addr(), "t", b"!").await;
+    let mut got = [0; 6];
+    working.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"\x30\x04\x00\x01t!");
+    assert!(is_closed(&mut idle[0]).await);
+    assert!(is_closed(&mut silent[0]).await);
+}
+
+#[tokio::test]
+async fn message_of_qos_2_arrives_once() {
+    let broker = Broker::bind(config()).await.unwrap();
+    let mut subscriber = connected(&broker, b's').await;
+    // It asks for QoS 2 and is granted 1.
+    subscriber
+        .write_all(b"\x82\x06\x00\x01\x00\x01t\x02")
+        .await
+        .unwrap();
+    let mut suback = [0; 5];
+    subscriber.read_exact(&mut suback).await.unwrap();
+    assert_eq!(suback, [0x90, 3, 0, 1, 1]);
+    let mut sender = connected(&broker, b'p').await;
+    for payload in [b'1', b'2'] {
+        let publish = [0x34, 6, 0, 1, b't', 0, 9, payload];
+        sender.write_all(&publish.repeat(2)).await.unwrap();
+        let mut received = [0; 8];
+        sender.read_exact(&mut received).await.unwrap();
+        assert_eq!(received, [0x50, 2, 0, 9, 0x50, 2, 0, 9]);
+        sender.write_all(&[0x62, 2, 0, 9]).await.unwrap();
+        let mut complete = [0; 4];
+        sender.read_exact(&mut complete).await.unwrap();
+        assert_eq!(complete, [0x70, 2, 0, 9]);
+        let mut got = [0; 8];
+        subscriber.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got[..2], &[0x32, 6]);
+        assert_eq!(got[7], payload);
+        subscriber
+            .write_all(&[0x40, 2, got[5], got[6]])
+            .await
+            .unwrap();
+    }
 }

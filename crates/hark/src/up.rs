@@ -45,6 +45,13 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
     let mqtt_url = format!("mqtt://{}", reachable(mqtt_addr));
     config.chat_service.mqtt.url = mqtt_url.parse().map_err(Failure::failed)?;
     config.broadcast_sse.mqtt.url = config.chat_service.mqtt.url.clone();
+    for mqtt in [
+        &mut config.chat_service.mqtt,
+        &mut config.broadcast_sse.mqtt,
+    ] {
+        let login = broker.own_login();
+        (mqtt.username, mqtt.password) = (login.username, login.password);
+    }
 
     let access = config.chat_service.access.clone();
     let chat_service = chat_service::Server::bind(
@@ -68,9 +75,7 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
     let later = lifecycle.later_stage();
     let broker_life = later.clone();
     lifecycle.spawn("broker", async move {
-        if let Err(error) = broker.run(&broker_life).await {
-            tracing::error!(%error, "the broker ended");
-        }
+        broker.run(&broker_life).await;
     });
     process.serve_operations(&lifecycle);
     let services = Services {

@@ -1,0 +1,59 @@
+//! The embedded broker inside `hark`.
+
+use std::net::SocketAddr;
+
+use system_tests::{Hark, HonestPair};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// What the process may write into its log meanwhile, in bytes.
+const LOG: usize = 8 * 1024;
+
+/// CONNECT as `d` (MQTT 3.1.1 §3.1).
+const CONNECT: &[u8] = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01d";
+
+async fn connect_and_reset(broker: SocketAddr) {
+    let mut stream = TcpStream::connect(broker).await.unwrap();
+    stream.write_all(CONNECT).await.unwrap();
+    stream.set_zero_linger().unwrap();
+}
+
+/// What the broker must refuse, after CONNECT.
+async fn nonsense(broker: SocketAddr, packet: &[u8]) {
+    let mut stream = TcpStream::connect(broker).await.unwrap();
+    stream.write_all(CONNECT).await.unwrap();
+    stream.write_all(packet).await.unwrap();
+    // A reset is an end as well.
+    let _ended = stream.read_to_end(&mut Vec::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_the_broker_end_neither_hark_nor_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut hark = Hark::up(folder.path()).await;
+    let broker: SocketAddr = hark.process().socket("mqtt");
+    let mut pair = HonestPair::start(&hark.url("chat"), &hark.url("sse")).await;
+    pair.quiet().await;
+    let before = hark.process().stderr().len();
+    let silent = pair
+        .beside(async {
+            let mut silent = Vec::new();
+            for _ in 0..200 {
+                connect_and_reset(broker).await;
+                // A topic that begins beyond ASCII, a shared subscription, an acknowledgement of
+                // nothing.
+                nonsense(broker, b"\x30\x05\x00\x02\xc3\xa9!").await;
+                nonsense(broker, b"\x82\x0f\x00\x02\x00\x0a$share/g/x\x00").await;
+                nonsense(broker, b"\x40\x02\x00\x07").await;
+                silent.push(TcpStream::connect(broker).await.unwrap());
+            }
+            silent
+        })
+        .await;
+    // The services find their place again, too.
+    drop(silent);
+    let grown = hark.process().stderr().len() - before;
+    assert!(grown <= LOG, "{grown} bytes of log");
+    let (status, log) = hark.stop().await;
+    assert!(status.success(), "{status}\n{log}");
+}
