@@ -108,7 +108,7 @@ pub(crate) async fn health(options: Health) -> Result<(), Failure> {
     let answer = ask(&client, get(url.clone())).await;
     let answer = answer.map_err(|error| unreachable(&ops, &error))?;
     if answer.status().is_success() {
-        return Ok(());
+        return print_line(&format!("{ops} is alive"));
     }
     Err(refused(&url, &answer))
 }

@@ -36,10 +36,12 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
     let (lifecycle, operations) = (process.lifecycle.clone(), process.operations.clone());
     let ops_url = process.operations_url.clone();
     let tls = config.tls.load().map_err(Failure::failed)?;
-    let page = http::bind(config.demo.listen).map_err(Failure::failed)?;
+    let page = http::bind(config.demo.listen).map_err(by_option("--demo"))?;
     let page_addr = page.local_addr().map_err(Failure::failed)?;
 
-    let broker = Broker::bind(config.broker).await.map_err(Failure::failed)?;
+    let broker = Broker::bind(config.broker)
+        .await
+        .map_err(by_option("--mqtt"))?;
     let mqtt_addr = broker.local_addr();
     broker.register(&operations.of_service("broker"));
     let mqtt_url = format!("mqtt://{}", reachable(mqtt_addr));
@@ -59,7 +61,7 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
         SystemClock::shared(),
         operations.of_service("chat-service"),
     );
-    let mut chat_service = chat_service.await.map_err(Failure::failed)?;
+    let mut chat_service = chat_service.await.map_err(by_option("--chat"))?;
     let chat_addr = chat_service.local_addr();
     let inside = match tls {
         Some(_) => chat_service.listen_inside().map_err(Failure::failed)?,
@@ -68,7 +70,7 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
     config.broadcast_sse.history.url = format!("http://{inside}");
     let broadcast_sse =
         broadcast_sse::Server::bind(config.broadcast_sse, operations.of_service("broadcast-sse"))
-            .map_err(Failure::failed)?;
+            .map_err(by_option("--sse"))?;
     let sse_addr = broadcast_sse.local_addr();
 
     // The broker stays until the last PUBACK: it belongs to a later stage of the process's life.
@@ -112,7 +114,7 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
             ("ops", ops_url),
         ])?;
         let channel = ChannelId::from(uuid::Uuid::new_v4());
-        let (page, chat) = (as_localhost(page), as_localhost(chat));
+        let (page, chat) = (as_people_write_it(page), as_people_write_it(chat));
         command::suggest(&[
             ("open", format!("{scheme}://{page}/?c={channel}")),
             (
@@ -167,13 +169,44 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// The same as people would write it.
-fn as_localhost(address: SocketAddr) -> String {
-    let address = reachable(address);
+/// Where others reach a service that listens here, as people would write it.
+fn as_people_write_it(address: SocketAddr) -> String {
+    let address = match address.ip() {
+        ip if ip.is_unspecified() => {
+            let ip = own_address(ip).unwrap_or(reachable(address).ip());
+            SocketAddr::new(ip, address.port())
+        }
+        _ => address,
+    };
     if address.ip().is_loopback() && address.is_ipv4() {
         format!("localhost:{}", address.port())
     } else {
         address.to_string()
+    }
+}
+
+/// The address from which this machine reaches others; nothing is sent to find it.
+fn own_address(listening: IpAddr) -> Option<IpAddr> {
+    // Addresses for documentation (RFC 5737, RFC 3849): only the route to them is looked up.
+    let (any, far) = match listening {
+        IpAddr::V4(_) => ("0.0.0.0:0", "192.0.2.1:9"),
+        IpAddr::V6(_) => ("[::]:0", "[2001:db8::1]:9"),
+    };
+    let socket = std::net::UdpSocket::bind(any).ok()?;
+    socket.connect(far).ok()?;
+    let own = socket.local_addr().ok()?.ip();
+    (!own.is_unspecified() && !own.is_loopback()).then_some(own)
+}
+
+/// Says by which option another port is chosen, when one is taken.
+fn by_option<E: ToString>(option: &'static str) -> impl Fn(E) -> Failure {
+    move |error| {
+        let error = error.to_string();
+        if error.contains("the port is taken") {
+            Failure::failed(format!("{error}: `{option} 127.0.0.1:PORT`"))
+        } else {
+            Failure::failed(error)
+        }
     }
 }
 
@@ -190,5 +223,20 @@ fn say_if_open(addresses: &[SocketAddr]) {
              read and post in every channel whose name they know.",
             open.join(", ")
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_localhost_and_an_open_port_is_the_machines_address() {
+        let written = |address: &str| as_people_write_it(address.parse().unwrap());
+        assert_eq!(written("127.0.0.1:8000"), "localhost:8000");
+        assert_eq!(written("192.0.2.7:8000"), "192.0.2.7:8000");
+        let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let open = own_address(any).map_or("localhost".to_owned(), |ip| ip.to_string());
+        assert_eq!(written("0.0.0.0:8000"), format!("{open}:8000"));
     }
 }

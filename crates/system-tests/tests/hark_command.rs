@@ -137,6 +137,7 @@ async fn post_listen_and_health_are_the_ends_of_the_same_chain() {
     let (chat, sse, ops) = (running.url("chat"), running.url("sse"), running.url("ops"));
     let healthy = hark(["health", "--ops", &ops]).run(SOON).await;
     assert_eq!(healthy.status.code(), Some(0), "{healthy:?}");
+    assert_eq!(healthy.stdout.trim(), format!("{ops}/ is alive"));
 
     for text in ["one", "two \u{1f600}"] {
         let posted = hark(["post", &channel, text, "--chat", &chat])
@@ -172,6 +173,30 @@ async fn post_listen_and_health_are_the_ends_of_the_same_chain() {
     running.stop().await;
     let dead = hark(["health", "--ops", &ops]).run(SOON).await;
     assert_eq!(dead.status.code(), Some(1), "{dead:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn taken_port_is_told_with_the_option_that_changes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().map(|address| (taken, address)).unwrap();
+    let free = "127.0.0.1:0";
+    let options = ["--chat", "--sse", "--demo", "--mqtt"];
+    for option in options {
+        let others = options.into_iter().filter(|other| *other != option);
+        let others = others.flat_map(|other| [other, free]);
+        let failed = hark(["up", "--ops", free, "--data"])
+            .arg(folder.path())
+            .args(others)
+            .args([option, &taken.1.to_string()])
+            .run(SOON)
+            .await;
+        assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+        let says = format!(
+            "the port is taken; stop what uses it (`ss -ltnp` shows it) or choose another port: `{option} "
+        );
+        assert!(failed.stderr.contains(&says), "{failed:?}");
+    }
 }
 
 fn text_of(line: &str) -> String {
