@@ -1,6 +1,6 @@
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, Once, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -172,8 +172,25 @@ impl Channel {
     pub(super) fn answered(&self, ask: Ask, head: &Head, now: Instant) {
         self.change(|state| {
             state.answered_at = Some(now);
+            self.look_for_older_copy(&state.tail, ask, head);
             state.tail.answer(ask, head)
         });
+    }
+
+    /// Tells the operator, once, of a store that went back behind everybody's back.
+    fn look_for_older_copy(&self, tail: &Tail, ask: Ask, head: &Head) {
+        static SAID: Once = Once::new();
+        if tail.goes_back(ask, head) {
+            SAID.call_once(|| {
+                tracing::error!(
+                    channel = %self.id,
+                    head = head.head,
+                    "the store has fewer messages than it had, in the same epoch: an older copy was \
+                     put back without `hark new-epoch`, and listeners may miss new messages; stop \
+                     chat-service, give it one, and start it again"
+                );
+            });
+        }
     }
 
     /// A page of history came that was asked for to fill a hole. Says how many events it brought.
@@ -181,6 +198,7 @@ impl Channel {
         let mut brought = 0;
         self.change(|state| {
             state.answered_at = Some(now);
+            self.look_for_older_copy(&state.tail, ask, &page.head);
             let changed = state.tail.answer(ask, &page.head);
             let before = state.tail.known();
             let grown = state.tail.fill(&page.entries, &page.head);

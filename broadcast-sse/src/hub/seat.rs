@@ -456,6 +456,27 @@ mod tests {
     }
 
     #[test]
+    fn only_the_stores_own_words_show_that_it_went_back() {
+        let mut tail = tail_at(3);
+        assert_eq!(tail.hear(entry(4)), Heard::Appended);
+        let asked = tail.ask();
+        assert!(!tail.goes_back(asked, &head(3)), "the broker may have lied");
+        assert!(tail.goes_back(asked, &head(2)));
+        let newer = Head {
+            epoch: Epoch::from_value(101).unwrap(),
+            ..head(2)
+        };
+        assert!(!tail.goes_back(asked, &newer), "it has its new epoch");
+        let before = tail.ask();
+        let after = tail.ask();
+        tail.answer(after, &head(5));
+        assert!(
+            !tail.goes_back(before, &head(4)),
+            "that answer is merely old"
+        );
+    }
+
+    #[test]
     fn a_node_that_lags_sends_nothing_below_the_floor() {
         let mut tail = tail_at(3);
         let mut seat = Seat::new(channel(), Start::After(head(5).position()), tail.mark());

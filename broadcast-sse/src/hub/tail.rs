@@ -202,6 +202,16 @@ impl Tail {
         Heard::Appended
     }
 
+    /// Whether an answer says less than the store itself has said before, in the same epoch: an
+    /// older copy of it was put back, and has no new epoch. Nothing from the broker counts here.
+    pub(crate) fn goes_back(&self, ask: Ask, head: &Head) -> bool {
+        self.answer.is_some_and(|before| {
+            ask > before.ask
+                && head.epoch == before.position.epoch
+                && head.head < before.position.seq
+        })
+    }
+
     /// The store answered the question numbered `ask`. Says whether listeners should look again.
     pub(crate) fn answer(&mut self, ask: Ask, head: &Head) -> bool {
         if self.answer.is_some_and(|answer| answer.ask >= ask) {

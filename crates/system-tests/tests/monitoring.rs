@@ -133,7 +133,12 @@ async fn what_is_shown_and_documented_is_exported() {
     );
     let lag = sample(&sse, "hark_sse_delivery_lag_seconds_sum");
     assert!(lag.is_some_and(|lag| lag < SOON.as_secs_f64()), "{lag:?}");
-    for (reason, count) in [("cursor", 1.0), ("epoch", 0.0), ("retention", 0.0)] {
+    for (reason, count) in [
+        ("cursor", 1.0),
+        ("damaged", 0.0),
+        ("epoch", 0.0),
+        ("retention", 0.0),
+    ] {
         let gaps = format!("hark_sse_gaps_total{{reason=\"{reason}\"}}");
         assert_eq!(sample(&sse, &gaps), Some(count), "{reason}");
     }

@@ -1,6 +1,7 @@
 //! The PostgreSQL store from outside: its contract, and what happens when things break.
 
 mod contract;
+mod damage;
 mod faults;
 #[path = "../it/posts.rs"]
 mod posts;
