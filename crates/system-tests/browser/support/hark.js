@@ -41,11 +41,11 @@ export class Hark {
     return hark;
   }
 
-  /** Starts it on its data folder; the ports are others than before. */
-  async start() {
+  /** Starts it on its data folder; the ports are others than before, or the `same`. */
+  async start({ same = false } = {}) {
     const listeners = ["chat", "sse", "demo", "mqtt", "ops"].flatMap((name) => [
       `--${name}`,
-      `${["chat", "sse", "demo"].includes(name) ? this.#host : "127.0.0.1"}:0`,
+      `${["chat", "sse", "demo"].includes(name) ? this.#host : "127.0.0.1"}:${same ? this.port(name) : 0}`,
     ]);
     this.#output = "";
     this.addresses = {};
