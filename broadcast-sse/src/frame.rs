@@ -154,9 +154,10 @@ pub(crate) fn ping(framing: Framing) -> Bytes {
     })
 }
 
-/// How long a client waits before it connects again.
-pub(crate) fn retry(after: Duration) -> Bytes {
-    format!("retry: {}\n\n", after.as_millis()).into()
+/// How long a client waits before it connects again, said in a ping: of a block that has `retry:`
+/// alone a browser makes nothing, but several other clients make an event without data.
+pub(crate) fn ping_with_retry(after: Duration) -> Bytes {
+    format!("retry: {}\nevent: ping\ndata: {{}}\n\n", after.as_millis()).into()
 }
 
 fn own(name: &str, cursor: Option<&str>, data: &impl Serialize) -> Bytes {
@@ -205,7 +206,12 @@ mod tests {
             let expected = format!("id: longer-than-the-other\n{rest}");
             assert_eq!(content(&own), expected.as_bytes());
         }
-        assert_eq!(content(&chunk(b"retry: 1\n\n")), b"retry: 1\n\n");
-        assert_eq!(content(&ping(Framing::Chunked)), ping(Framing::UntilClose));
+        let ping = ping_with_retry(Duration::from_millis(1));
+        assert_eq!(content(&chunk(&ping)), ping);
+        assert_eq!(&ping[..], b"retry: 1\nevent: ping\ndata: {}\n\n");
+        assert_eq!(
+            content(&super::ping(Framing::Chunked)),
+            super::ping(Framing::UntilClose)
+        );
     }
 }

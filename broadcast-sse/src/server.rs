@@ -228,9 +228,9 @@ mod tests {
         while let Some(part) = body.next().await {
             rest.push_str(std::str::from_utf8(&part.unwrap()).unwrap());
         }
-        let last = rest.trim_end().lines().last();
+        let last = rest.trim_end().rsplit("\n\n").next();
         assert!(
-            last.is_some_and(|line| line.starts_with("retry: ")),
+            last.is_some_and(|block| block.starts_with("retry: ")),
             "{rest}"
         );
         assert_eq!(life.wait(Duration::from_secs(20)).await, Ok(()));

@@ -61,9 +61,9 @@ impl EventStream {
         }
     }
 
-    /// What a stream begins with, not framed: the first `retry:`, and what is there.
+    /// What a stream begins with, not framed: a ping that says `retry:`, and what is there.
     pub(crate) fn beginning(&mut self) -> Bytes {
-        let mut parts = vec![frame::retry(spread(RETRY))];
+        let mut parts = vec![frame::ping_with_retry(spread(RETRY))];
         self.next(&mut parts);
         parts.concat().into()
     }
@@ -121,7 +121,7 @@ impl Source for EventStream {
     }
 
     fn last_words(&self) -> Bytes {
-        let retry = frame::retry(spread(RETRY_AFTER_DRAIN));
+        let retry = frame::ping_with_retry(spread(RETRY_AFTER_DRAIN));
         match self.framing {
             Framing::Chunked => [&frame::chunk(&retry)[..], frame::LAST_CHUNK]
                 .concat()
@@ -134,7 +134,7 @@ impl Source for EventStream {
 /// What a client gets when the node cannot take its stream: a browser gives up for good on any
 /// status but 200.
 pub(crate) fn come_back_later() -> Bytes {
-    frame::retry(spread(RETRY_WHEN_FULL))
+    frame::ping_with_retry(spread(RETRY_WHEN_FULL))
 }
 
 fn spread(milliseconds: std::ops::Range<u64>) -> Duration {

@@ -23,6 +23,10 @@ pub(crate) struct EventStream {
     pub(crate) cursor: Option<String>,
     /// The last `retry:`.
     pub(crate) retry: Option<Duration>,
+    /// Whether there was a block of fields without data, of which browsers make nothing, and several
+    /// other clients an empty event.
+    pub(crate) hollow: bool,
+    fields: bool,
 }
 
 /// The longest line that is taken; a longer one is no stream of ours.
@@ -31,10 +35,16 @@ const LONGEST_LINE: usize = 4 * 1024 * 1024;
 impl EventStream {
     /// The connection broke: what was not finished is forgotten.
     pub(crate) fn restart(&mut self) {
-        let Self { cursor, retry, .. } = std::mem::take(self);
+        let Self {
+            cursor,
+            retry,
+            hollow,
+            ..
+        } = std::mem::take(self);
         *self = Self {
             cursor,
             retry,
+            hollow,
             ..Self::default()
         };
     }
@@ -64,6 +74,8 @@ impl EventStream {
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
+        // A comment has no name.
+        self.fields |= !field.is_empty();
         match field {
             "event" => value.clone_into(&mut self.name),
             "data" => match &mut self.data {
@@ -90,6 +102,7 @@ impl EventStream {
             self.cursor = self.id.take();
         }
         let name = std::mem::take(&mut self.name);
+        self.hollow |= std::mem::take(&mut self.fields) && self.data.is_none();
         let data = self.data.take()?;
         let name = if name.is_empty() {
             "message".to_owned()
@@ -124,6 +137,22 @@ mod tests {
             prop_assert_eq!(events, vec![event("message", "1"), event("gap", "\nx")]);
             prop_assert_eq!(stream.cursor.as_deref(), Some("b"));
             prop_assert_eq!(stream.retry, Some(Duration::from_millis(5)));
+        }
+    }
+
+    #[test]
+    fn a_block_without_data_is_remembered() {
+        for (blocks, hollow) in [
+            (
+                "retry: 5\nevent: ping\ndata: {}\n\n: a comment\n\n\n",
+                false,
+            ),
+            ("data: 1\n\nretry: 5\n\n", true),
+        ] {
+            let mut stream = EventStream::default();
+            stream.read(blocks.as_bytes());
+            stream.restart();
+            assert_eq!(stream.hollow, hollow, "{blocks}");
         }
     }
 }

@@ -119,7 +119,7 @@ async fn proxies_that_spoil_streams_are_found() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statuses_that_browsers_give_up_on_are_seen_while_a_node_restarts() {
     let come_back = "proxy_buffering off; error_page 502 503 504 =200 @back; } location @back { \
-                     default_type text/event-stream; return 200 \"retry: 100\\n\\n\";";
+                     default_type text/event-stream; return 200 \"retry: 100\\nevent: ping\\ndata: {}\\n\\n\";";
     let mut chain = Chain::start().await;
     let (_spoils, spoils) = behind(&chain, "proxy_buffering off;").await;
     let (_keeps, keeps) = behind(&chain, come_back).await;

@@ -205,7 +205,10 @@ async fn together_they_are_a_chat_behind_a_proxy_with_a_guarded_broker() {
     let away = client.get(&stream).send().await.unwrap();
     assert_eq!(away.status(), 200);
     assert_eq!(away.headers()["content-type"], "text/event-stream");
-    assert!(away.text().await.unwrap().starts_with("retry: "));
+    let away = away.text().await.unwrap();
+    let (retry, ping) = away.split_once('\n').unwrap();
+    assert!(retry.starts_with("retry: "), "{away}");
+    assert_eq!(ping, "event: ping\ndata: {}\n\n");
 
     nginx.kill().await;
     chat.kill().await;

@@ -42,7 +42,8 @@ impl std::error::Error for GaveUp {}
 
 /// A client of an event stream that does what a browser's `EventSource` does:
 /// it remembers the cursor, and when the connection ends it waits for as long
-/// as `retry:` said and asks again, with `Last-Event-ID`.
+/// as `retry:` said and asks again, with `Last-Event-ID`. Unlike a browser it panics at a block
+/// without data, which others take for an empty event.
 pub struct Listener {
     client: reqwest::Client,
     url: String,
@@ -83,7 +84,8 @@ impl Listener {
     #[must_use]
     pub fn resuming_from(mut self, cursor: &str) -> Self {
         // As the standard's own `id:` field would set it.
-        self.parser.feed(format!("id: {cursor}\n\n").as_bytes());
+        self.parser
+            .feed(format!("id: {cursor}\ndata\n\n").as_bytes());
         self.parser.reset();
         self
     }
@@ -202,7 +204,14 @@ impl Listener {
                 return Some(event);
             }
             match self.body.as_mut()?.next().await {
-                Some(Ok(chunk)) => self.pending.extend(self.parser.feed(&chunk)),
+                Some(Ok(chunk)) => {
+                    self.pending.extend(self.parser.feed(&chunk));
+                    assert!(
+                        !self.parser.had_hollow_block(),
+                        "several clients make an empty event of a block without data: {}",
+                        String::from_utf8_lossy(&chunk)
+                    );
+                }
                 end => {
                     self.trouble = end.map(|error| format!("{error:?}"));
                     self.body = None;

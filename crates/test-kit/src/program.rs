@@ -75,6 +75,21 @@ impl Program {
         Self::at(found)
     }
 
+    /// A program that a step of `cargo xtask test` has put at this path.
+    ///
+    /// # Panics
+    /// When it is not there, naming the step.
+    #[must_use]
+    pub fn of_step(path: impl Into<PathBuf>, step: &str) -> Self {
+        let path = path.into();
+        assert!(
+            path.exists(),
+            "{} is not installed: run `cargo xtask test --only tools --only {step}`",
+            path.display()
+        );
+        Self::at(path)
+    }
+
     fn at(path: PathBuf) -> Self {
         Self {
             path,
@@ -266,6 +281,12 @@ mod tests {
             ),
             (Some(64), "a", "b")
         );
+    }
+
+    #[test]
+    #[should_panic(expected = "cargo xtask test --only tools --only clients")]
+    fn a_missing_installation_names_its_step() {
+        let _never = Program::of_step("/nowhere/at/all", "clients");
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub struct Parser {
     id: Option<String>,
     last_event_id: String,
     retry: Option<Duration>,
+    fields: bool,
+    hollow: bool,
 }
 
 impl Parser {
@@ -70,12 +72,20 @@ impl Parser {
         self.retry
     }
 
+    /// Whether there was a block that has fields and no data. A browser makes nothing of it;
+    /// several other clients hand out an event without data.
+    #[must_use]
+    pub fn had_hollow_block(&self) -> bool {
+        self.hollow
+    }
+
     /// Forgets the unfinished event, as a browser does when a stream ends, but
     /// keeps the cursor and the retry time.
     pub fn reset(&mut self) {
         *self = Self {
             last_event_id: std::mem::take(&mut self.last_event_id),
             retry: self.retry,
+            hollow: self.hollow,
             ..Self::default()
         };
     }
@@ -93,6 +103,7 @@ impl Parser {
         // A comment has an empty field name, which falls through below.
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
+        self.fields |= !field.is_empty();
         match field {
             "event" => value.clone_into(&mut self.event),
             "data" => {
@@ -115,6 +126,7 @@ impl Parser {
         let id = self.id.take();
         let event = std::mem::take(&mut self.event);
         let mut data = std::mem::take(&mut self.data);
+        self.hollow |= std::mem::take(&mut self.fields) && data.is_empty();
         // A block without data is not dispatched; its id still counts.
         data.pop()?;
         let event = if event.is_empty() {
@@ -157,6 +169,7 @@ mod tests {
                 event(None, "message", "\n"),
             ]
         );
+        assert!(!parser.had_hollow_block(), "a comment is no field");
     }
 
     #[test]
@@ -169,6 +182,7 @@ mod tests {
         );
         assert_eq!(parser.last_event_id(), "c");
         assert_eq!(parser.retry(), Some(Duration::from_millis(250)));
+        assert!(parser.had_hollow_block());
     }
 
     proptest! {

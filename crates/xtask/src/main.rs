@@ -5,6 +5,7 @@
 //! the steps are listed in [`steps`].
 
 mod bench;
+mod clients;
 mod cluster;
 mod deploy;
 mod dist;
@@ -34,6 +35,7 @@ Runs all checks and tests, or only the steps named:
   format    cargo fmt --check
   clippy    cargo clippy, warnings are errors
   build     all binaries and tests
+  clients   SSE clients that others wrote, installed for the tests
   test      unit, contract, integration, system and documentation tests
   browser   the page in Chromium and Firefox
   fuzz      each fuzz target for a few seconds
@@ -63,7 +65,7 @@ type Step = (
     fn(&Workspace) -> Outcome,
 );
 
-fn steps() -> [Step; 7] {
+fn steps() -> [Step; 8] {
     [
         ("tools", None, |_| tools::provide()),
         ("format", None, |workspace| {
@@ -91,6 +93,9 @@ fn steps() -> [Step; 7] {
                 "hark-fuzz",
             ];
             workspace.cargo(&all)
+        }),
+        ("clients", None, |workspace| {
+            clients::install(&workspace.root)
         }),
         ("test", Some("build"), |workspace| {
             workspace.cargo(&["test", "--workspace", "--no-fail-fast"])
@@ -208,6 +213,7 @@ fn browser(workspace: &Workspace) -> Outcome {
     run::run(tests.env("HARK_BIN", workspace.binaries.join("hark")))
 }
 
+/// Whether a file is there and was written after another.
 fn is_newer(file: &Path, than: &Path) -> bool {
     // A file that is not there, or does not tell, is not newer: what depends on it is made anew.
     let changed = |path: &Path| {

@@ -6,12 +6,13 @@ use std::process::Command;
 use crate::run::{self, Outcome};
 
 /// What the tests need besides Rust: a program, and the Debian package that has it.
-const NEEDED: [(&str, &str); 20] = [
+const NEEDED: [(&str, &str); 21] = [
     // SQLite and libFuzzer are compiled from source.
     ("cc", "build-essential"),
     ("c++", "build-essential"),
     ("caddy", "caddy"),
     ("curl", "curl"),
+    ("go", "golang-go"),
     ("mosquitto", "mosquitto"),
     ("mosquitto_pub", "mosquitto-clients"),
     ("nats-server", "nats-server"),

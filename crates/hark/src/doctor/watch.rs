@@ -48,7 +48,7 @@ pub(super) async fn watch(patient: &mut Patient, time: Duration) {
                 patient.findings.fail(
                     &format!("a stream was answered with {}: every EventSource gives up for good", answer.status()),
                     "let the proxy answer 502, 503 and 504 of streams with 200, text/event-stream and a \
-                     `retry:` (deploy/examples/nginx.conf)",
+                     ping that says `retry:` (deploy/examples/nginx.conf)",
                 );
             }
             // A refused connection is no answer: browsers come back.
@@ -56,6 +56,12 @@ pub(super) async fn watch(patient: &mut Patient, time: Duration) {
         }
         reader.restart();
         sleep(reader.retry.unwrap_or(RETRY).min(LONGEST_RETRY)).await;
+    }
+    if reader.hollow {
+        patient.findings.warn(
+            "a stream had a block without data: several clients make an empty event of it",
+            "send `retry:` in a ping, with `event: ping` and `data: {}` (deploy/examples/nginx.conf)",
+        );
     }
     if opened == 0 {
         patient.findings.fail(
