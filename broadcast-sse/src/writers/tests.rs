@@ -10,7 +10,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     time::timeout,
 };
 
@@ -85,12 +85,11 @@ async fn connect() -> (TcpStream, Taken) {
     let (client, (socket, peer)) = (client.unwrap(), accepted.unwrap());
     SockRef::from(&socket).set_send_buffer_size(4_096).unwrap();
     SockRef::from(&client).set_recv_buffer_size(32_768).unwrap();
-    let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
     let taken = Taken {
         socket,
         peer,
         unread: Bytes::new(),
-        place: Place::from(permit),
+        place: Place::alone(),
     };
     (client, taken)
 }

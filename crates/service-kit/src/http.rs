@@ -20,11 +20,13 @@ mod guarded;
 mod http1;
 mod http2;
 mod last_time;
+mod places;
 mod server;
 mod takeover;
 
+pub use places::Place;
 pub use server::serve;
-pub use takeover::{Framing, Offer, Place, Taken};
+pub use takeover::{Framing, Offer, Taken};
 
 /// Waiting connections that the kernel holds while the server is busy. tokio's own 128 is too few
 /// for a thousand browsers that reconnect at once: each SYN dropped costs its client a second.
@@ -51,7 +53,8 @@ pub struct HttpOptions {
     /// Request heads up to this many bytes are read, at least 8192. Beyond, and certainly beyond
     /// twice of it, they get 431: the limit is on the read buffer, which grows in steps.
     pub max_head_bytes: usize,
-    /// Connections at a time; further ones wait in the kernel's backlog.
+    /// Connections at a time. For further ones the oldest idle ones are ended; while none is idle they
+    /// wait in the kernel's backlog.
     pub max_connections: usize,
     /// Certificate and key; `None` serves plain HTTP. A plain connection may speak HTTP/2 from its
     /// first byte (RFC 9113, section 3.3), as proxies do.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::http1::{self, Transport};
-use super::takeover::Place;
+use super::places::Place;
 use super::{HttpOptions, http2};
 use crate::tls::ServerTls;
 
@@ -22,6 +22,7 @@ pub(super) struct Visit {
     pub(super) router: Router,
     pub(super) options: Arc<HttpOptions>,
     pub(super) soft: CancellationToken,
+    /// Of this connection: others may need its place.
     pub(super) hard: CancellationToken,
 }
 
@@ -47,7 +48,7 @@ async fn speak<S: Transport>(stream: S, visit: Visit) {
     }
 }
 
-/// `None` at the server's end.
+/// `None` at the server's end, or when somebody else needs the place.
 async fn shake_hands(
     tls: &ServerTls,
     stream: TcpStream,
@@ -55,6 +56,7 @@ async fn shake_hands(
 ) -> Option<io::Result<TlsStream<TcpStream>>> {
     tokio::select! {
         () = visit.soft.cancelled() => None,
+        () = visit.hard.cancelled() => None,
         shaken = timeout(visit.options.header_timeout, tls.accept(stream)) => {
             Some(shaken.unwrap_or_else(|late| Err(late.into())))
         }

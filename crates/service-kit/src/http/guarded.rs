@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::HttpOptions;
 use super::deadline::Deadline;
 use super::last_time::LastTime;
+use super::places::Idleness;
 use super::takeover::TakeOver;
 
 /// How long, and how many bytes of, a request that was refused unread are taken in before the
@@ -98,6 +99,13 @@ impl Phase {
 
     fn is_busy(&self) -> bool {
         self.requested.load(Ordering::Relaxed) != self.answers()
+    }
+}
+
+impl Idleness for Phase {
+    fn idle_since(&self) -> Option<Instant> {
+        let busy = self.is_busy() || self.take_over.get().is_some();
+        (!busy).then(|| self.last_answer.at())
     }
 }
 

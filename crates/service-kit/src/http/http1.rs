@@ -58,6 +58,7 @@ pub(super) async fn run<S: Transport>(stream: S, visit: Visit) -> Option<(S, Byt
         hard,
     } = visit;
     let phase = Arc::new(Phase::new());
+    place.watch(phase.clone());
     let guarded = GuardedStream::new(stream, Arc::clone(&phase), Times::from(&*options));
     let body_timeout = options.body_timeout;
     let requested = Arc::clone(&phase);
@@ -104,7 +105,7 @@ pub(super) async fn run<S: Transport>(stream: S, visit: Visit) -> Option<(S, Byt
                     let parts = connection.into_parts();
                     let (stream, _) = parts.io.into_inner().into_parts();
                     if let Some(socket) = stream.into_socket() {
-                        take_over.run(Taken { socket, peer, unread: parts.read_buf, place });
+                        take_over.run(Taken { socket, peer, unread: parts.read_buf, place: place.keep() });
                     }
                     return None;
                 }

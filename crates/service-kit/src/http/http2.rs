@@ -20,7 +20,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tower::ServiceExt;
 use tracing::{debug, info};
 
@@ -28,6 +28,7 @@ use super::body::TimedBody;
 use super::connection::Visit;
 use super::guarded::Phase;
 use super::last_time::LastTime;
+use super::places::Idleness;
 use crate::log_limit::LogLimit;
 use stream::HeardStream;
 
@@ -51,7 +52,7 @@ where
 {
     let Visit {
         peer,
-        place: _place,
+        place,
         router,
         options,
         soft,
@@ -63,6 +64,7 @@ where
     });
     let stream = HeardStream::new(beginning, stream, Arc::clone(&heard));
     let answers = Arc::new(Answers::new());
+    place.watch(answers.clone());
     let counted = Arc::clone(&answers);
     let body_timeout = options.body_timeout;
     // Whether a body was read to its end matters only where the next request comes after it.
@@ -195,6 +197,12 @@ impl Answers {
             return Duration::ZERO;
         }
         self.moved.elapsed()
+    }
+}
+
+impl Idleness for Answers {
+    fn idle_since(&self) -> Option<Instant> {
+        (self.open.load(Relaxed) == 0).then(|| self.moved.at())
     }
 }
 

@@ -6,16 +6,19 @@ use axum::Router;
 use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
 
 use super::HttpOptions;
 use super::connection::{self, Visit};
-use super::takeover::Place;
+use super::places::Places;
 use crate::lifecycle::Lifecycle;
+use crate::log_limit::LogLimit;
 
 /// How long accepting pauses when descriptors or memory run out.
 const PAUSE: Duration = Duration::from_millis(100);
+
+static EXHAUSTED: LogLimit = LogLimit::per_minute(2);
+static RESUMED: LogLimit = LogLimit::per_minute(2);
 
 /// Accepts connections and answers their requests until shutdown: on the soft token accepting stops
 /// and connections end after the request under way (an open stream must end by itself), on the hard
@@ -26,9 +29,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub async fn serve(listener: TcpListener, router: Router, options: HttpOptions, life: &Lifecycle) {
     let (soft, hard) = (life.soft(), life.hard());
     let options = Arc::new(options);
-    let most =
-        u32::try_from(options.max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
-    let places = Arc::new(Semaphore::new(most as usize));
+    let places = Places::new(options.max_connections);
     if let Some(tls) = options.tls.clone() {
         let soft = soft.clone();
         life.spawn_transient(async move {
@@ -37,33 +38,34 @@ pub async fn serve(listener: TcpListener, router: Router, options: HttpOptions, 
     }
     let mut accepting = Accepting::default();
     loop {
-        let place = tokio::select! {
-            () = soft.cancelled() => break,
-            place = accepting.place(&places) => place,
-        };
         let (stream, peer) = tokio::select! {
             () = soft.cancelled() => break,
-            accepted = accepting.accept(&listener) => accepted,
+            accepted = accepting.accept(&listener, &places) => accepted,
         };
+        // It waits here, and those behind it in the backlog.
+        tokio::select! {
+            () = soft.cancelled() => break,
+            () = places.room() => {}
+        }
         if let Err(error) = prepare(&stream, &options) {
             // The client has gone already.
             debug!(%peer, %error, "connection lost before it began");
             continue;
         }
+        let hard = hard.child_token();
         let visit = Visit {
             peer,
-            place: Place::from(place),
+            place: places.take(hard.clone()),
             router: router.clone(),
             options: Arc::clone(&options),
             soft: soft.clone(),
-            hard: hard.clone(),
+            hard,
         };
         life.spawn_transient(connection::run(stream, visit));
     }
     // Connections in the backlog are refused by the kernel from here on.
     drop(listener);
-    // All are free when the last connection has ended; an error cannot be: it is never closed.
-    let _all = places.acquire_many(most).await;
+    places.empty().await;
 }
 
 fn prepare(stream: &TcpStream, options: &HttpOptions) -> io::Result<()> {
@@ -81,40 +83,34 @@ fn prepare(stream: &TcpStream, options: &HttpOptions) -> io::Result<()> {
 #[derive(Default)]
 struct Accepting {
     exhausted: bool,
-    full: bool,
 }
 
 impl Accepting {
-    async fn place(&mut self, places: &Arc<Semaphore>) -> tokio::sync::OwnedSemaphorePermit {
-        if let Ok(place) = Arc::clone(places).try_acquire_owned() {
-            self.full = false;
-            return place;
-        }
-        if !self.full {
-            self.full = true;
-            warn!("as many connections as max_connections allows; further ones wait");
-        }
-        Arc::clone(places)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed")
-    }
-
-    async fn accept(&mut self, listener: &TcpListener) -> (TcpStream, std::net::SocketAddr) {
+    /// When descriptors run out, idle connections give way as they do when places run out.
+    async fn accept(
+        &mut self,
+        listener: &TcpListener,
+        places: &Places,
+    ) -> (TcpStream, std::net::SocketAddr) {
         loop {
             match listener.accept().await {
                 Ok(accepted) => {
                     if self.exhausted {
                         self.exhausted = false;
-                        info!("accepting connections again");
+                        if let Some(left_out) = RESUMED.line() {
+                            info!(left_out, "accepting connections again");
+                        }
                     }
                     return accepted;
                 }
                 Err(error) if is_exhaustion(&error) => {
                     if !self.exhausted {
                         self.exhausted = true;
-                        warn!(%error, "accepting pauses until descriptors or memory are free again");
+                        if let Some(left_out) = EXHAUSTED.line() {
+                            warn!(left_out, %error, "accepting pauses until descriptors or memory are free again");
+                        }
                     }
+                    places.clear();
                     tokio::time::sleep(PAUSE).await;
                 }
                 // The connection died in the backlog (accept(2)): it concerns nobody else.

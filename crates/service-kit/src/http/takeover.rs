@@ -11,7 +11,8 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
+
+use super::places::Place;
 
 /// How an answer's body of unknown length is framed (RFC 9112, sections 6.3 and 7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,16 +49,6 @@ pub struct Taken {
     pub unread: Bytes,
     /// The connection's place among those the server allows, to be held as long as the socket.
     pub place: Place,
-}
-
-/// Counts as one of the server's connections until it is dropped.
-#[derive(Debug)]
-pub struct Place(#[expect(dead_code, reason = "held, never read")] OwnedSemaphorePermit);
-
-impl From<OwnedSemaphorePermit> for Place {
-    fn from(permit: OwnedSemaphorePermit) -> Self {
-        Self(permit)
-    }
 }
 
 type Take = Box<dyn FnOnce(Taken) + Send>;

@@ -291,27 +291,61 @@ async fn client_that_takes_nothing_is_disconnected_and_a_slow_one_is_not() {
     server.stop().await;
 }
 
+fn two_at_a_time() -> HttpOptions {
+    HttpOptions {
+        max_connections: 2,
+        ..options()
+    }
+}
+
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_for_a_place() {
-    let server = start(
-        echo(),
-        HttpOptions {
-            max_connections: 2,
-            ..options()
-        },
-    );
+async fn the_oldest_idle_connection_gives_its_place_to_a_new_one() {
+    let server = start(echo(), two_at_a_time());
     let mut first = server.connect().await;
     let mut second = server.connect().await;
     ask(&mut first, GET, "here").await;
     ask(&mut second, GET, "here").await;
+    // The second is idle for longer now; it is told to the millisecond.
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    ask(&mut first, GET, "here").await;
+    let mut third = server.connect().await;
+    ask(&mut third, GET, "here").await;
+    assert_eq!(rest(&mut second).await, "");
+    ask(&mut first, GET, "here").await;
+    // One that never says anything is idle as well: all of them are, but the last.
+    let mut silent = Vec::new();
+    for _ in 0..5 {
+        silent.push(server.connect().await);
+    }
+    let mut last = server.connect().await;
+    ask(&mut last, GET, "here").await;
+    for stream in &mut silent[..3] {
+        assert_eq!(rest(stream).await, "");
+    }
+    drop((first, third, silent, last));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_while_none_is_idle() {
+    let server = start(echo(), two_at_a_time());
+    let body = "POST /read HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n";
+    let mut first = server.connect().await;
+    let mut second = server.connect().await;
+    for stream in [&mut first, &mut second] {
+        // It is asked for its body, so that the request is surely under way.
+        let expecting = body.replace("\r\n\r\n", "\r\nexpect: 100-continue\r\n\r\n");
+        ask(stream, &expecting, "100 Continue\r\n\r\n").await;
+    }
     let mut third = server.connect().await;
     third.write_all(GET.as_bytes()).await.unwrap();
     let mut byte = [0; 1];
     let early = timeout(SHORT, third.peek(&mut byte)).await;
-    assert!(early.is_err(), "answered while two others stood");
-    drop(first);
+    assert!(early.is_err(), "answered while two others were busy");
+    ask(&mut first, "hi", "\r\n\r\n2").await;
     timeout(LONG, third.peek(&mut byte)).await.unwrap().unwrap();
-    drop((second, third));
+    ask(&mut second, "hi", "\r\n\r\n2").await;
+    drop((first, second, third));
     server.stop().await;
 }
 
