@@ -114,7 +114,7 @@ pub(crate) enum Admitted {
     /// The client is answered, the router sees nothing.
     Answer(Packet),
     /// Both: to the router, and to the client.
-    PassAndAnswer(Packet, Packet),
+    PassAndAnswer(Publish, PubRec),
     /// The client says farewell.
     Farewell,
 }
@@ -197,9 +197,8 @@ impl Guard {
             pkid: packet_id,
             reason: PubRecReason::Success,
         };
-        let answer = Packet::PubRec(received, None);
         if self.begun.contains(&packet_id) {
-            return Ok(Admitted::Answer(answer));
+            return Ok(Admitted::Answer(Packet::PubRec(received, None)));
         }
         if self.begun.len() >= MAX_BEGUN {
             return Err("too many messages of QoS 2 without PUBREL");
@@ -207,8 +206,7 @@ impl Guard {
         self.begun.insert(packet_id);
         // This makes one of QoS 0.
         let pass = Publish::new(publish.topic, publish.payload, false);
-        let pass = Packet::Publish(pass, None);
-        Ok(Admitted::PassAndAnswer(pass, answer))
+        Ok(Admitted::PassAndAnswer(pass, received))
     }
 
     fn admit_filters(&self, subscribe: &Subscribe) -> Result<(), Refusal> {
@@ -324,13 +322,13 @@ mod tests {
     #[test]
     fn message_of_qos_2_is_passed_on_once() {
         let mut guard = guard();
-        let passed = Packet::Publish(Publish::new("a", "!", false), None);
+        let passed = Publish::new("a", "!", false);
         let received = PubRec {
             pkid: 7,
             reason: PubRecReason::Success,
         };
-        let received = Packet::PubRec(received, None);
         let first = Admitted::PassAndAnswer(passed, received.clone());
+        let received = Packet::PubRec(received, None);
         assert_eq!(begin(&mut guard, 7), Ok(first.clone()));
         assert_eq!(begin(&mut guard, 7), Ok(Admitted::Answer(received)));
         let released = release(&mut guard, 7).unwrap();

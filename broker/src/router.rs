@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
+use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
 use rumqttd::protocol::{Packet, PingReq};
 use rumqttd::{Notification, Router, RouterConfig};
 use tokio::runtime::Runtime;
@@ -31,7 +31,7 @@ pub(crate) struct RouterDoor {
     asked: mpsc::UnboundedSender<oneshot::Sender<Result<Link, RouterGone>>>,
 }
 
-type OpenLink = dyn Fn(&str) -> Result<(LinkTx, LinkRx, Notification), LinkError> + Send;
+type OpenLink = dyn Fn(&str) -> Option<(LinkTx, LinkRx, Notification)> + Send;
 
 impl RouterLife {
     /// Starts the threads.
@@ -46,7 +46,7 @@ impl RouterLife {
             .build()?;
         let router = Router::new(0, router_config(config)).spawn();
         let to_router = router.clone();
-        let open = move |id: &str| LinkBuilder::new(id, router.clone()).build();
+        let open = move |id: &str| LinkBuilder::new(id, router.clone()).build().ok();
         Ok(Self {
             door: RouterDoor::start(Box::new(open))?,
             // The router owns the receiver; a panic drops it.
@@ -130,8 +130,8 @@ impl RouterDoor {
                     }
                     let id = ids.take();
                     let link = match open(&id.name()) {
-                        Ok((tx, rx, _connack)) => Ok(Link::new(tx, rx, id)),
-                        Err(_link_error) => Err(RouterGone),
+                        Some((tx, rx, _connack)) => Ok(Link::new(tx, rx, id)),
+                        None => Err(RouterGone),
                     };
                     // A link that nobody takes any more ends in its drop.
                     let _ = wish.send(link);

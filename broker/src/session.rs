@@ -238,7 +238,10 @@ impl Session<'_> {
             let (pass, answer) = match self.guard.admit(read).map_err(End::Refused)? {
                 Admitted::Pass(packet) => (Some(packet), None),
                 Admitted::Answer(packet) => (None, Some(packet)),
-                Admitted::PassAndAnswer(packet, answer) => (Some(packet), Some(answer)),
+                Admitted::PassAndAnswer(publish, answer) => (
+                    Some(Packet::Publish(publish, None)),
+                    Some(Packet::PubRec(answer, None)),
+                ),
                 Admitted::Farewell => {
                     farewell = Farewell::Said;
                     break;
