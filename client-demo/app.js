@@ -1,8 +1,9 @@
-import { ChatClient, randomUuid } from "./chat-client.js";
+import { ChatClient, randomUuid, timeUuid } from "./chat-client.js";
 import { copyText } from "./clipboard.js";
 import { setUpComposer } from "./composer.js";
 import { Earlier } from "./earlier.js";
 import { MessageList } from "./message-list.js";
+import { OwnPosts, browserStorage } from "./own-posts.js";
 import { ScrollKeeper } from "./scroll-keeper.js";
 import { Person, addressOf, channelFromAddress, loadServices } from "./settings.js";
 import { statusWords } from "./words.js";
@@ -10,10 +11,15 @@ import { statusWords } from "./words.js";
 const $ = (id) => document.getElementById(id);
 
 const person = new Person();
+const ownPosts = new OwnPosts(browserStorage());
 const channel = channelFromAddress();
 setUpHeader();
 if (channel) start(channel, await loadServices());
-else showStatus({ state: "refused", problem: { detail: notAChannel() } });
+else {
+  showStatus({ state: "refused", problem: { detail: notAChannel() } });
+  // What cannot be sent need not be written.
+  for (const field of $("composer").elements) field.disabled = true;
+}
 
 function start(channel, services) {
   const client = new ChatClient({ ...services, channels: [channel] });
@@ -24,7 +30,7 @@ function start(channel, services) {
       gap: $("gap-template"),
       others: $("others-template"),
     },
-    me: person.id,
+    isOwn: (id) => ownPosts.has(id),
     act: {
       retry: (id) => client.retry(id),
       discard: (id) => client.discard(id),
@@ -67,7 +73,7 @@ function start(channel, services) {
     if (!messages.append(event)) return;
     scroll.added({ counts: event.type === "message" });
     if (scroll.follows && messages.trim()) earlier.reopen();
-    if (event.from?.id !== person.id && event.type === "message") countUnread();
+    if (!ownPosts.has(event.id) && event.type === "message") countUnread();
     showEmpty();
   });
   client.addEventListener("gap", ({ detail }) => {
@@ -91,7 +97,9 @@ function start(channel, services) {
     text: $("text"),
     send: (text) => {
       try {
-        client.post(channel, { text, from: person.toSender() });
+        const id = timeUuid();
+        ownPosts.add(id); // before it is shown
+        client.post(channel, { id, text, from: person.toSender() });
         return true;
       } catch (error) {
         toast(`Please wait: ${error.message}.`);

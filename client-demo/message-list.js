@@ -24,7 +24,7 @@ const COLOURS = 8;
 export class MessageList {
   #list;
   #templates;
-  #me;
+  #isOwn;
   #act;
   /** `epoch:seq` → entry */
   #events = new Map();
@@ -38,14 +38,14 @@ export class MessageList {
    * @param {object} options
    * @param {HTMLOListElement} options.list
    * @param {{message, gap, others}} options.templates
-   * @param {string} options.me the sender id whose messages are own ones
+   * @param {(id: string) => boolean} options.isOwn whether this browser sent the message
    * @param {{retry(id), discard(id), leave()}} options.act what the buttons of an unsent message
    *   do; `leave` finds the focus a place when they go away
    */
-  constructor({ list, templates, me, act }) {
+  constructor({ list, templates, isOwn, act }) {
     this.#list = list;
     this.#templates = templates;
-    this.#me = me;
+    this.#isOwn = isOwn;
     this.#act = act;
   }
 
@@ -208,13 +208,13 @@ export class MessageList {
     return entry;
   }
 
-  #fill(entry, { epoch, seq, at, from, text, data }) {
+  #fill(entry, { id, epoch, seq, at, from, text, data }) {
     const when = new Date(at);
     const sender = `${from?.id ?? ""} ${from?.name ?? ""}`;
     const key = seq === undefined ? null : `${epoch}:${seq}`;
     this.#facts.set(entry, { key, seq, at: when, sender });
     const name = from?.name || "guest";
-    const own = from?.id === this.#me;
+    const own = this.#isOwn(id);
     entry.classList.toggle("own", own);
     entry.dataset.colour = colour(from?.id || name);
     entry.querySelector(".avatar").textContent = [...name][0].toUpperCase();

@@ -39,6 +39,23 @@ inEveryBrowser((world) => {
     }
   });
 
+  test("who claims to be me is not shown as me", async () => {
+    const channel = world.channel();
+    const tab = await world.open(world.address(channel));
+    await tab.say("mine");
+    await tab.hasMessage("mine", "sent");
+    const { from } = (await world.hark.log(channel)).messages[0];
+    await world.hark.post(channel, "forged", "Eve", { from });
+    await tab.hasMessage("forged", "");
+    const own = () =>
+      tab.page.$$eval(".message.own .text", (all) => all.map((one) => one.textContent));
+    await tab.hasMessage("forged");
+    assert.deepEqual(await own(), ["mine"]);
+    await tab.reload();
+    await tab.hasMessage("forged");
+    assert.deepEqual(await own(), ["mine"]);
+  });
+
   test("after a reload the history is there, once", async () => {
     const channel = world.channel();
     const tab = await world.open(world.address(channel));
@@ -116,6 +133,8 @@ inEveryBrowser((world) => {
     const tab = await world.enter(world.address("lobby"));
     await tab.state("refused");
     await tab.says("there must be a UUID");
+    const live = await tab.page.$$eval("#composer :enabled", (all) => all.length);
+    assert.equal(live, 0, "nothing can be written that cannot be sent");
   });
 
   test("the keyboard alone is enough", async () => {
