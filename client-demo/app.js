@@ -5,7 +5,7 @@ import { Earlier } from "./earlier.js";
 import { MessageList } from "./message-list.js";
 import { OwnPosts, browserStorage } from "./own-posts.js";
 import { ScrollKeeper } from "./scroll-keeper.js";
-import { Person, addressOf, channelFromAddress, loadServices } from "./settings.js";
+import { Person, addressOf, channelFromAddress, draftOf, loadServices } from "./settings.js";
 import { statusWords } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -95,6 +95,7 @@ function start(channel, services) {
   setUpComposer({
     form: $("composer"),
     text: $("text"),
+    draft: draftOf(channel),
     send: (text) => {
       try {
         const id = timeUuid();

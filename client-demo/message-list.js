@@ -1,3 +1,4 @@
+import { withLinks } from "./links.js";
 import {
   dayWords,
   gapWords,
@@ -220,7 +221,7 @@ export class MessageList {
     entry.querySelector(".avatar").textContent = [...name][0].toUpperCase();
     entry.querySelector(".author bdi").textContent = own ? `${name} (you)` : name;
     const body = entry.querySelector(".text");
-    body.textContent = text ?? "";
+    body.replaceChildren(...withLinks(text ?? ""));
     body.hidden = text === undefined;
     const extra = entry.querySelector(".data");
     extra.hidden = data === undefined;
@@ -239,6 +240,8 @@ export class MessageList {
     const box = entry.querySelector(".unsent");
     const hadFocus = box.contains(document.activeElement);
     box.hidden = !failed;
+    // What is too large stays so.
+    entry.querySelector(".retry").hidden = post?.problem?.status === 413;
     if (failed) entry.querySelector(".why").textContent = `Not sent: ${problemWords(post.problem)}`;
     else if (hadFocus) this.#act.leave();
   }

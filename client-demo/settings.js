@@ -63,6 +63,28 @@ export class Person {
   }
 }
 
+/** What was written in a channel and not sent, kept by this tab. */
+export function draftOf(channel) {
+  const key = `hark-draft ${channel}`;
+  return {
+    read() {
+      try {
+        return sessionStorage.getItem(key) ?? "";
+      } catch {
+        return "";
+      }
+    },
+    write(text) {
+      try {
+        if (text) sessionStorage.setItem(key, text);
+        else sessionStorage.removeItem(key);
+      } catch {
+        return;
+      }
+    },
+  };
+}
+
 // Where cookies are forbidden, so is storage; the page then forgets, and works all the same.
 function read(key) {
   try {

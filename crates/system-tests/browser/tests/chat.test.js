@@ -56,6 +56,35 @@ inEveryBrowser((world) => {
     assert.deepEqual(await own(), ["mine"]);
   });
 
+  test("web addresses are links, and nothing else is", async () => {
+    const channel = world.channel();
+    const tab = await world.open(world.address(channel));
+    const text = "see https://example.org/a?b=1&c=<i>, (http://localhost:1/x). javascript:alert(1) ftp://x.y";
+    await world.hark.post(channel, text);
+    await tab.shows(text);
+    const links = await tab.page.$$eval(".message .text a", (all) =>
+      all.map(({ href, rel, target }) => [href, rel, target]),
+    );
+    assert.deepEqual(links, [
+      ["https://example.org/a?b=1&c=", "noopener noreferrer", "_blank"],
+      ["http://localhost:1/x", "noopener noreferrer", "_blank"],
+    ]);
+  });
+
+  test("a draft survives a reload, and is gone when it was sent", async () => {
+    const tab = await world.open(world.address(world.channel()));
+    await tab.page.bringToFront();
+    await tab.page.type("#text", "half a thou");
+    await tab.reload();
+    await tab.live();
+    await tab.until(() => document.getElementById("text").value === "half a thou");
+    await tab.say("ght");
+    await tab.hasMessage("half a thought", "sent");
+    await tab.reload();
+    await tab.live();
+    assert.equal(await tab.page.$eval("#text", ({ value }) => value), "");
+  });
+
   test("after a reload the history is there, once", async () => {
     const channel = world.channel();
     const tab = await world.open(world.address(channel));

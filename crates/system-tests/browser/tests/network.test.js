@@ -160,6 +160,8 @@ inEveryBrowser((world) => {
     await tab.page.$eval("#text", (field) => (field.value = "x".repeat(70_000)));
     await tab.say("!");
     await tab.until(() => document.querySelector(".message[data-state=failed]"));
+    const retry = await tab.page.$eval(".message[data-state=failed] .retry", (one) => one.checkVisibility());
+    assert.equal(retry, false, "it would not get shorter by that");
     await tab.page.click(".message[data-state=failed] .discard");
     await tab.shows();
     assert.deepEqual((await world.hark.log(channel)).messages, []);
