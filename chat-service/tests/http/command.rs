@@ -1,9 +1,10 @@
 //! The command: what it prints and how it ends.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use test_kit::{Program, ensure, eventually};
+use test_kit::{Process, Program, ensure, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -68,6 +69,67 @@ async fn bad_usage_and_configuration_end_with_64_and_name_the_fault() {
         assert!(finished.stderr.contains(text), "{finished:?}");
         assert_eq!(finished.stdout, "");
     }
+}
+
+/// Makes each fsync fail with EIO while the file that `FAIL_SYNC` names exists, as a disk does that
+/// has lost a write.
+const FAILING_SYNC: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+static int call(const char *name, int file) {
+    const char *broken = getenv("FAIL_SYNC");
+    if (broken && access(broken, F_OK) == 0) { errno = EIO; return -1; }
+    return ((int (*)(int))dlsym(RTLD_NEXT, name))(file);
+}
+int fsync(int file) { return call("fsync", file); }
+int fdatasync(int file) { return call("fdatasync", file); }
+"#;
+
+fn failing_sync(folder: &Path) -> PathBuf {
+    let (source, library) = (folder.join("sync.c"), folder.join("sync.so"));
+    std::fs::write(&source, FAILING_SYNC).unwrap();
+    let compiled = std::process::Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&library, &source])
+        .arg("-ldl")
+        .status()
+        .expect("cc, of the Debian package gcc, can be run");
+    assert!(compiled.success());
+    library
+}
+
+/// The system tells of a lost write once. What comes after it must not be answered for.
+#[tokio::test]
+async fn failed_fsync_ends_the_process_and_the_next_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let broken = folder.path().join("broken");
+    let mut process = program(&folder)
+        .env("LD_PRELOAD", failing_sync(folder.path()))
+        .env("FAIL_SYNC", &broken)
+        .start()
+        .await;
+    let client = reqwest::Client::new();
+    let channel = channel();
+    let url = |process: &Process| format!("{}/channels/{channel}/messages", process.url("chat"));
+    let answer = Answer::of(client.post(url(&process)).body("healthy")).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED);
+    std::fs::write(&broken, "").unwrap();
+    let answer = Answer::of(client.post(url(&process)).body("lost")).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.body.contains("outcome-unknown"), "{answer:?}");
+    // The next fsync would succeed.
+    std::fs::remove_file(&broken).unwrap();
+    if let Ok(answer) = client.post(url(&process)).body("after").send().await {
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+    assert_eq!(process.wait(LONG).await.code(), Some(1));
+    assert!(process.stderr().contains("fsync failed"), "it says why");
+    let process = program(&folder).start().await;
+    let answer = Answer::of(client.post(url(&process)).body("again")).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
 }
 
 #[tokio::test]

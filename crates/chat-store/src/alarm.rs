@@ -1,4 +1,5 @@
-//! How a store learns that one of its tasks or threads has panicked.
+//! How a store tells that it is of no use any more: one of its tasks or threads has panicked, or what
+//! it writes does not reach the disk.
 
 use tokio_util::sync::CancellationToken;
 
@@ -7,6 +8,11 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Alarm(CancellationToken);
 
 impl Alarm {
+    /// Rings because of something else that only a new process can mend.
+    pub(crate) fn ring(&self) {
+        self.0.cancel();
+    }
+
     /// Waits until it rings.
     pub(crate) async fn rings(&self) {
         self.0.cancelled().await;
@@ -16,7 +22,7 @@ impl Alarm {
 impl Drop for Alarm {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.cancel();
+            self.ring();
         }
     }
 }

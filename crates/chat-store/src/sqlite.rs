@@ -18,6 +18,7 @@ mod reader;
 mod retention;
 mod schema;
 mod shared;
+mod sync;
 mod writer;
 
 use std::{
@@ -50,6 +51,7 @@ use self::{
     mark::Mark,
     reader::Readers,
     shared::{Shared, spawn},
+    sync::Syncs,
     writer::{Job, Writer},
 };
 use crate::{
@@ -103,11 +105,14 @@ impl SqliteStore {
         sync_folder(folder.dir());
         let complaints = quick_check(&connection, &path);
         let missing = mark.missing(kept.newest_position, wal_bytes);
+        let alarm = Alarm::default();
+        let syncs = Syncs::new(&alarm);
         let mut database = Database::new(
             path.clone(),
             connection,
             options.max_file_bytes,
             options.cached_channels,
+            syncs.clone(),
         );
         if let Some(missing) = missing {
             let now = now(&options.clock);
@@ -132,10 +137,9 @@ impl SqliteStore {
         }
         shared.write_mark(0);
         let expiry = ExpiryClock::resume(options.clock.clone(), kept.expiry, kept.newest);
-        let alarm = Alarm::default();
         let (alive, ended) = mpsc::channel(1);
         let readers = Readers::start(options.readers, &folder, &alive, &alarm)?;
-        let checkpointer = Checkpointer::start(path, shared.clone(), &alarm)?;
+        let checkpointer = Checkpointer::start(path, shared.clone(), syncs, &alarm)?;
         let (stop_marking, stopped) = channel::<()>();
         let marked = shared.clone();
         let marking = spawn("store-mark", &alarm, move || {

@@ -15,6 +15,7 @@ use super::{
     folder::{DATABASE, Folder},
     mark,
     schema::{self, prepare},
+    sync::Syncs,
     sync_folder,
 };
 use crate::{StoreError, expiry_clock::now};
@@ -121,7 +122,7 @@ fn build(
     std::fs::copy(file, part).map_err(|error| failed(&error))?;
     reached(Built::Copied);
     let connection = prepare(part, None)?;
-    let mut opened = Database::new(part.to_owned(), connection, None, 2);
+    let mut opened = Database::new(part.to_owned(), connection, None, 2, Syncs::default());
     let logs = opened
         .transaction(|connection, memory| begin_epoch(connection, memory, now(clock)))
         .map_err(|failure| failure.to_error())?;

@@ -16,6 +16,7 @@ use rusqlite::Connection;
 use super::{
     schema::{BUSY_TIMEOUT, Role, connect},
     shared::{Shared, spawn},
+    sync::Syncs,
 };
 use crate::{StoreError, alarm::Alarm};
 
@@ -47,11 +48,12 @@ impl Checkpointer {
     pub(super) fn start(
         path: PathBuf,
         shared: Arc<Shared>,
+        syncs: Syncs,
         alarm: &Alarm,
     ) -> Result<Self, StoreError> {
         let (wishes, received) = sync_channel(1);
         let thread = spawn("store-checkpoint", alarm, move || {
-            run(&path, &shared, &received);
+            run(&path, &shared, &syncs, &received);
         })?;
         Ok(Self { wishes, thread })
     }
@@ -74,13 +76,15 @@ impl Checkpointer {
     }
 }
 
-fn run(path: &std::path::Path, shared: &Shared, wishes: &Receiver<Wish>) {
+fn run(path: &std::path::Path, shared: &Shared, syncs: &Syncs, wishes: &Receiver<Wish>) {
     let mut connection = None;
     let mut failing = false;
     for wish in wishes {
-        match checkpoint(path, &mut connection, wish, shared) {
+        let done = syncs.check();
+        match done.and_then(|()| checkpoint(path, &mut connection, wish, shared)) {
             Ok(()) => failing = false,
             Err(error) => {
+                syncs.judge(&error);
                 // A full or broken disk says so to every post already: once is enough here.
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(%error, "checkpoint failed");

@@ -7,6 +7,7 @@ use rusqlite::{Connection, ErrorCode};
 use super::{
     memory::Memory,
     schema::{Role, connect},
+    sync::Syncs,
 };
 use crate::StoreError;
 
@@ -24,6 +25,7 @@ pub(super) struct Database {
     path: PathBuf,
     role: Role,
     cached_channels: usize,
+    syncs: Syncs,
     connection: Option<Connection>,
     memory: Option<Memory>,
 }
@@ -34,11 +36,13 @@ impl Database {
         connection: Connection,
         max_file_bytes: Option<u64>,
         cached_channels: usize,
+        syncs: Syncs,
     ) -> Self {
         Self {
             path,
             role: Role::Write { max_file_bytes },
             cached_channels,
+            syncs,
             connection: Some(connection),
             memory: None,
         }
@@ -50,6 +54,18 @@ impl Database {
 
     /// Runs `work` between BEGIN and COMMIT. After any error the memory is read anew.
     pub(super) fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&Connection, &mut Memory) -> rusqlite::Result<T>,
+    ) -> Result<T, Failure> {
+        self.syncs.check().map_err(Failure::NothingStored)?;
+        let ended = self.try_transaction(work);
+        if let Err(Failure::NothingStored(error) | Failure::Unknown(error)) = &ended {
+            self.syncs.judge(error);
+        }
+        ended
+    }
+
+    fn try_transaction<T>(
         &mut self,
         work: impl FnOnce(&Connection, &mut Memory) -> rusqlite::Result<T>,
     ) -> Result<T, Failure> {
@@ -97,7 +113,9 @@ impl Database {
         &mut self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Option<T>> {
-        self.connection.as_ref().map(work).transpose()
+        self.syncs.check()?;
+        let done = self.connection.as_ref().map(work).transpose();
+        done.inspect_err(|error| self.syncs.judge(error))
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
     memory::{Memory, epoch_value},
     places::newest_kept,
     schema::prepare,
+    sync::Syncs,
 };
 use crate::{StoreError, expiry_clock::now};
 
@@ -31,7 +32,7 @@ const LONGEST_LIST: i64 = 64;
 pub fn new_epoch(dir: &Path, clock: &SharedClock) -> Result<u64, StoreError> {
     let folder = Arc::new(Folder::open_existing(dir)?);
     let connection = prepare(&folder.database(), None)?;
-    let mut database = Database::new(folder.database(), connection, None, 2);
+    let mut database = Database::new(folder.database(), connection, None, 2, Syncs::default());
     let now = now(clock);
     let logs = database
         .transaction(|connection, memory| begin_epoch(connection, memory, now))

@@ -171,8 +171,25 @@ pub(super) fn prepare(path: &Path, max_file_bytes: Option<u64>) -> Result<Connec
             reason: format!("its file system cannot hold a write-ahead log (mode {mode})"),
         });
     }
+    fold(&connection).map_err(unusable)?;
     migrate(&mut connection, version).map_err(unusable)?;
     Ok(connection)
+}
+
+/// Writes what a process left in the write-ahead log into the database, and lets the log begin anew.
+///
+/// A process that ended because an fsync had failed may have left there what the system reads from
+/// memory and the disk never got. What is written here is synced, or the store is not opened. On a
+/// disk that is full the log stays as it is: the store can be read.
+fn fold(connection: &Connection) -> rusqlite::Result<()> {
+    let folded = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    match folded {
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => {
+            tracing::warn!(%error, "the write-ahead log could not be brought into the database");
+            Ok(())
+        }
+        folded => folded,
+    }
 }
 
 /// Refuses what is no store, or one of a newer program; `path` is for the words.
