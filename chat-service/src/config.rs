@@ -11,7 +11,7 @@ use service_kit::http::HttpOptions;
 use service_kit::telemetry::LogConfig;
 use service_kit::tls::TlsConfig;
 
-use crate::rate_limit::Rate;
+use crate::rate_limit::{Limits, Rate};
 use crate::store::StoreConfig;
 
 /// What an event has besides what was said: keys, ids, time, type. An event of an empty text takes
@@ -52,6 +52,10 @@ pub struct LimitsConfig {
     pub message: usize,
     pub posts_per_second: f64,
     pub posts_burst: u32,
+    #[serde(with = "size")]
+    pub bytes_per_second: usize,
+    #[serde(with = "size")]
+    pub bytes_burst: usize,
     pub limit_loopback: bool,
     pub trusted_proxies: TrustedProxies,
 }
@@ -141,6 +145,13 @@ impl Config {
                 "must be at least 1",
             ));
         }
+        // A burst that holds no post would refuse each after the first for a long time.
+        if self.limits.bytes_per_second > 0 && self.limits.bytes_burst < self.limits.message {
+            return Err(ConfigError::invalid(
+                "limits.bytes_burst",
+                "must be at least `limits.message`",
+            ));
+        }
         if !(1..=16).contains(&self.outbox.connections) {
             return Err(ConfigError::invalid(
                 "outbox.connections",
@@ -183,12 +194,15 @@ impl Config {
         }
     }
 
-    pub(crate) fn rate(&self) -> Option<Rate> {
-        (self.limits.posts_per_second > 0.0).then(|| Rate {
-            per_second: self.limits.posts_per_second,
-            burst: f64::from(self.limits.posts_burst),
-            limits_loopback: self.limits.limit_loopback,
-        })
+    pub(crate) fn rate_limits(&self) -> Limits {
+        let limits = &self.limits;
+        let rate =
+            |per_second: f64, burst: f64| (per_second > 0.0).then_some(Rate { per_second, burst });
+        Limits {
+            posts: rate(limits.posts_per_second, f64::from(limits.posts_burst)),
+            bytes: rate(limits.bytes_per_second as f64, limits.bytes_burst as f64),
+            limits_loopback: limits.limit_loopback,
+        }
     }
 }
 
@@ -220,6 +234,7 @@ mod tests {
                 "limits.posts_per_second",
             ),
             ("HARK_LIMITS__POSTS_BURST", "0", "limits.posts_burst"),
+            ("HARK_LIMITS__BYTES_BURST", "1KiB", "limits.bytes_burst"),
             ("HARK_OUTBOX__CONNECTIONS", "0", "outbox.connections"),
             ("HARK_OUTBOX__IN_FLIGHT", "0", "outbox.in_flight"),
             ("HARK_HTTP__MAX_CONNECTIONS", "0", "http.max_connections"),
@@ -241,9 +256,7 @@ mod tests {
         assert_eq!(config.store.max_file_bytes, Some(1 << 30));
         let config = with("HARK_MQTT__TOPIC_PREFIX", "rooms/chat").unwrap();
         assert_eq!(config.mqtt.topic_prefix.to_string(), "rooms/chat");
-        assert_eq!(
-            with("HARK_LIMITS__POSTS_PER_SECOND", "0").unwrap().rate(),
-            None
-        );
+        let unlimited = with("HARK_LIMITS__POSTS_PER_SECOND", "0").unwrap();
+        assert_eq!(unlimited.rate_limits().posts, None);
     }
 }

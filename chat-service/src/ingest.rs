@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chat_model::{ChannelId, Epoch, NewMessage, Seq};
 use chat_mqtt::BrokerState;
-use chat_store::{Append, Appended, IdempotencyKey, Store, StoreError};
+use chat_store::{Append, Appended, IdempotencyKey, Owner, Store, StoreError};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -37,8 +37,10 @@ pub struct Post {
     pub channel: ChannelId,
     /// The message, checked.
     pub message: NewMessage,
-    /// The sender's key that makes a repetition safe, besides the message's own id.
+    /// The sender's key that makes a repetition safe, for a message without an id of its own.
     pub key: Option<IdempotencyKey>,
+    /// Whose share of what can be remembered it takes.
+    pub owner: Owner,
 }
 
 /// What became of a [`Post`]: it is in the log, and every listener will have it.
@@ -94,6 +96,7 @@ impl Ingest {
             channel: post.channel,
             message: post.message,
             key: post.key,
+            owner: post.owner,
             max_event_bytes: shared.max_event_bytes,
         });
         let appended = timeout(COMMIT_TIME, append).await.unwrap_or_else(|_late| {

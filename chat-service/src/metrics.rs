@@ -153,6 +153,16 @@ impl Collector for Snapshot {
                 store.keys_dropped_early,
             ),
             (
+                "store_keys_refused_by_share",
+                "Posts refused because a sender or channel has its share of the ids and keys",
+                store.keys_refused_by_share,
+            ),
+            (
+                "store_keys_refused",
+                "Posts refused because no more ids and keys of anybody can be remembered",
+                store.keys_refused,
+            ),
+            (
                 "store_checkpoints_blocked",
                 "Checkpoints that a reader kept from finishing",
                 store.checkpoints_blocked,

@@ -23,6 +23,7 @@ use crate::body::{self, Kind};
 use crate::identity::{self, Action, Caller};
 use crate::ingest::{Post, Posted};
 use crate::problems;
+use crate::rate_limit::Client;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Longest `Idempotency-Key`, in bytes.
@@ -35,19 +36,20 @@ pub(crate) async fn message(
     channel: Result<Channel, Problem>,
     request: Request,
 ) -> Result<Response, Problem> {
-    state.take_turn(peer, request.headers())?;
+    let client = state.take_turn(peer, request.headers())?;
     let Channel(channel) = channel?;
     let (head, body) = request.into_parts();
     let kind = body::kind(&head.headers)?;
     let key = idempotency_key(&head.headers)?;
     let bytes = body::read(&head.headers, body, state.limits.message).await?;
+    state.spend(client, bytes.len());
     let message = match kind {
         Kind::Json => NewMessage::from_json(&bytes),
         Kind::Text => NewMessage::from_text(&bytes),
     }
     .map_err(|error| problems::message(&error))?;
     let caller = identity::caller(&head.headers, message.from.clone());
-    let posted = state.post(&caller, channel, message, key).await?;
+    let posted = state.post(&caller, client, channel, message, key).await?;
     log(&head.extensions, channel, &posted);
     Ok(answer(channel, posted))
 }
@@ -60,17 +62,18 @@ pub(crate) async fn older(
     path: Result<OlderPath, Problem>,
     request: Request,
 ) -> Result<Response, Problem> {
-    state.take_turn(peer, request.headers())?;
+    let client = state.take_turn(peer, request.headers())?;
     let OlderPath { channel, user } = path?;
     let (head, body) = request.into_parts();
     let bytes = body::read(&head.headers, body, state.limits.message).await?;
+    state.spend(client, bytes.len());
     let message = NewMessage::from_text(&bytes).map_err(|error| problems::message(&error))?;
     let claimed = Sender {
         id: Some(user.to_string()),
         name: None,
     };
     let caller = identity::caller(&head.headers, Some(claimed));
-    let posted = state.post(&caller, channel, message, None).await?;
+    let posted = state.post(&caller, client, channel, message, None).await?;
     log(&head.extensions, channel, &posted);
     let mut response = answer(channel, posted);
     if response.status() == StatusCode::CREATED {
@@ -81,16 +84,22 @@ pub(crate) async fn older(
 
 impl AppState {
     /// One post of this client, if it may make one now.
-    fn take_turn(&self, peer: SocketAddr, headers: &HeaderMap) -> Result<(), Problem> {
-        let client = self.limits.trusted_proxies.client(peer.ip(), headers);
-        self.rate
-            .take(client, self.clock.monotonic())
-            .map_err(problems::too_many_posts)
+    fn take_turn(&self, peer: SocketAddr, headers: &HeaderMap) -> Result<Client, Problem> {
+        let address = self.limits.trusted_proxies.client(peer.ip(), headers);
+        let client = Client::new(address);
+        let taken = self.rate.take(client, self.clock.monotonic());
+        taken.map_err(problems::too_many_posts)?;
+        Ok(client)
+    }
+
+    fn spend(&self, client: Client, bytes: usize) {
+        self.rate.spend(client, bytes, self.clock.monotonic());
     }
 
     async fn post(
         &self,
         caller: &Caller,
+        client: Client,
         channel: ChannelId,
         mut message: NewMessage,
         key: Option<IdempotencyKey>,
@@ -104,6 +113,7 @@ impl AppState {
                 channel,
                 message,
                 key,
+                owner: client.owner(),
             })
             .await;
         self.posts.count(&posted, begun.elapsed().as_secs_f64());

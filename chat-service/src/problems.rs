@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use chat_model::{MessageError, NotAChannel};
-use chat_store::{ReusedKey, StoreError};
+use chat_store::{ReusedKey, Share, StoreError};
 use service_kit::config::size;
 use service_kit::problem::Problem;
+
+use crate::rate_limit::{Exceeded, What};
 
 /// When to come back after the store could not take something: it looks for itself every second or
 /// two whether it can write again.
@@ -88,14 +90,43 @@ pub(crate) fn body_timeout() -> Problem {
     .closing()
 }
 
-pub(crate) fn too_many_posts(wait: Duration) -> Problem {
+pub(crate) fn too_many_posts(exceeded: Exceeded) -> Problem {
+    let (limit, does) = match exceeded.what {
+        What::Posts => ("posts", "too often"),
+        What::Bytes => ("bytes", "too much"),
+    };
+    let (of, who) = if exceeded.by_network {
+        ("network", "the network of this address posts")
+    } else {
+        ("address", "this address posts")
+    };
     Problem::new(
         StatusCode::TOO_MANY_REQUESTS,
         "rate-limit",
         "Too many posts",
     )
-    .detail("this address posts too often; wait as long as Retry-After says")
-    .retry_after(wait)
+    .with("limit", limit)
+    .with("of", of)
+    .detail(format!("{who} {does}; wait as long as Retry-After says"))
+    .retry_after(exceeded.wait)
+}
+
+fn keys_full(share: Share, retry_after: Duration) -> Problem {
+    let (of, whose) = match share {
+        Share::Sender => ("address", "of this address"),
+        Share::Channel => ("channel", "of this channel"),
+        Share::All => ("everybody", "of everybody"),
+    };
+    Problem::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "keys-full",
+        "Too many ids and keys",
+    )
+    .with("of", of)
+    .detail(format!(
+        "no more ids and keys {whose} can be remembered now; post without one, or later"
+    ))
+    .retry_after(retry_after)
 }
 
 /// The store's failures: what is the caller's to change is told, what is ours is logged.
@@ -120,13 +151,7 @@ pub(crate) fn store(error: &StoreError) -> Problem {
                      choose a new one for a new message"
             ))
         }
-        StoreError::KeysFull { retry_after } => Problem::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "keys-full",
-            "Too many ids and keys",
-        )
-        .detail("no more ids and keys can be remembered now; post without one, or later")
-        .retry_after(*retry_after),
+        StoreError::KeysFull { share, retry_after } => keys_full(*share, *retry_after),
         StoreError::OutcomeUnknown { .. } => Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "outcome-unknown",

@@ -1,185 +1,278 @@
-//! How often one client may post: a token bucket for each address.
+//! How often and how much one client may post: token buckets for each address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Addresses remembered at a time, about 64 bytes each. Beyond, newcomers share one bucket.
-const MOST_ADDRESSES: usize = 10_000;
+use chat_store::Owner;
 
-/// The limit of one address.
+/// Addresses remembered at a time, about 80 bytes each, and as many networks. Newcomers beyond share
+/// their network's buckets.
+const MOST_ADDRESSES: usize = 10_000;
+/// What a network of IPv6 addresses may do, in those of which one client can choose freely (a /64):
+/// providers give a /48 to one customer.
+const NETWORK_CLIENTS: f64 = 16.0;
+/// What an event takes besides the body of its post, about: keys, ids, time.
+const EVENT_BYTES: usize = 256;
+
+/// How fast a bucket fills, and what it holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Rate {
     pub(crate) per_second: f64,
     pub(crate) burst: f64,
+}
+
+/// The limits of one address.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Limits {
+    /// Posts; `None` is no limit.
+    pub(crate) posts: Option<Rate>,
+    /// Their bytes.
+    pub(crate) bytes: Option<Rate>,
     pub(crate) limits_loopback: bool,
+}
+
+/// Who counts as one client: an IPv4 address, the /64 that an IPv6 client can choose from, or
+/// loopback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Client(IpAddr);
+
+/// What there was too much of, and whose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Exceeded {
+    pub(crate) what: What,
+    /// Whether it was all of the client's network, not the client alone.
+    pub(crate) by_network: bool,
+    /// When to come back.
+    pub(crate) wait: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    Posts,
+    Bytes,
 }
 
 /// Counts posts by address. Times are those of the monotonic clock.
 pub(crate) struct RateLimiter {
-    rate: Option<Rate>,
+    limits: Limits,
     buckets: Mutex<Buckets>,
 }
 
 #[derive(Default)]
 struct Buckets {
-    by_address: HashMap<IpAddr, Bucket>,
-    newcomers: Option<Bucket>,
-    swept: Duration,
+    clients: HashMap<IpAddr, Bucket>,
+    /// Of IPv6 addresses, and of newcomers that find no room among the clients.
+    networks: HashMap<IpAddr, Bucket>,
+    /// Of newcomers that find no room among the networks either.
+    others: Option<Bucket>,
+    swept: Option<Duration>,
 }
 
+/// Counted in clients: a network's holds as much as several.
+#[derive(Clone, Copy)]
 struct Bucket {
-    tokens: f64,
+    posts: f64,
+    /// Below 0 after a post that was larger than what was left.
+    bytes: f64,
     at: Duration,
+    clients: f64,
+}
+
+impl Client {
+    pub(crate) fn new(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            address if address.is_loopback() => IpAddr::from([127, 0, 0, 1]),
+            IpAddr::V6(v6) => prefix(v6.segments(), 4),
+            address @ IpAddr::V4(_) => address,
+        })
+    }
+
+    /// Whose share of the store it takes.
+    pub(crate) fn owner(self) -> Owner {
+        Owner::new(match self.0 {
+            IpAddr::V4(v4) => u64::from(v4.to_bits()),
+            IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
+        })
+    }
+
+    /// What one customer of a provider may have: a /48, or a /24 of IPv4.
+    fn network(self) -> IpAddr {
+        match self.0 {
+            IpAddr::V6(v6) => prefix(v6.segments(), 3),
+            IpAddr::V4(v4) => {
+                let [a, b, c, _] = v4.octets();
+                IpAddr::from([a, b, c, 0])
+            }
+        }
+    }
+}
+
+fn prefix(mut segments: [u16; 8], length: usize) -> IpAddr {
+    segments[length..].fill(0);
+    IpAddr::from(segments)
 }
 
 impl RateLimiter {
-    /// `None` is no limit.
-    pub(crate) fn new(rate: Option<Rate>) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         Self {
-            rate,
+            limits,
             buckets: Mutex::default(),
         }
     }
 
-    /// Takes one post of `address` at `now`, or says how long to wait.
-    pub(crate) fn take(&self, address: IpAddr, now: Duration) -> Result<(), Duration> {
-        let Some(rate) = self.rate else {
-            return Ok(());
-        };
-        let address = network(address);
-        if address.is_loopback() && !rate.limits_loopback {
+    /// Takes one post of a client at `now`, or says what there was too much of. Its bytes are
+    /// [spent](Self::spend) when they are known.
+    pub(crate) fn take(&self, client: Client, now: Duration) -> Result<(), Exceeded> {
+        if self.is_free(client) {
             return Ok(());
         }
+        self.lock().take(client, &self.limits, now)
+    }
+
+    /// Takes the bytes of a post whose body was this long.
+    pub(crate) fn spend(&self, client: Client, body: usize, now: Duration) {
+        if self.limits.bytes.is_none() || self.is_free(client) {
+            return;
+        }
+        let bytes = (body + EVENT_BYTES) as f64;
+        self.lock().of(client, &self.limits, now, |bucket| {
+            bucket.bytes -= bytes / bucket.clients;
+        });
+    }
+
+    fn is_free(&self, client: Client) -> bool {
+        let Limits {
+            posts,
+            bytes,
+            limits_loopback,
+        } = self.limits;
+        let unlimited = posts.is_none() && bytes.is_none();
+        unlimited || (client.0.is_loopback() && !limits_loopback)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Buckets> {
         // Nothing can panic while it is held.
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        buckets.bucket(address, rate, now).take(rate, now)
+        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Buckets {
-    fn bucket(&mut self, address: IpAddr, rate: Rate, now: Duration) -> &mut Bucket {
-        let full = Bucket {
-            tokens: rate.burst,
-            at: now,
-        };
-        if self.by_address.len() >= MOST_ADDRESSES && !self.by_address.contains_key(&address) {
-            self.sweep(rate, now);
-            if self.by_address.len() >= MOST_ADDRESSES {
-                return self.newcomers.get_or_insert(full);
+    fn take(&mut self, client: Client, limits: &Limits, now: Duration) -> Result<(), Exceeded> {
+        let mut refusal = Ok(());
+        self.of(client, limits, now, |bucket| {
+            if refusal.is_ok() {
+                refusal = bucket.check(limits);
             }
-        }
-        self.by_address.entry(address).or_insert(full)
+        });
+        refusal?;
+        self.of(client, limits, now, |bucket| {
+            bucket.posts -= 1.0 / bucket.clients;
+        });
+        Ok(())
     }
 
-    /// Forgets the addresses whose bucket is full again, at most once a second.
-    fn sweep(&mut self, rate: Rate, now: Duration) {
-        if now.saturating_sub(self.swept) < Duration::from_secs(1) && !self.swept.is_zero() {
+    /// Does something with each bucket that counts for a client, filled up to now.
+    fn of(
+        &mut self,
+        client: Client,
+        limits: &Limits,
+        now: Duration,
+        mut act: impl FnMut(&mut Bucket),
+    ) {
+        let mut act = |bucket: &mut Bucket| {
+            bucket.fill(limits, now);
+            act(bucket);
+        };
+        let known = self.make_room(client, limits, now);
+        if known {
+            let new = Bucket::full(limits, now, 1.0);
+            act(self.clients.entry(client.0).or_insert(new));
+        }
+        if known && client.0.is_ipv4() {
             return;
         }
-        self.swept = now;
-        self.by_address
-            .retain(|_, bucket| bucket.filled(rate, now) < rate.burst);
+        let new = Bucket::full(limits, now, NETWORK_CLIENTS);
+        let network = client.network();
+        let is_full = self.networks.len() >= MOST_ADDRESSES;
+        if is_full && !self.networks.contains_key(&network) {
+            act(self.others.get_or_insert(new));
+        } else {
+            act(self.networks.entry(network).or_insert(new));
+        }
+    }
+
+    /// Whether a client has a bucket of its own, or may have one.
+    fn make_room(&mut self, client: Client, limits: &Limits, now: Duration) -> bool {
+        let is_full = |buckets: &Self| buckets.clients.len() >= MOST_ADDRESSES;
+        if !is_full(self) || self.clients.contains_key(&client.0) {
+            return true;
+        }
+        self.sweep(limits, now);
+        !is_full(self)
+    }
+
+    /// Forgets those whose bucket is full again, at most once a second.
+    fn sweep(&mut self, limits: &Limits, now: Duration) {
+        let is_late = |swept| now.saturating_sub(swept) >= Duration::from_secs(1);
+        if !self.swept.is_none_or(is_late) {
+            return;
+        }
+        self.swept = Some(now);
+        let in_use = |_: &IpAddr, bucket: &mut Bucket| {
+            bucket.fill(limits, now);
+            !bucket.is_full(limits)
+        };
+        self.clients.retain(in_use);
+        self.networks.retain(in_use);
     }
 }
 
 impl Bucket {
-    fn filled(&self, rate: Rate, now: Duration) -> f64 {
+    fn full(limits: &Limits, now: Duration, clients: f64) -> Self {
+        let burst = |rate: Option<Rate>| rate.map_or(0.0, |rate| rate.burst);
+        Self {
+            posts: burst(limits.posts),
+            bytes: burst(limits.bytes),
+            at: now,
+            clients,
+        }
+    }
+
+    fn fill(&mut self, limits: &Limits, now: Duration) {
         let passed = now.saturating_sub(self.at).as_secs_f64();
-        (self.tokens + passed * rate.per_second).min(rate.burst)
+        self.at = self.at.max(now);
+        for (rate, tokens) in [
+            (limits.posts, &mut self.posts),
+            (limits.bytes, &mut self.bytes),
+        ] {
+            if let Some(rate) = rate {
+                *tokens = (*tokens + passed * rate.per_second).min(rate.burst);
+            }
+        }
     }
 
-    fn take(&mut self, rate: Rate, now: Duration) -> Result<(), Duration> {
-        self.tokens = self.filled(rate, now);
-        self.at = now;
-        if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
-            return Ok(());
-        }
-        // A day at most, so that a tiny rate cannot overflow the duration.
-        let seconds = ((1.0 - self.tokens) / rate.per_second).min(86_400.0);
-        Err(Duration::from_secs_f64(seconds))
+    fn is_full(&self, limits: &Limits) -> bool {
+        let is_full = |rate: Option<Rate>, tokens| rate.is_none_or(|rate| tokens >= rate.burst);
+        is_full(limits.posts, self.posts) && is_full(limits.bytes, self.bytes)
     }
-}
 
-/// What counts as one client: an IPv4 address, or the /64 that an IPv6 client can choose from.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) if !v6.is_loopback() => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-        }
-        address => address,
+    /// Whether there is room for one more post, and any for its bytes.
+    fn check(&self, limits: &Limits) -> Result<(), Exceeded> {
+        let lacks = |what, rate: Option<Rate>, tokens: f64, needed: f64| match rate {
+            Some(rate) if tokens < needed => Err(Exceeded {
+                what,
+                by_network: self.clients > 1.0,
+                // A day at most, so that a tiny rate cannot overflow the duration.
+                wait: Duration::from_secs_f64(((needed - tokens) / rate.per_second).min(86_400.0)),
+            }),
+            _ => Ok(()),
+        };
+        lacks(What::Posts, limits.posts, self.posts, 1.0 / self.clients)?;
+        lacks(What::Bytes, limits.bytes, self.bytes, 0.0)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RATE: Rate = Rate {
-        per_second: 2.0,
-        burst: 3.0,
-        limits_loopback: false,
-    };
-
-    fn address(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn burst_then_rate() {
-        let limiter = RateLimiter::new(Some(RATE));
-        let client = address("192.0.2.1");
-        for _ in 0..3 {
-            limiter.take(client, Duration::ZERO).unwrap();
-        }
-        assert_eq!(
-            limiter.take(client, Duration::ZERO),
-            Err(Duration::from_millis(500))
-        );
-        limiter.take(client, Duration::from_millis(500)).unwrap();
-        limiter
-            .take(client, Duration::from_millis(600))
-            .unwrap_err();
-        limiter.take(address("192.0.2.2"), Duration::ZERO).unwrap();
-    }
-
-    #[test]
-    fn one_ipv6_network_is_one_client_and_loopback_is_free() {
-        let limiter = RateLimiter::new(Some(RATE));
-        for host in 1..=3 {
-            limiter
-                .take(address(&format!("2001:db8::{host}")), Duration::ZERO)
-                .unwrap();
-        }
-        limiter
-            .take(address("2001:db8::4"), Duration::ZERO)
-            .unwrap_err();
-        for _ in 0..10 {
-            limiter.take(address("::1"), Duration::ZERO).unwrap();
-            limiter
-                .take(address("::ffff:127.0.0.1"), Duration::ZERO)
-                .unwrap();
-        }
-    }
-
-    #[test]
-    fn addresses_are_bounded_and_forgotten_when_quiet() {
-        let limiter = RateLimiter::new(Some(RATE));
-        let nth = |n: usize| IpAddr::from(u32::try_from(0x0a00_0000 + n).unwrap().to_be_bytes());
-        for n in 0..MOST_ADDRESSES {
-            limiter.take(nth(n), Duration::ZERO).unwrap();
-        }
-        let newcomer = nth(MOST_ADDRESSES);
-        for _ in 0..3 {
-            limiter.take(newcomer, Duration::ZERO).unwrap();
-        }
-        limiter
-            .take(nth(MOST_ADDRESSES + 1), Duration::ZERO)
-            .unwrap_err();
-        limiter.take(newcomer, Duration::from_secs(60)).unwrap();
-        assert_eq!(limiter.buckets.lock().unwrap().by_address.len(), 1);
-    }
-}
+mod tests;

@@ -176,7 +176,7 @@ impl Server {
             store: Arc::clone(&store),
             clock,
             limits: Arc::new(config.limits.clone()),
-            rate: Arc::new(RateLimiter::new(config.rate())),
+            rate: Arc::new(RateLimiter::new(config.rate_limits())),
             posts: PostMetrics::register(&operations),
             outbox: gauges,
             publisher: publisher.clone(),

@@ -51,9 +51,14 @@ async fn clients_behind_a_trusted_proxy_have_a_limit_each() {
     service.stop().await;
 }
 
+/// Loopback too has a share of its own: what comes from it may be everybody behind a proxy.
 #[tokio::test]
-async fn too_many_keys_are_a_429_and_posts_without_one_go_on() {
-    let service = Setup::new().set("STORE__KEYS_MAX_COUNT", "2").start().await;
+async fn too_many_keys_of_one_address_are_its_429_and_nobody_elses() {
+    let service = Setup::new()
+        .set("STORE__KEYS_MAX_COUNT", "8")
+        .set("LIMITS__TRUSTED_PROXIES", "127.0.0.1")
+        .start()
+        .await;
     let channel = channel();
     let keyed = |key: &str| {
         service
@@ -61,13 +66,42 @@ async fn too_many_keys_are_a_429_and_posts_without_one_go_on() {
             .header("idempotency-key", key)
             .body("hello")
     };
-    for key in ["a", "b"] {
+    for key in ["a", "b", "c", "d"] {
         assert!(Answer::of(keyed(key)).await.status.is_success());
     }
-    let answer = Answer::of(keyed("c")).await;
-    answer.problem(429, "keys-full");
+    let answer = Answer::of(keyed("e")).await;
+    let problem = answer.problem(429, "keys-full");
+    assert_eq!(problem["of"], "address");
     assert!(answer.header("retry-after").parse::<u64>().unwrap() > 60);
     service.say(&channel, "without").await;
+    let other = keyed("f").header("x-forwarded-for", "192.0.2.1");
+    assert!(Answer::of(other).await.status.is_success());
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn too_many_bytes_are_a_429_that_says_so() {
+    let service = Setup::new()
+        .set("LIMITS__BYTES_PER_SECOND", "1KiB")
+        .set("LIMITS__BYTES_BURST", "64KiB")
+        .set("LIMITS__LIMIT_LOOPBACK", "true")
+        .set("LIMITS__TRUSTED_PROXIES", "127.0.0.1")
+        .start()
+        .await;
+    let channel = channel();
+    let large = || service.post(&channel).body("x".repeat(40_000));
+    for _ in 0..2 {
+        assert!(Answer::of(large()).await.status.is_success());
+    }
+    let answer = Answer::of(large()).await;
+    let problem = answer.problem(429, "rate-limit");
+    assert_eq!(
+        (&problem["limit"], &problem["of"]),
+        (&"bytes".into(), &"address".into())
+    );
+    assert!(answer.header("retry-after").parse::<u64>().unwrap() > 5);
+    let other = large().header("x-forwarded-for", "192.0.2.1");
+    assert!(Answer::of(other).await.status.is_success());
     service.stop().await;
 }
 

@@ -8,7 +8,7 @@ use broadcast_sse::bench_support::{self, Dispatch};
 use chat_model::{
     ChannelId, Cursor, Epoch, EpochStart, Event, EventHead, Head, NewMessage, Position,
 };
-use chat_store::{Append, SqliteOptions, SqliteStore, Store};
+use chat_store::{Append, Owner, SqliteOptions, SqliteStore, Store};
 use service_kit::clock::SystemClock;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -180,6 +180,7 @@ impl Disk {
                     channel: channel(number),
                     message: message(),
                     key: None,
+                    owner: Owner::default(),
                     max_event_bytes: 64 << 10,
                 };
                 store.append(append).await.expect("an empty disk takes it");

@@ -17,7 +17,7 @@ use std::{
 
 use chat_model::NewMessage;
 use chat_store::{
-    Append, PostgresOptions, PostgresStore, SqliteOptions, SqliteStore, Store, StoreError,
+    Append, Owner, PostgresOptions, PostgresStore, SqliteOptions, SqliteStore, Store, StoreError,
 };
 use service_kit::clock::SystemClock;
 use uuid::Uuid;
@@ -75,6 +75,7 @@ async fn measure(stores: Vec<Arc<dyn Store>>, callers: u64, channels: u64, secon
                     channel: Uuid::from_u128((number % channels).into()).into(),
                     message: NewMessage::text("x".repeat(TEXT_BYTES)),
                     key: None,
+                    owner: Owner::default(),
                     max_event_bytes: 64 * 1024,
                 };
                 if let Err(error) = store.append(append).await {

@@ -18,7 +18,7 @@ use chat_model::{ChannelId, NewMessage, Seq};
 use service_kit::clock::TestClock;
 use uuid::Uuid;
 
-use crate::{Append, Appended, Store};
+use crate::{Append, Appended, Owner, Store};
 
 /// Where the suite gets its stores from.
 #[async_trait]
@@ -36,6 +36,9 @@ pub trait Bench: Send + Sync {
 /// Events kept for each channel by the stores of a [`Bench`].
 pub const KEPT_PER_CHANNEL: u64 = 50;
 
+/// Keys remembered at most by the stores of a [`Bench`].
+pub const MOST_KEYS: u64 = 200;
+
 /// Runs every case, each on a bench of its own.
 pub async fn all<B: Bench>(mut fresh: impl FnMut() -> B) {
     appending::numbers_are_dense_under_concurrent_posts(&fresh()).await;
@@ -46,6 +49,8 @@ pub async fn all<B: Bench>(mut fresh: impl FnMut() -> B) {
     dedupe::same_id_or_key_is_stored_once(&fresh()).await;
     dedupe::same_key_at_the_same_time_is_stored_once(&fresh()).await;
     dedupe::another_message_with_the_key_is_refused(&fresh()).await;
+    dedupe::key_beside_an_id_is_not_remembered(&fresh()).await;
+    dedupe::greedy_sender_fills_his_share_only(&fresh()).await;
     dedupe::key_is_forgotten_after_a_day(&fresh()).await;
     dedupe::repeated_post_of_an_expired_event_names_it(&fresh()).await;
     pages::unknown_channel_is_empty(&fresh()).await;
@@ -72,6 +77,7 @@ fn text(channel: ChannelId, text: &str) -> Append {
         channel,
         message: NewMessage::text(text),
         key: None,
+        owner: Owner::default(),
         max_event_bytes: 64 * 1024,
     }
 }

@@ -3,7 +3,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{StoreStats, damage::Damage};
+use crate::{Share, StoreError, StoreStats, damage::Damage, seldom::Seldom};
 
 /// What every implementation counts.
 ///
@@ -13,7 +13,7 @@ pub(crate) struct Counters {
     commits: AtomicU64,
     stored: AtomicU64,
     pub(crate) repeated: AtomicU64,
-    pub(crate) refused: AtomicU64,
+    refused: AtomicU64,
     pub(crate) failed: AtomicU64,
     largest_batch: AtomicU64,
     commit_micros: AtomicU64,
@@ -23,8 +23,11 @@ pub(crate) struct Counters {
     pub(crate) newest: AtomicU64,
     pub(crate) expired: AtomicU64,
     pub(crate) keys_dropped_early: AtomicU64,
+    keys_refused_by_share: AtomicU64,
+    keys_refused: AtomicU64,
     pub(crate) keys: AtomicU64,
     pub(crate) damage: Damage,
+    keys_complaints: Seldom,
 }
 
 impl Counters {
@@ -35,6 +38,25 @@ impl Counters {
         self.largest_batch.fetch_max(messages, Relaxed);
         self.commit_micros.fetch_add(micros, Relaxed);
         self.longest_commit_micros.fetch_max(micros, Relaxed);
+    }
+
+    /// Counts a post that the store refused; logs the first of a minute whose key found no room.
+    pub(crate) fn count_refused(&self, error: &StoreError) {
+        self.refused.fetch_add(1, Relaxed);
+        let StoreError::KeysFull { share, .. } = error else {
+            return;
+        };
+        let counter = match share {
+            Share::All => &self.keys_refused,
+            Share::Sender | Share::Channel => &self.keys_refused_by_share,
+        };
+        counter.fetch_add(1, Relaxed);
+        if let Some(refused) = self.keys_complaints.note(1) {
+            tracing::warn!(
+                refused,
+                "posts with an id or Idempotency-Key get 429: too many {share} are remembered"
+            );
+        }
     }
 
     /// The counters at this moment; what they do not have is 0.
@@ -51,6 +73,8 @@ impl Counters {
             queued: self.queued.load(Relaxed),
             expired: self.expired.load(Relaxed),
             keys_dropped_early: self.keys_dropped_early.load(Relaxed),
+            keys_refused_by_share: self.keys_refused_by_share.load(Relaxed),
+            keys_refused: self.keys_refused.load(Relaxed),
             keys: self.keys.load(Relaxed),
             damaged: self.damage.numbers(),
             ..StoreStats::default()

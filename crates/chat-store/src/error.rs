@@ -29,11 +29,14 @@ pub enum StoreError {
         /// Which of the two it was.
         what: ReusedKey,
     },
-    /// No more sender's ids and keys can be remembered, and none is old enough to be forgotten.
+    /// No more sender's ids and keys can be remembered of this sender, of this channel or at all, and
+    /// none is old enough to be forgotten.
     ///
     /// Posts without an id and key of the sender's own are not affected.
-    #[error("too many ids and keys are remembered already; try again in {} s", retry_after.as_secs())]
+    #[error("too many ids and keys {share} are remembered already; try again in {} s", retry_after.as_secs())]
     KeysFull {
+        /// Whose share is used up.
+        share: Share,
         /// When the oldest key becomes old enough to make room, at least 1 s.
         retry_after: Duration,
     },
@@ -97,6 +100,27 @@ pub enum StoreError {
         /// What it must be.
         reason: String,
     },
+}
+
+/// Whose share of a bound was used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// The sender's, [`Append::owner`](crate::Append::owner).
+    Sender,
+    /// The channel's.
+    Channel,
+    /// All that there is: nobody has more than a little of it.
+    All,
+}
+
+impl std::fmt::Display for Share {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Sender => "of this sender",
+            Self::Channel => "of this channel",
+            Self::All => "of everybody",
+        })
+    }
 }
 
 /// What a sender used twice.

@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use chat_model::NewMessage;
-//! use chat_store::{Append, Appended, SqliteOptions, SqliteStore, Store};
+//! use chat_store::{Append, Appended, Owner, SqliteOptions, SqliteStore, Store};
 //! use service_kit::clock::SystemClock;
 //!
 //! # let dir = tempfile::tempdir().unwrap();
@@ -18,6 +18,7 @@
 //!         channel: uuid::Uuid::new_v4().into(),
 //!         message: NewMessage::text("hello"),
 //!         key: None,
+//!         owner: Owner::default(),
 //!         max_event_bytes: 64 * 1024,
 //!     })
 //!     .await?;
@@ -37,17 +38,19 @@ mod damage;
 mod error;
 mod expiry_clock;
 mod follower;
+mod key_shares;
 mod next_event;
 mod page;
 pub mod postgres;
 mod queue;
 mod retention;
+mod seldom;
 mod sender_keys;
 mod sqlite;
 mod stats;
 mod store;
 
-pub use error::{ReusedKey, StoreError};
+pub use error::{ReusedKey, Share, StoreError};
 pub use postgres::{PostgresOptions, PostgresStore};
 pub use retention::{KeyMemory, Retention};
 pub use sqlite::{
@@ -55,6 +58,6 @@ pub use sqlite::{
 };
 pub use stats::StoreStats;
 pub use store::{
-    Append, Appended, IdempotencyKey, PageLimit, PageRange, Position, Store, StoredPage,
+    Append, Appended, IdempotencyKey, Owner, PageLimit, PageRange, Position, Store, StoredPage,
     Unpublished,
 };

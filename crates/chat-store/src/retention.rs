@@ -33,10 +33,10 @@ impl Default for Retention {
 pub struct KeyMemory {
     /// How long a key is remembered.
     pub max_age: Duration,
-    /// Keys remembered at most, at least 2 (a post may bring an id and a key). At the bound the
-    /// oldest go first.
+    /// Keys remembered at most, at least 2. At the bound the oldest go first.
     pub max_count: u64,
-    /// The age below which a key is never forgotten; posts with a key are refused instead.
+    /// The age below which a key is never forgotten; posts with a key are refused instead, at first
+    /// those of senders and channels that have more than are left for all others.
     pub min_age: Duration,
 }
 

@@ -15,11 +15,12 @@ fn prefixed(kind: u8, bytes: &[u8; 16]) -> [u8; 17] {
     key
 }
 
-/// The keys by which a message is known again: its sender's id, the `Idempotency-Key`.
-pub(crate) fn keys_of(new: &Append) -> impl Iterator<Item = (ReusedKey, [u8; 17])> {
+/// The key by which a message is known again: its sender's id, or else the `Idempotency-Key`. Only
+/// one, so that a message costs no more than that: who sends both sends both again.
+pub(crate) fn key_of(new: &Append) -> Option<(ReusedKey, [u8; 17])> {
     let id = new.message.id.map(|id| (ReusedKey::Id, id_key(id)));
-    let key = new
-        .key
-        .map(|key| (ReusedKey::IdempotencyKey, prefixed(b'k', key.bytes())));
-    id.into_iter().chain(key)
+    id.or_else(|| {
+        let key = new.key?;
+        Some((ReusedKey::IdempotencyKey, prefixed(b'k', key.bytes())))
+    })
 }

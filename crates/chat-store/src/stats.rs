@@ -31,6 +31,10 @@ pub struct StoreStats {
     pub expired: u64,
     /// Sender's keys forgotten before their time because there were too many.
     pub keys_dropped_early: u64,
+    /// Posts refused because the sender, or the channel, has its share of the keys.
+    pub keys_refused_by_share: u64,
+    /// Posts refused because no key of anybody's could be remembered.
+    pub keys_refused: u64,
     /// Sender's keys remembered.
     pub keys: u64,
     /// Numbers of events that were to be read and were found damaged.

@@ -34,8 +34,8 @@ use crate::{StoreError, StoreStats};
 pub trait Store: Send + Sync + 'static {
     /// Stores a message as the next event of its channel.
     ///
-    /// A message whose id or key was used in the channel before (remembered for a day, see
-    /// [`StoreError::KeysFull`]) is not stored again: the answer is [`Appended::Repeated`] if it
+    /// A message whose id (or key, if it has no id of its sender's) was used in the channel before
+    /// (remembered for a day, see [`StoreError::KeysFull`]) is not stored again: the answer is [`Appended::Repeated`] if it
     /// is the same message, [`StoreError::KeyReused`] if not.
     async fn append(&self, new: Append) -> Result<Appended, StoreError>;
 
@@ -120,8 +120,11 @@ pub struct Append {
     pub channel: ChannelId,
     /// What to store.
     pub message: NewMessage,
-    /// The sender's `Idempotency-Key`.
+    /// The sender's `Idempotency-Key`; of a message that has an id of its sender's, nothing is made
+    /// of it.
     pub key: Option<IdempotencyKey>,
+    /// Whose share of what the store can remember it takes.
+    pub owner: Owner,
     /// Bytes that the encoded event may have at most.
     pub max_event_bytes: usize,
 }
@@ -153,6 +156,19 @@ pub enum Appended {
         /// Its id.
         id: Uuid,
     },
+}
+
+/// Who has a share of what the store can remember. What the number stands for is the caller's
+/// affair; the store only compares.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Owner(u64);
+
+impl Owner {
+    /// The one of this number.
+    #[must_use]
+    pub fn new(number: u64) -> Self {
+        Self(number)
+    }
 }
 
 /// A sender's `Idempotency-Key`, hashed: it takes the same room whatever its length.

@@ -3,8 +3,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use super::{Bench, KEPT_PER_CHANNEL, channel, fill, store, text, with_id};
-use crate::{Append, Appended, IdempotencyKey, ReusedKey, StoreError};
+use super::{Bench, KEPT_PER_CHANNEL, MOST_KEYS, channel, fill, store, text, with_id};
+use crate::{Append, Appended, IdempotencyKey, Owner, ReusedKey, Share, StoreError};
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 fn with_key(words: &str, key: &str) -> Append {
     let mut new = text(channel(1), words);
@@ -75,18 +77,65 @@ pub(super) async fn another_message_with_the_key_is_refused(bench: &impl Bench) 
         ReusedKey::IdempotencyKey,
         opened.append(with_key("other", "k")).await,
     );
-    // The id of one message with the key of another.
-    let mixed = Append {
-        key: Some(IdempotencyKey::new(b"k")),
-        ..with_id(channel(1), "first", 7)
-    };
-    refused(ReusedKey::IdempotencyKey, opened.append(mixed).await);
     assert_eq!(store(&opened, text(channel(1), "next")).await.0, 3);
     opened.close().await;
 }
 
+/// A message with an id is known by that alone, and takes the room of one key.
+pub(super) async fn key_beside_an_id_is_not_remembered(bench: &impl Bench) {
+    let opened = bench.open().await;
+    let with_both = |words: &str, id: u128| Append {
+        key: Some(IdempotencyKey::new(b"k")),
+        ..with_id(channel(1), words, id)
+    };
+    store(&opened, with_both("one", 1)).await;
+    assert_eq!(opened.stats().keys, 1);
+    for again in [with_both("one", 1), with_id(channel(1), "one", 1)] {
+        let again = opened.append(again).await;
+        assert!(
+            matches!(again, Ok(Appended::Repeated { seq: 1, .. })),
+            "{again:?}"
+        );
+    }
+    assert_eq!(store(&opened, with_both("two", 2)).await.0, 2);
+    assert_eq!(store(&opened, with_key("three", "k")).await.0, 3);
+    opened.close().await;
+}
+
+/// A sender who wants all of the room gets half of it, and others never notice.
+pub(super) async fn greedy_sender_fills_his_share_only(bench: &impl Bench) {
+    let opened = bench.open().await;
+    let by = |owner: u64, id: u128| Append {
+        owner: Owner::new(owner),
+        ..with_id(channel(id % 5), "x", id)
+    };
+    let mut taken = 0;
+    let (share, retry_after) = loop {
+        match opened.append(by(1, 1_000 + u128::from(taken))).await {
+            Ok(Appended::Stored { .. }) => taken += 1,
+            Err(StoreError::KeysFull { share, retry_after }) => break (share, retry_after),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((taken, share), (MOST_KEYS / 2, Share::Sender));
+    assert!(retry_after > Duration::from_secs(60), "{retry_after:?}");
+    // Without an id he goes on; others with one do, and he too when his are old.
+    let without = Append {
+        owner: Owner::new(1),
+        ..text(channel(1), "x")
+    };
+    store(&opened, without).await;
+    for owner in 2..MOST_KEYS / 4 {
+        store(&opened, by(owner, owner.into())).await;
+    }
+    let stats = opened.stats();
+    assert_eq!((stats.keys_refused_by_share, stats.keys_refused), (1, 0));
+    bench.clock().advance(2 * HOUR);
+    store(&opened, by(1, 999)).await;
+    opened.close().await;
+}
+
 pub(super) async fn key_is_forgotten_after_a_day(bench: &impl Bench) {
-    const HOUR: Duration = Duration::from_secs(3600);
     let opened = bench.open().await;
     store(&opened, with_id(channel(1), "one", 7)).await;
     bench.clock().advance(23 * HOUR);

@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::epochs::{Epochs, from_stored, to_stored};
 use crate::{
-    Append, Appended, KeyMemory, Position, StoreError, checksum::checksum,
-    expiry_clock::milliseconds, next_event::next_event, sender_keys::keys_of,
+    Append, Appended, KeyMemory, Position, Share, StoreError, checksum::checksum,
+    expiry_clock::milliseconds, key_shares::KeyShares, next_event::next_event, sender_keys::key_of,
 };
 
 /// The moment of a batch.
@@ -70,6 +70,8 @@ pub(super) struct Known {
 pub(super) struct KeyRoom {
     /// How many there are, at most.
     pub(super) count: u64,
+    /// How many of them are too young to be forgotten.
+    pub(super) young: u64,
     /// When the oldest were kept that may have to go, oldest first; empty if none has to.
     pub(super) oldest: Vec<i64>,
 }
@@ -78,6 +80,7 @@ pub(super) struct KeyRoom {
 pub(super) struct Batch<'a> {
     pub(super) moment: Moment,
     pub(super) rules: &'a KeyMemory,
+    pub(super) shares: &'a KeyShares,
     pub(super) lane: u32,
     /// Where it is written to.
     pub(super) segment: i32,
@@ -128,10 +131,16 @@ pub(super) struct ChangedLogs {
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(moment: Moment, rules: &'a KeyMemory, lane: u32) -> Self {
+    pub(super) fn new(
+        moment: Moment,
+        rules: &'a KeyMemory,
+        shares: &'a KeyShares,
+        lane: u32,
+    ) -> Self {
         Self {
             moment,
             rules,
+            shares,
             lane,
             segment: 0,
             incarnations: Vec::new(),
@@ -190,7 +199,7 @@ impl<'a> Batch<'a> {
         let sum = checksum(new.channel, seq, &next.event);
         self.events.sum.push(sum);
         self.events.event.push(next.event.clone());
-        for (_, key) in keys_of(new) {
+        if let Some((_, key)) = key_of(new) {
             self.keys.channel_no.push(no);
             self.keys.key.push(key);
             self.keys.fingerprint.push(fingerprint);
@@ -224,24 +233,21 @@ impl<'a> Batch<'a> {
         new: &Append,
         fingerprint: &[u8; 16],
     ) -> Result<Option<Appended>, StoreError> {
-        let max_age = milliseconds(self.rules.max_age);
-        let mut found: Option<&Known> = None;
-        for (what, key) in keys_of(new) {
-            let Some(known) = self.known.get(&(uuid, key)) else {
-                continue;
-            };
-            if known.kept_at + max_age <= self.moment.expiry {
-                // Too old, and retention has not come by yet.
-                self.too_old.extend(known.n);
-                continue;
-            }
-            let another = found.is_some_and(|found| found.seq != known.seq);
-            if known.fingerprint != *fingerprint || another {
-                return Err(StoreError::KeyReused { what });
-            }
-            found = Some(known);
+        let Some((what, key)) = key_of(new) else {
+            return Ok(None);
+        };
+        let Some(known) = self.known.get(&(uuid, key)) else {
+            return Ok(None);
+        };
+        if known.kept_at + milliseconds(self.rules.max_age) <= self.moment.expiry {
+            // Too old, and retention has not come by yet.
+            self.too_old.extend(known.n);
+            return Ok(None);
         }
-        Ok(found.map(|known| Appended::Repeated {
+        if known.fingerprint != *fingerprint {
+            return Err(StoreError::KeyReused { what });
+        }
+        Ok(Some(Appended::Repeated {
             event: known.event.clone(),
             epoch: from_stored(known.epoch),
             seq: known.seq,
@@ -249,11 +255,17 @@ impl<'a> Batch<'a> {
         }))
     }
 
-    /// Makes room for a message's keys by forgetting the oldest, unless they are too young.
+    /// Makes room for a message's key by forgetting the oldest, unless that is too young, or the
+    /// sender or the channel has its share.
     fn make_room(&mut self, new: &Append) -> Result<(), StoreError> {
+        let fresh = self.keys.key.len() as u64;
+        if !self.shares.is_roomy(self.key_room.count + fresh) {
+            let young = self.key_room.young + fresh;
+            self.shares.check(new, young, self.moment.expiry)?;
+        }
         // Where the bound was lowered, the rest goes by age.
         let before = self.key_room.count.min(self.rules.max_count);
-        let kept = before + self.keys.key.len() as u64 + keys_of(new).count() as u64;
+        let kept = before + fresh + 1;
         let surplus = kept.saturating_sub(self.rules.max_count);
         if surplus <= self.oldest_to_go {
             return Ok(());
@@ -268,6 +280,7 @@ impl<'a> Batch<'a> {
         let old_enough = youngest + milliseconds(self.rules.min_age);
         if !going.is_empty() && old_enough > expiry {
             return Err(StoreError::KeysFull {
+                share: Share::All,
                 retry_after: Duration::from_millis(old_enough - expiry).max(Duration::from_secs(1)),
             });
         }

@@ -58,15 +58,27 @@ const FIND_KEYS: &str = "
     LEFT JOIN log l ON l.segment = k.segment AND l.channel_no = k.channel_no AND l.seq = k.seq
         AND l.seq > c.floor";
 
-/// How many keys there are at most (numbers may be missing), and when the oldest came that would
-/// have to make room for `$1` more if `$2` is the bound.
+/// How many keys there are at most (numbers may be missing), when the oldest came that would have to
+/// make room for `$1` more if `$2` is the bound, and how many came after the reading `$3`. These are
+/// only looked for where shares count, by halving: the numbers are in the order of the readings.
 const KEY_ROOM: &str = "
+    WITH RECURSIVE ends AS MATERIALIZED (
+        SELECT (SELECT min(n) FROM sender_keys) AS first, (SELECT max(n) FROM sender_keys) AS last),
+    search (low, high) AS (
+        SELECT first, last + 1 FROM ends WHERE (last - first + 1 + $1) * 2 > $2 - 2
+        UNION ALL
+        SELECT CASE WHEN young THEN low ELSE middle + 1 END,
+            CASE WHEN young THEN middle ELSE high END
+        FROM (SELECT low, high, (low + high) / 2 AS middle,
+                (SELECT kept_at > $3 FROM sender_keys WHERE n >= (low + high) / 2
+                 ORDER BY n LIMIT 1) AS young
+              FROM search WHERE low < high) halves)
     SELECT coalesce(last - first + 1, 0) AS count,
         (SELECT array_agg(kept_at ORDER BY n) FROM (
             SELECT n, kept_at FROM sender_keys ORDER BY n
-            LIMIT CASE WHEN last - first + 1 + $1 > $2 THEN $1 ELSE 0 END) oldest) AS oldest
-    FROM (SELECT (SELECT min(n) FROM sender_keys) AS first,
-                 (SELECT max(n) FROM sender_keys) AS last) ends";
+            LIMIT CASE WHEN last - first + 1 + $1 > $2 THEN $1 ELSE 0 END) oldest) AS oldest,
+        coalesce(last + 1 - (SELECT max(low) FROM search), 0) AS young
+    FROM ends";
 
 const INSERT_EVENTS: &str = "
     INSERT INTO log (channel_no, seq, pos, at, event, sum, segment, lane)

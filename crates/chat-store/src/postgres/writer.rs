@@ -36,6 +36,7 @@ use super::{
 use crate::{
     StoreError,
     expiry_clock::now,
+    key_shares::KeyShares,
     queue::{BATCH_BYTES, Post, Reply, answer},
 };
 
@@ -64,6 +65,7 @@ pub(super) struct Writer {
     keeper: mpsc::Sender<i64>,
     link: Link,
     lane: Option<Lane>,
+    shares: KeyShares,
     /// The highest position that may have been seen of each lane of this process, on any server.
     seen: HashMap<i32, i64>,
     /// The batch that met the end of the last connection.
@@ -96,6 +98,7 @@ impl Writer {
         let now = Instant::now();
         let mut writer = Self {
             owner: Owner::new(&connector.options),
+            shares: KeyShares::new(&connector.options.keys),
             connector,
             shared,
             jobs,

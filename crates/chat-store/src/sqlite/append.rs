@@ -110,8 +110,7 @@ impl<'a> Batch<'a> {
             Err(refused) => return Ok(Err(refused)),
         };
         if keyed {
-            let needed = i64::from(new.message.id.is_some()) + i64::from(new.key.is_some());
-            if let Err(error) = keys::make_room(connection, memory, rules, needed, moment.expiry)? {
+            if let Err(error) = keys::make_room(connection, memory, rules, new, moment.expiry)? {
                 return Ok(Err(error));
             }
         }

@@ -8,14 +8,21 @@ use uuid::Uuid;
 
 use super::memory::{Log, Memory, epoch_value, stored_epoch};
 use crate::{
-    Append, KeyMemory, ReusedKey, StoreError, expiry_clock::milliseconds, sender_keys::keys_of,
+    Append, KeyMemory, ReusedKey, Share, StoreError, expiry_clock::milliseconds,
+    key_shares::KeyShares, sender_keys::key_of,
 };
+
+/// How long it is believed which keys are too young to be forgotten, in milliseconds.
+const YOUNG_FOR: u64 = 1_000;
 
 /// [`KeyMemory`] in the database's units, and what was dropped by it.
 pub(super) struct KeyRules {
     max_age: u64,
     min_age: u64,
     max_count: i64,
+    pub(super) shares: KeyShares,
+    /// The number of the oldest key that is too young to be forgotten, and when that was found out.
+    first_young: std::cell::Cell<Option<(i64, u64)>>,
     /// Keys dropped before their time in the open transaction.
     pub(super) dropped_early: std::cell::Cell<u64>,
 }
@@ -26,6 +33,8 @@ impl KeyRules {
             max_age: milliseconds(memory.max_age),
             min_age: milliseconds(memory.min_age),
             max_count: i64::try_from(memory.max_count).unwrap_or(i64::MAX),
+            shares: KeyShares::new(memory),
+            first_young: std::cell::Cell::new(None),
             dropped_early: std::cell::Cell::new(0),
         }
     }
@@ -60,27 +69,22 @@ pub(super) fn find(
     fingerprint: &[u8; 16],
     expiry: u64,
 ) -> rusqlite::Result<Known> {
-    let mut found: Option<Remembered> = None;
-    for (what, key) in keys_of(new) {
-        let Some(known) = look_up(connection, channel_no, &key)? else {
-            continue;
-        };
-        if known.kept_at + rules.max_age <= expiry {
-            // Too old, and retention has not come by yet.
-            connection
-                .prepare_cached("DELETE FROM sender_keys WHERE n = ?1")?
-                .execute([known.n])?;
-            continue;
-        }
-        let another = found.as_ref().is_some_and(|found| found.seq != known.seq);
-        if known.fingerprint != *fingerprint || another {
-            return Ok(Known::Other(what));
-        }
-        found = Some(known);
-    }
-    let Some(known) = found else {
+    let Some((what, key)) = key_of(new) else {
         return Ok(Known::No);
     };
+    let Some(known) = look_up(connection, channel_no, &key)? else {
+        return Ok(Known::No);
+    };
+    if known.kept_at + rules.max_age <= expiry {
+        // Too old, and retention has not come by yet.
+        connection
+            .prepare_cached("DELETE FROM sender_keys WHERE n = ?1")?
+            .execute([known.n])?;
+        return Ok(Known::No);
+    }
+    if known.fingerprint != *fingerprint {
+        return Ok(Known::Other(what));
+    }
     Ok(Known::Same {
         epoch: stored_epoch(0, known.epoch)?,
         seq: known.seq,
@@ -111,16 +115,24 @@ fn look_up(
         .optional()
 }
 
-/// Makes room for `needed` keys by forgetting the oldest, unless they are too young.
+/// Makes room for a post's key by forgetting the oldest, unless that is too young, or the sender or
+/// the channel has its share.
 pub(super) fn make_room(
     connection: &Connection,
     memory: &mut Memory,
     rules: &KeyRules,
-    needed: i64,
+    new: &Append,
     expiry: u64,
 ) -> rusqlite::Result<Result<(), StoreError>> {
-    // Holes in the numbers make the count too high, never too low.
-    let mut surplus = memory.keys.end - memory.keys.start + needed - rules.max_count;
+    // Holes in the numbers make the counts too high, never too low.
+    let remembered = memory.keys.end - memory.keys.start;
+    if !rules.shares.is_roomy(unsigned(remembered)) {
+        let young = memory.keys.end - first_young(connection, memory, rules, expiry)?;
+        if let Err(full) = rules.shares.check(new, unsigned(young), expiry) {
+            return Ok(Err(full));
+        }
+    }
+    let mut surplus = remembered + 1 - rules.max_count;
     if surplus <= 0 {
         return Ok(Ok(()));
     }
@@ -133,15 +145,51 @@ pub(super) fn make_room(
     if present > 0 && youngest + rules.min_age > expiry {
         let wait = Duration::from_millis(youngest + rules.min_age - expiry);
         return Ok(Err(StoreError::KeysFull {
+            share: Share::All,
             retry_after: wait.max(Duration::from_secs(1)),
         }));
     }
     surplus = forget_before(connection, memory, first_kept)?;
     if youngest + rules.max_age > expiry {
-        let early = u64::try_from(surplus).unwrap_or(0);
+        let early = unsigned(surplus);
         rules.dropped_early.set(rules.dropped_early.get() + early);
     }
     Ok(Ok(()))
+}
+
+/// The number of the oldest key that is too young to be forgotten.
+fn first_young(
+    connection: &Connection,
+    memory: &Memory,
+    rules: &KeyRules,
+    expiry: u64,
+) -> rusqlite::Result<i64> {
+    let (start, end) = (memory.keys.start, memory.keys.end);
+    if let Some((first, at)) = rules.first_young.get()
+        && expiry < at + YOUNG_FOR
+    {
+        return Ok(first.clamp(start, end));
+    }
+    let mut next = connection
+        .prepare_cached("SELECT kept_at FROM sender_keys WHERE n >= ?1 ORDER BY n LIMIT 1")?;
+    // They are numbered in the order in which they came.
+    let (mut low, mut high) = (start, end);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let kept_at: Option<u64> = next.query_row([middle], |row| row.get(0)).optional()?;
+        if kept_at.is_some_and(|kept_at| kept_at + rules.min_age <= expiry) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    rules.first_young.set(Some((low, expiry)));
+    Ok(low)
+}
+
+/// A count, which is never negative.
+fn unsigned(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0)
 }
 
 /// Forgets the keys with a lower number; returns how many there were.
@@ -166,23 +214,24 @@ pub(super) fn remember(
     id: Uuid,
     expiry: u64,
 ) -> rusqlite::Result<()> {
-    for (_, key) in keys_of(new) {
-        connection
-            .prepare_cached(
-                "INSERT INTO sender_keys (n, channel_no, key, fingerprint, id, epoch, seq, kept_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            )?
-            .execute(params![
-                memory.keys.end,
-                log.channel_no,
-                key,
-                fingerprint,
-                id.as_bytes(),
-                epoch_value(log.epoch),
-                log.head,
-                expiry
-            ])?;
-        memory.keys.end += 1;
-    }
+    let Some((_, key)) = key_of(new) else {
+        return Ok(());
+    };
+    connection
+        .prepare_cached(
+            "INSERT INTO sender_keys (n, channel_no, key, fingerprint, id, epoch, seq, kept_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            memory.keys.end,
+            log.channel_no,
+            key,
+            fingerprint,
+            id.as_bytes(),
+            epoch_value(log.epoch),
+            log.head,
+            expiry
+        ])?;
+    memory.keys.end += 1;
     Ok(())
 }

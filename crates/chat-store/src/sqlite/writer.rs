@@ -27,6 +27,7 @@ use crate::{
     Append, Appended, StoreError, Unpublished,
     expiry_clock::{ExpiryClock, now},
     queue::{BATCH_BYTES, Post, Reply, answer},
+    sender_keys::key_of,
 };
 
 /// Bytes of the write-ahead log between checkpoints, estimated: a commit writes about six pages
@@ -214,13 +215,14 @@ impl Writer {
                     newest.store(position.offset(), Relaxed);
                     self.bytes_since_checkpoint += event.len() + MESSAGE_BYTES;
                     self.note_length(&post.new, *seq);
+                    if key_of(&post.new).is_some() {
+                        self.rules.shares.add(&post.new, moment.expiry);
+                    }
                 }
                 Ok(Appended::Repeated { .. }) => {
                     self.shared.counters.repeated.fetch_add(1, Relaxed);
                 }
-                Err(_) => {
-                    self.shared.counters.refused.fetch_add(1, Relaxed);
-                }
+                Err(error) => self.shared.counters.count_refused(error),
             }
         }
         // A batch of repeats wrote nothing, and shows nothing about the disk.

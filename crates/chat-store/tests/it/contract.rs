@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chat_store::{
     SqliteOptions, SqliteStore, Store,
-    contract::{self, Bench, KEPT_PER_CHANNEL},
+    contract::{self, Bench, KEPT_PER_CHANNEL, MOST_KEYS},
 };
 use service_kit::clock::TestClock;
 
@@ -22,6 +22,7 @@ impl SqliteBench {
         let folder = support::Folder::new();
         let mut options = folder.options();
         options.retention.max_per_channel = KEPT_PER_CHANNEL;
+        options.keys.max_count = MOST_KEYS;
         change(&mut options);
         Self {
             folder,

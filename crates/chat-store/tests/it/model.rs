@@ -40,6 +40,14 @@ struct Post {
     key: Option<u8>,
 }
 
+impl Post {
+    /// What it is known again by: its id, or else its key.
+    fn key_of(&self) -> Option<(u8, bool, u8)> {
+        let id = self.id.map(|id| (self.channel, false, id));
+        id.or_else(|| Some((self.channel, true, self.key?)))
+    }
+}
+
 fn post() -> impl Strategy<Value = Post> {
     let rarely = |up_to: u8| prop_oneof![2 => Just(None), 1 => (0..up_to).prop_map(Some)];
     (0..3_u8, 0..2_u8, rarely(4), rarely(4)).prop_map(|(channel, words, id, key)| Post {
@@ -81,23 +89,18 @@ struct Model {
 impl Model {
     /// What an append must answer: where it was stored before, or that it is refused, or new.
     fn expected(&self, post: &Post) -> Result<Option<Seq>, ()> {
-        let mut known = None;
-        for (is_key, value) in [(false, post.id), (true, post.key)] {
-            let Some(value) = value else { continue };
-            let Some((before, seq, at)) = self.keys.get(&(post.channel, is_key, value)) else {
-                continue;
-            };
-            if at + DAY <= self.now {
-                continue;
-            }
-            // The key is no part of the message.
-            let same = (before.words, before.id) == (post.words, post.id);
-            if !same || known.is_some_and(|known| known != *seq) {
-                return Err(());
-            }
-            known = Some(*seq);
+        let Some(key) = post.key_of() else {
+            return Ok(None);
+        };
+        let Some((before, seq, at)) = self.keys.get(&key) else {
+            return Ok(None);
+        };
+        if at + DAY <= self.now {
+            return Ok(None);
         }
-        Ok(known)
+        // The key is no part of the message.
+        let same = (before.words, before.id) == (post.words, post.id);
+        if same { Ok(Some(*seq)) } else { Err(()) }
     }
 
     fn check(&mut self, post: &Post, outcome: Result<Appended, StoreError>) {
@@ -131,11 +134,9 @@ impl Model {
                 }
                 assert_eq!(epochs.last().unwrap().0, epoch);
                 self.outbox.push((post.channel, seq));
-                for (is_key, value) in [(false, post.id), (true, post.key)] {
-                    if let Some(value) = value {
-                        let known = (post.clone(), seq, self.now);
-                        self.keys.insert((post.channel, is_key, value), known);
-                    }
+                if let Some(key) = post.key_of() {
+                    let known = (post.clone(), seq, self.now);
+                    self.keys.insert(key, known);
                 }
             }
             (expected, outcome) => panic!("expected {expected:?}, got {outcome:?}"),

@@ -1,7 +1,7 @@
 //! What every test of a store posts, and when.
 
 use chat_model::{ChannelId, NewMessage};
-use chat_store::{Append, Appended, Store, StoreError};
+use chat_store::{Append, Appended, Owner, Store, StoreError};
 use service_kit::clock::{TestClock, Timestamp};
 use uuid::Uuid;
 
@@ -21,6 +21,7 @@ pub(crate) fn text(number: u128, text: impl Into<String>) -> Append {
         channel: channel(number),
         message: NewMessage::text(text),
         key: None,
+        owner: Owner::default(),
         max_event_bytes: 64 * 1024,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use chat_store::{
     PostgresOptions, PostgresStore, Store,
-    contract::{self, Bench, KEPT_PER_CHANNEL},
+    contract::{self, Bench, KEPT_PER_CHANNEL, MOST_KEYS},
 };
 use service_kit::clock::TestClock;
 use tokio::sync::OnceCell;
@@ -36,6 +36,7 @@ impl Bench for PostgresBench {
         let database = self.database.get_or_init(Database::new).await;
         let mut options = PostgresOptions::new(&database.url, self.clock.shared());
         options.retention.max_per_channel = KEPT_PER_CHANNEL;
+        options.keys.max_count = MOST_KEYS;
         (self.change)(&mut options);
         let store = PostgresStore::open(&options).await.unwrap();
         let store = Arc::new(store);

@@ -24,6 +24,7 @@ async fn post(instance: &Instance, number: u32, id: u128) -> Result<Appended, St
         channel: channel(number.into()),
         message,
         key: None,
+        owner: crate::Owner::default(),
         max_event_bytes: 64 * 1024,
     };
     instance.store.append(new).await

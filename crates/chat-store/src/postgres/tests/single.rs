@@ -6,7 +6,9 @@ use chat_model::NewMessage;
 use test_kit::{ensure, eventually};
 
 use super::control::{Database, Instance, Stop, channel};
-use crate::{Append, Appended, PageLimit, PageRange, Store, StoreError, postgres::steps::Step};
+use crate::{
+    Append, Appended, Owner, PageLimit, PageRange, Store, StoreError, postgres::steps::Step,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -15,6 +17,7 @@ fn text(number: u128, words: &str) -> Append {
         channel: channel(number),
         message: NewMessage::text(words),
         key: None,
+        owner: Owner::default(),
         max_event_bytes: 64 * 1024,
     }
 }

@@ -27,6 +27,7 @@ async fn meet_all_pairs(instance: &Instance, number: u32, faults: (Stop, Stop)) 
             channel: channel(number.into()),
             message: NewMessage::text(format!("{first}, {second}")),
             key: None,
+            owner: crate::Owner::default(),
             max_event_bytes: 64 * 1024,
         };
         let stored = instance.store.append(new).await;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::control::{Database, Instance, Stop, channel};
 use crate::{
-    Append, Appended, PageLimit, PageRange, Store, StoreError,
+    Append, Appended, Owner, PageLimit, PageRange, Store, StoreError,
     postgres::steps::Step::{self, *},
 };
 
@@ -210,6 +210,7 @@ impl Run {
             channel: channel(number),
             message,
             key: None,
+            owner: Owner::default(),
             max_event_bytes: 64 * 1024,
         };
         let answer = Arc::new(std::sync::Mutex::new(None));

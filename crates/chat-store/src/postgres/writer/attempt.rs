@@ -12,7 +12,8 @@ use super::{Post, link::Connected};
 use crate::{
     Appended, StoreError,
     checksum::is_sound,
-    expiry_clock::{ExpiryClock, now},
+    expiry_clock::{ExpiryClock, milliseconds, now},
+    key_shares::KeyShares,
     postgres::{
         batch::{Batch, KeyRoom, Known, Log, Moment, from_stored_number, to_stored_number},
         epochs::Epochs,
@@ -23,7 +24,7 @@ use crate::{
         statements::{BEGIN, COMMIT},
         steps::{Step, pipelined},
     },
-    sender_keys::keys_of,
+    sender_keys::key_of,
 };
 
 /// A batch that is committed, or may be.
@@ -35,6 +36,8 @@ pub(super) struct Done {
     pub(super) is_written: bool,
     pub(super) outcomes: Vec<Result<Appended, StoreError>>,
     pub(super) committed_at: u64,
+    /// Reading of the expiry clock.
+    pub(super) expiry: u64,
     /// Channels that keep more than they should.
     pub(super) too_long: Vec<i64>,
     pub(super) keys: Option<u64>,
@@ -76,6 +79,7 @@ pub(super) struct Attempt<'a> {
     pub(super) published_to: i64,
     pub(super) options: &'a PostgresOptions,
     pub(super) expiry: &'a ExpiryClock,
+    pub(super) shares: &'a KeyShares,
     pub(super) posts: &'a [Post],
     pub(super) started: Instant,
 }
@@ -120,6 +124,7 @@ impl Attempt<'_> {
             is_written: !batch.events.event.is_empty(),
             outcomes,
             committed_at: moment.now,
+            expiry: moment.expiry,
             too_long: self.too_long(&batch),
             keys: (!batch.keys.key.is_empty()).then_some(keys.count + batch.keys.key.len() as u64),
             keys_dropped_early: batch.dropped_early,
@@ -150,11 +155,16 @@ impl Attempt<'_> {
         let (asked_channels, asked_keys): (Vec<Uuid>, Vec<[u8; 17]>) = self
             .posts
             .iter()
-            .flat_map(|post| keys_of(&post.new).map(|(_, key)| (post.new.channel.uuid(), key)))
+            .filter_map(|post| Some((post.new.channel.uuid(), key_of(&post.new)?.1)))
             .unzip();
         let asked_keys: Vec<&[u8]> = asked_keys.iter().map(<[u8; 17]>::as_slice).collect();
         let new_keys = to_stored_number(asked_keys.len() as u64);
         let most_keys = to_stored_number(self.options.keys.max_count);
+        let old = moment
+            .expiry
+            .checked_sub(milliseconds(self.options.keys.min_age));
+        // Before the first is old, all are young: a reading is never negative.
+        let old = old.map_or(-1, to_stored_number);
         let (begun, advanced, added, locked, known, room) = pipelined!(
             async {
                 self.owner.at(session, Step::Begin).await?;
@@ -194,7 +204,7 @@ impl Attempt<'_> {
                     return Ok(None);
                 }
                 session
-                    .row(&statements.key_room, &[&new_keys, &most_keys])
+                    .row(&statements.key_room, &[&new_keys, &most_keys, &old])
                     .await
             },
         );
@@ -204,7 +214,7 @@ impl Attempt<'_> {
         };
         added?;
         let number = lane_name(lane);
-        let mut batch = Batch::new(moment, &self.options.keys, number);
+        let mut batch = Batch::new(moment, &self.options.keys, self.shares, number);
         batch.segment = advanced.get(1);
         batch.incarnations = advanced.get(2);
         batch.logs = locked?.iter().map(log_of).collect();
@@ -214,6 +224,7 @@ impl Attempt<'_> {
                 count: from_stored_number(row.get(0)),
                 // No rows are an array that is NULL.
                 oldest: row.get::<_, Option<Vec<i64>>>(1).unwrap_or_default(),
+                young: from_stored_number(row.get(2)),
             };
         }
         Ok((batch, advanced.get(0)))

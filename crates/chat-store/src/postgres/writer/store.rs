@@ -11,6 +11,7 @@ use super::{
 use crate::{
     Appended, Unpublished,
     postgres::{failure::Failure, lane::Lane},
+    sender_keys::key_of,
 };
 
 impl Writer {
@@ -30,6 +31,7 @@ impl Writer {
                 published_to: self.watermark(lane),
                 options: &self.connector.options,
                 expiry,
+                shares: &self.shares,
                 posts: &posts,
                 started,
             };
@@ -105,25 +107,28 @@ impl Writer {
     }
 
     /// Counts and answers a batch that is committed.
-    pub(super) fn tell(&self, posts: Vec<Post>, done: Done, follower: bool) {
+    pub(super) fn tell(&mut self, posts: Vec<Post>, done: Done, follower: bool) {
         let counters = &self.shared.counters;
         let mut committed = Vec::with_capacity(posts.len());
         for (post, outcome) in posts.iter().zip(&done.outcomes) {
             match outcome {
                 Ok(Appended::Stored {
                     event, position, ..
-                }) => committed.push(Unpublished {
-                    position: *position,
-                    channel: post.new.channel,
-                    event: event.clone(),
-                    committed_at: done.committed_at,
-                }),
+                }) => {
+                    committed.push(Unpublished {
+                        position: *position,
+                        channel: post.new.channel,
+                        event: event.clone(),
+                        committed_at: done.committed_at,
+                    });
+                    if key_of(&post.new).is_some() {
+                        self.shares.add(&post.new, done.expiry);
+                    }
+                }
                 Ok(Appended::Repeated { .. }) => {
                     counters.repeated.fetch_add(1, Relaxed);
                 }
-                Err(_) => {
-                    counters.refused.fetch_add(1, Relaxed);
-                }
+                Err(error) => counters.count_refused(error),
             }
         }
         if let Some(last) = committed.last() {

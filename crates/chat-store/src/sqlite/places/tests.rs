@@ -10,7 +10,7 @@ use crate::sqlite::keys::KeyRules;
 use crate::sqlite::queries;
 use crate::sqlite::retention::Sweeper;
 use crate::sqlite::schema::prepare;
-use crate::{Append, Appended, PageLimit, PageRange, StoreError};
+use crate::{Append, Appended, Owner, PageLimit, PageRange, StoreError};
 use crate::{KeyMemory, Retention};
 
 struct Bench {
@@ -28,6 +28,7 @@ fn text(number: u128) -> Append {
         channel: channel(number),
         message: NewMessage::text("x"),
         key: None,
+        owner: Owner::default(),
         max_event_bytes: 64 * 1024,
     }
 }
