@@ -24,7 +24,7 @@
  *   reload of the page;
  * - it finds its way back by itself from everything that gets better by itself.
  */
-import { Outbox } from "./chat-outbox.js";
+import { Outbox, saysOffline } from "./chat-outbox.js";
 import { Problem } from "./chat-problem.js";
 import { Sequence } from "./chat-sequence.js";
 import { ChatStream } from "./chat-stream.js";
@@ -89,6 +89,8 @@ export class ChatClient extends EventTarget {
           signal,
         }),
       changed: (post) => this.#dispatch("post", { post }),
+      // A stream that brings something is better proof than the browser's word.
+      offline: () => saysOffline() && this.state !== "live",
     });
     const url = new URL("events", base(sse));
     for (const channel of this.#sequences.keys()) url.searchParams.append("c", channel);
@@ -104,7 +106,10 @@ export class ChatClient extends EventTarget {
             this.#gap({ channel, from: null, to: null, reason: "cursor" });
           }
         },
-        state: (state, detail) => this.#dispatch("status", { state, ...detail }),
+        state: (state, detail) => {
+          if (state === "live") this.#outbox.wake();
+          this.#dispatch("status", { state, ...detail });
+        },
       },
     });
   }

@@ -27,6 +27,7 @@ export class Outbox {
   #key;
   #changed;
   #giveUpAfter;
+  #offline;
   /** channel → posts in their order */
   #queues = new Map();
   /** channel → what its sender waits for: `wake()` ends a pause, `abort()` a request */
@@ -39,13 +40,15 @@ export class Outbox {
    * @param {Storage | null} options.storage such as `sessionStorage`
    * @param {string} options.key its key there
    * @param {(post: object) => void} options.changed called after every change of a post
+   * @param {() => boolean} [options.offline] whether there is no network, as far as is known
    */
-  constructor({ send, storage, key, changed, giveUpAfter = GIVE_UP_AFTER }) {
+  constructor({ send, storage, key, changed, giveUpAfter = GIVE_UP_AFTER, offline = saysOffline }) {
     this.#send = send;
     this.#storage = storage;
     this.#key = key;
     this.#changed = changed;
     this.#giveUpAfter = giveUpAfter;
+    this.#offline = offline;
     this.#restore();
   }
 
@@ -119,7 +122,7 @@ export class Outbox {
       if (!post) break;
       if (sender.post !== post) attempt = 0;
       sender.post = post;
-      if (globalThis.navigator?.onLine === false) {
+      if (this.#offline()) {
         await this.#pause(sender, OFFLINE_LOOK);
         post.since = Date.now(); // without a network nothing has been tried yet
         if (post.state !== "sending" || !this.#running) continue;
@@ -242,4 +245,9 @@ export class Outbox {
       });
     }
   }
+}
+
+/** What the browser says, which may be wrong. */
+export function saysOffline() {
+  return globalThis.navigator?.onLine === false;
 }

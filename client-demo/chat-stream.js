@@ -4,8 +4,10 @@ import { TabCount } from "./chat-tabs.js";
 
 /** A stream that is silent for this long is dead: two of the server's pings, and some leeway. */
 export const SILENCE = 35_000;
+/** After this much silence, one of the server's pings and some leeway, it is said that there is none. */
+export const QUIET = 20_000;
 /** How often the silence is measured. */
-const LOOK_EVERY = 5_000;
+const LOOK_EVERY = 2_500;
 /** A server that is there sends the response head at once; after this long something is wrong. */
 const SLOW_AFTER = 4_000;
 /** The connections that browsers open to one server over HTTP/1.1 (Chromium, Firefox, Safari). */
@@ -25,7 +27,8 @@ const CONNECTIONS = 6;
  * - `waiting`: other tabs use the browser's connections to the server; `detail.tabs` of them
  * - `open`: the server answered and is sending what was missed
  * - `live`: all of that has come; what is posted from now on will arrive
- * - `reconnecting`: lost; another try is on its way
+ * - `quiet`: the connection stands, and a ping is missing
+ * - `reconnecting`: lost; another try is on its way; `detail.slow` if that gets no answer
  * - `offline`: the browser says that there is no network
  * - `refused`: the server does not want this request; `detail.problem`; tried again once in a while
  * - `closed`: by `stop()`
@@ -97,7 +100,7 @@ export class ChatStream {
         this.#heard = Date.now();
         if (message.lastEventId) this.#cursor = message.lastEventId;
         // Whatever the browser thinks of the network, this came over it.
-        if (this.#state === "offline") this.#setState(ready ? "live" : "open");
+        if (["offline", "quiet"].includes(this.#state)) this.#setState(ready ? "live" : "open");
         handle(message);
       });
     hear("open", () => {
@@ -173,7 +176,8 @@ export class ChatStream {
       if (source !== this.#source || source.readyState !== 0) return;
       if (tabs !== null && tabs >= CONNECTIONS) this.#setState("waiting", { tabs });
       else if (this.#state === "connecting") this.#setState("connecting", { slow: true });
-      else if (this.#state === "waiting") this.#setState("reconnecting");
+      else if (["waiting", "reconnecting"].includes(this.#state))
+        this.#setState("reconnecting", { slow: true });
       this.#askWhenSlow(source);
     });
   }
@@ -181,7 +185,10 @@ export class ChatStream {
   #look() {
     const now = Date.now();
     if (now < this.#heard) this.#heard = now; // the clock was set back
-    if (this.#source?.readyState === 1 && now - this.#heard > SILENCE) this.#open();
+    if (this.#source?.readyState !== 1) return;
+    const silence = now - this.#heard;
+    if (silence > SILENCE) this.#open();
+    else if (silence > QUIET && ["open", "live"].includes(this.#state)) this.#setState("quiet");
   }
 
   #watchThePage() {

@@ -14,8 +14,18 @@ export function statusWords({ state, slow, tabs, problem }) {
             long: "The server has not answered yet. If this chat is open in many tabs of this browser, close one of them; otherwise the server may be away. The page keeps trying.",
           }
         : { short: "Connecting…" };
+    case "quiet":
+      return {
+        short: "No word from the server",
+        long: "The server has been silent for longer than it should. What you write is kept, and sent when it answers.",
+      };
     case "reconnecting":
-      return { short: "Reconnecting…" };
+      return slow
+        ? {
+            short: "Reconnecting…",
+            long: "The server does not answer. The page keeps trying; what you write is kept, and sent when it is back.",
+          }
+        : { short: "Reconnecting…" };
     case "waiting":
       return {
         short: "Waiting for a free connection",

@@ -87,6 +87,16 @@ inEveryBrowser((world) => {
     await tab.live();
   });
 
+  test("while the stream lives a message is sent, whatever the browser says of the network", async () => {
+    const tab = await world.open(world.address(world.channel()), {
+      before: () => Object.defineProperty(Navigator.prototype, "onLine", { get: () => false }),
+    });
+    await tab.say("it goes");
+    const sent = () => document.querySelector(".message[data-state=sent]");
+    // Without the stream's word it is tried every 15 s.
+    await tab.page.waitForFunction(sent, { polling: 50, timeout: 7_000 });
+  });
+
   test("a proxy that answers the stream with 502 once is survived", async () => {
     const channel = world.channel();
     const front = await world.front();

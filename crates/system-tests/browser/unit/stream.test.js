@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 
-import { ChatStream, SILENCE } from "../../../../client-demo/chat-stream.js";
+import { ChatStream, QUIET, SILENCE } from "../../../../client-demo/chat-stream.js";
 import { FakeClock } from "./fake-clock.js";
 
 /** The browser's EventSource, as far as `ChatStream` uses it, in the hands of a test. */
@@ -109,6 +109,22 @@ test("two missed pings are a dead connection", async () => {
   assert.equal(FakeEventSource.all.length, 2);
   assert.equal(FakeEventSource.all[0].readyState, 2);
   assert.equal(FakeEventSource.newest.url.searchParams.get("since"), "1");
+});
+
+test("one missed ping is told, and a server that does not answer after two gets words", async () => {
+  FakeEventSource.newest.answer();
+  FakeEventSource.newest.say("ready", "1");
+  await clock.pass(QUIET + 2_500);
+  assert.equal(stream.state, "quiet");
+  FakeEventSource.newest.say("ping");
+  assert.equal(stream.state, "live");
+  await clock.pass(SILENCE + 2_500);
+  assert.equal(stream.state, "reconnecting");
+  await clock.pass(10_000);
+  assert.ok(states.includes("reconnecting slow"));
+  FakeEventSource.newest.answer();
+  FakeEventSource.newest.say("ready", "1");
+  assert.equal(stream.state, "live");
 });
 
 test("what a replaced connection still says is not heard", async () => {

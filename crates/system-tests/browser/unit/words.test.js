@@ -37,6 +37,7 @@ test("every state of the connection has words", () => {
     "connecting",
     "open",
     "live",
+    "quiet",
     "reconnecting",
     "waiting",
     "offline",
