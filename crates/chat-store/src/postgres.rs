@@ -111,8 +111,11 @@ pub async fn migrate(options: &PostgresOptions) -> Result<(), StoreError> {
 pub async fn new_epoch(options: &PostgresOptions) -> Result<u64, StoreError> {
     let connector = connector(options).await?;
     let session = connector.connect().await.map_err(plain)?;
-    let begun = epochs::new_epoch(&session, crate::expiry_clock::now(&options.clock)).await;
-    begun.map_err(|failure| failure.to_error())
+    let begun = async {
+        epochs::new_epoch(&session, crate::expiry_clock::now(&options.clock)).await?;
+        epochs::count_logs(&session).await
+    };
+    begun.await.map_err(|failure| failure.to_error())
 }
 
 async fn connector(options: &PostgresOptions) -> Result<Connector, StoreError> {
@@ -303,7 +306,8 @@ impl Store for PostgresStore {
     }
 
     async fn new_epoch(&self) -> Result<u64, StoreError> {
-        self.ask(Job::NewEpoch).await
+        self.ask(Job::NewEpoch).await?;
+        self.readers.count_logs().await
     }
 
     async fn close(&self) {

@@ -54,7 +54,7 @@ pub(super) async fn check_origin(
     }
     let here: String = known[0].get(0);
     let now = now(&connector.options.clock);
-    let logs = session
+    let moved = session
         .transaction(async {
             lock_alone(session).await?;
             let before = session.seldom("SELECT origin FROM state", &[]).await?;
@@ -62,22 +62,20 @@ pub(super) async fn check_origin(
             if before.as_ref() == Some(&here) {
                 return Ok(None);
             }
-            let logs = match &before {
-                Some(_) => Some(begin_epoch(session, now).await?),
-                None => None,
-            };
+            if before.is_some() {
+                begin_epoch(session, now).await?;
+            }
             session
                 .seldom("UPDATE state SET origin = $1", &[&here])
                 .await?;
-            Ok(logs.map(|logs| (before, logs)))
+            Ok(before)
         })
         .await?;
-    if let Some((before, logs)) = logs {
+    if let Some(before) = moved {
         tracing::warn!(
             database = connector.database,
             before,
             here,
-            logs,
             "the database is another one than before, or on another timeline: all logs have a new epoch"
         );
     }
@@ -101,13 +99,12 @@ async fn lock_alone(session: &Session) -> Result<(), Failure> {
         .await
 }
 
-/// A new incarnation, while no append is under way; returns the number of logs.
-async fn begin_epoch(session: &Session, now: u64) -> Result<u64, Failure> {
+/// A new incarnation, while no append is under way. It takes no longer for many channels: nobody can
+/// connect to a server that took over before it is done.
+async fn begin_epoch(session: &Session, now: u64) -> Result<(), Failure> {
     let rows = session
         .seldom(
-            "SELECT incarnations, coalesce((SELECT max(epoch) FROM channels), 0),
-                (SELECT count(*) FROM channels WHERE epoch > 0)
-             FROM state",
+            "SELECT incarnations, coalesce((SELECT max(epoch) FROM channels), 0) FROM state",
             &[],
         )
         .await?;
@@ -124,15 +121,26 @@ async fn begin_epoch(session: &Session, now: u64) -> Result<u64, Failure> {
     session
         .seldom("UPDATE state SET incarnations = $1", &[&incarnations])
         .await?;
-    Ok(from_stored_number(rows[0].get(2)))
+    Ok(())
 }
 
 /// A new epoch for all logs because an operator wants it.
-pub(super) async fn new_epoch(session: &Session, now: u64) -> Result<u64, Failure> {
+pub(super) async fn new_epoch(session: &Session, now: u64) -> Result<(), Failure> {
     session
         .transaction(async {
             lock_alone(session).await?;
             begin_epoch(session, now).await
+        })
+        .await
+}
+
+/// The number of logs, whatever time it takes to count them.
+pub(super) async fn count_logs(session: &Session) -> Result<u64, Failure> {
+    session
+        .transaction(async {
+            session.run("SET LOCAL statement_timeout = 0").await?;
+            let count = "SELECT count(*) FROM channels WHERE epoch > 0";
+            Ok(from_stored_number(session.long(count).await?[0].get(0)))
         })
         .await
 }

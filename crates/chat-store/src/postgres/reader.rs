@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     connection::{Connector, NoSession},
+    epochs,
     failure::Failure,
     queries::Questions,
     session::Session,
@@ -34,7 +35,7 @@ type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a
 /// a large page does not hold up small ones more than it must.
 pub(super) struct Readers {
     connector: Connector,
-    idle: Mutex<Vec<Reader>>,
+    idle: Mutex<Vec<Arc<Reader>>>,
     room: Semaphore,
     /// When and why there was no connection.
     failed: Mutex<Option<(Instant, StoreError)>>,
@@ -62,28 +63,27 @@ impl Readers {
         let _room = room.map_err(|_closed| closed())?;
         let mut again = true;
         loop {
-            let reader = self.reader().await?;
-            match question(&reader).await {
-                Ok(answer) => {
-                    self.put_back(reader);
-                    return Ok(answer);
-                }
+            let mut lent = Lent {
+                readers: self,
+                reader: self.reader().await?,
+                is_lost: false,
+            };
+            match question(&lent.reader).await {
+                Ok(answer) => return Ok(answer),
                 Err(failure @ Failure::Lost(_)) => {
+                    lent.is_lost = true;
                     // The others were lost with it, most likely.
                     lock(&self.idle).clear();
                     if !std::mem::take(&mut again) {
                         return Err(failure.to_error());
                     }
                 }
-                Err(failure) => {
-                    self.put_back(reader);
-                    return Err(failure.to_error());
-                }
+                Err(failure) => return Err(failure.to_error()),
             }
         }
     }
 
-    async fn reader(&self) -> Result<Reader, StoreError> {
+    async fn reader(&self) -> Result<Arc<Reader>, StoreError> {
         let idle = lock(&self.idle)
             .pop()
             .filter(|reader| !reader.session.is_closed());
@@ -103,13 +103,21 @@ impl Readers {
         connected
     }
 
-    async fn connect(&self) -> Result<Reader, NoSession> {
+    async fn connect(&self) -> Result<Arc<Reader>, NoSession> {
         let session = self.connector.connect().await?;
         let questions = Questions::prepare(&session).await?;
-        Ok(Reader { session, questions })
+        Ok(Arc::new(Reader { session, questions }))
     }
 
-    fn put_back(&self, reader: Reader) {
+    /// The number of logs, whatever time it takes to count them.
+    pub(super) async fn count_logs(&self) -> Result<u64, StoreError> {
+        let session = self.connector.connect().await;
+        let session = session.map_err(|failed| failed.to_error())?;
+        let counted = epochs::count_logs(&session).await;
+        counted.map_err(|failure| failure.to_error())
+    }
+
+    fn put_back(&self, reader: Arc<Reader>) {
         let mut idle = lock(&self.idle);
         // Nobody takes it out of a closed store again, which waits for its end.
         if !self.room.is_closed() {
@@ -121,6 +129,22 @@ impl Readers {
     pub(super) fn close(&self) {
         self.room.close();
         lock(&self.idle).clear();
+    }
+}
+
+/// A connection at a question. It is put back also when whoever asked is gone in the middle: what
+/// the server then still answers is passed over, and the next question waits for that.
+struct Lent<'a> {
+    readers: &'a Readers,
+    reader: Arc<Reader>,
+    is_lost: bool,
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        if !self.is_lost {
+            self.readers.put_back(self.reader.clone());
+        }
     }
 }
 

@@ -47,6 +47,11 @@ impl Session {
         Ok(self.client.batch_execute(sql).await?)
     }
 
+    /// Rows of what may take long, such as counting those of a large table.
+    pub(super) async fn long(&self, sql: &str) -> Result<Vec<Row>, Failure> {
+        Ok(self.client.query(sql, &[]).await?)
+    }
+
     pub(super) async fn prepare(&self, sql: &str) -> Result<Statement, Failure> {
         self.timed(self.client.prepare(sql)).await
     }

@@ -52,7 +52,7 @@ const ROOM: i32 = 256 << 10;
 pub(super) enum Job {
     Append(Box<Post>),
     Check(Reply<()>),
-    NewEpoch(Reply<u64>),
+    NewEpoch(Reply<()>),
     Close,
 }
 
@@ -342,7 +342,7 @@ impl Writer {
         }
     }
 
-    async fn new_epoch(&mut self) -> Result<u64, StoreError> {
+    async fn new_epoch(&mut self) -> Result<(), StoreError> {
         let Link::Up(link) = &self.link else {
             return Err(self.unavailable());
         };

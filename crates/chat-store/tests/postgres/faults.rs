@@ -8,6 +8,7 @@ use std::{
 
 use chat_model::EventView;
 use chat_store::{Appended, PageLimit, PageRange, PostgresStore, Store, StoreError};
+use futures_util::FutureExt;
 use rustix::process::{Pid, Signal, kill_process};
 use test_kit::{FaultProxy, Postgres, ensure, eventually};
 
@@ -128,6 +129,33 @@ async fn network_that_is_cut_loses_nothing() {
     store.close().await;
 }
 
+/// Of the store, on the server.
+async fn sessions(database: &Database) -> HashSet<String> {
+    let sessions = "SELECT pid FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'hark'";
+    let pids = database.run(sessions).await;
+    pids.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn question_that_nobody_waits_for_costs_no_connection() {
+    let database = Database::new().await;
+    let mut options = database.options();
+    options.connections = 1;
+    let store = PostgresStore::open(&options).await.unwrap();
+    post(&store, text(1, "words")).await.unwrap();
+    store.heads(&[channel(1)]).await.unwrap();
+    let before = sessions(&database).await;
+    for _ in 0..20 {
+        let page = store.page(channel(1), PageRange::Newest, PageLimit::MAX);
+        assert!(page.now_or_never().is_none(), "asked, and given up");
+        store.heads(&[channel(1)]).await.unwrap();
+    }
+    let kept = before.is_subset(&sessions(&database).await);
+    assert!(kept, "a connection was lost over it");
+    store.close().await;
+}
+
 /// Errors of the server's own in the round trip that ends with COMMIT: the others of a batch, and the
 /// next batch, do not suffer.
 #[tokio::test]
@@ -151,13 +179,7 @@ async fn event_that_the_server_refuses_harms_no_other() {
                 FOR EACH ROW EXECUTE FUNCTION hark.refuse()",
         )
         .await;
-    let sessions = || async {
-        let sessions = "SELECT pid FROM pg_stat_activity
-            WHERE datname = current_database() AND application_name = 'hark'";
-        let pids = database.run(sessions).await;
-        pids.lines().map(str::to_owned).collect::<HashSet<_>>()
-    };
-    let before = sessions().await;
+    let before = sessions(&database).await;
     let batch = ["good", "bad", "also good", "unlucky"].map(|words| post(&store, text(1, words)));
     let answers = futures_util::future::join_all(batch).await;
     let told = |answer: &Result<u64, StoreError>, code| match answer {
@@ -171,7 +193,7 @@ async fn event_that_the_server_refuses_harms_no_other() {
     let refused = post(&store, text(1, "too large")).await;
     assert!(told(&refused, "53100"), "{refused:?}");
     assert_eq!(post(&store, text(1, "innocent")).await.unwrap(), 5);
-    let kept = before.is_subset(&sessions().await);
+    let kept = before.is_subset(&sessions(&database).await);
     assert!(kept, "a connection was lost over it");
     assert_eq!(texts(&store).await.len(), 5);
     store.close().await;

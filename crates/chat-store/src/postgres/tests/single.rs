@@ -168,6 +168,41 @@ async fn another_timeline_gives_new_epochs() {
     assert!(heads[1].epoch >= after.epoch);
 }
 
+/// Nobody can connect before it is done, and a statement has a time limit.
+#[tokio::test]
+async fn taking_over_takes_no_longer_for_many_channels() {
+    let database = Database::new().await;
+    let instance = database.open().await;
+    post(&instance, 1).await.unwrap();
+    instance.store.close().await;
+    database
+        .run(
+            "INSERT INTO channels (uuid, head, epoch, epochs, epoch_starts)
+                SELECT gen_random_uuid(), 1, 5, '{5}', '{1}' FROM generate_series(1, 5000);
+             UPDATE state SET origin = replace(origin, '/00000001/', '/00000007/')",
+        )
+        .await;
+    database.run("SELECT pg_stat_reset()").await;
+    database.open().await.store.close().await;
+    eventually!(PATIENCE, {
+        let sessions = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name = 'hark'";
+        ensure!(database.run(sessions).await == "0", "not closed yet");
+        Ok(())
+    });
+    assert_eq!(
+        database
+            .run("SELECT cardinality(incarnations) FROM state")
+            .await,
+        "1"
+    );
+    let read = "SELECT coalesce(seq_tup_read, 0) + coalesce((SELECT sum(idx_tup_read)
+            FROM pg_stat_user_indexes WHERE relname = 'channels'), 0)
+        FROM pg_stat_user_tables WHERE relname = 'channels'";
+    let read: u64 = database.run(read).await.parse().unwrap();
+    assert!(read < 100, "{read} channels were read");
+}
+
 /// A replica that took over, and lacks the newest of what was published already.
 #[tokio::test]
 async fn lane_that_went_back_uses_no_position_twice() {
