@@ -109,10 +109,9 @@ impl<'a> Batch<'a> {
             Ok(next) => next,
             Err(refused) => return Ok(Err(refused)),
         };
-        if keyed {
-            if let Err(error) = keys::make_room(connection, memory, rules, new, moment.expiry)? {
-                return Ok(Err(error));
-            }
+        if keyed && let Err(error) = keys::make_room(connection, memory, rules, new, moment.expiry)?
+        {
+            return Ok(Err(error));
         }
         let log = match log {
             Some(log) => log,
