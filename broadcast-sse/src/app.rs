@@ -24,6 +24,7 @@ use crate::{
     access::{Caller, may_listen},
     hub::Hub,
     metrics::Metrics,
+    paths,
     permit::StreamPermit,
     query::{self, QueryError, QueryLimits, StreamQuery},
     stream::{self, EventStream, Form},
@@ -47,9 +48,10 @@ pub(crate) fn router(app: App, requests: &RequestMetrics, access: AccessPolicy) 
     let routes = Router::new()
         .route("/", get(events))
         .route("/events", get(events))
+        .route("/events/", get(events))
         .route("/chat/receive/{channel}", get(legacy))
         .with_state(Arc::new(app));
-    problem::guarded(routes, access, requests)
+    problem::guarded(routes, paths::meant, access, requests)
 }
 
 async fn events(

@@ -10,7 +10,7 @@ use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use service_kit::{
     access::AccessConfig,
-    config::{self, ConfigError, duration, size},
+    config::{self, ConfigError, duration, listen, size},
     http_client::{BaseUrl, NotABaseUrl},
     telemetry::LogConfig,
     tls::{self, TlsConfig},
@@ -21,6 +21,7 @@ use service_kit::{
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where streams are served.
+    #[serde(with = "listen")]
     pub listen: SocketAddr,
     /// Certificate and key, for HTTPS.
     pub tls: TlsConfig,
@@ -45,6 +46,7 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct OperationsConfig {
     /// Its address.
+    #[serde(with = "listen")]
     pub listen: SocketAddr,
 }
 
@@ -188,6 +190,7 @@ impl Config {
     /// With a sentence that names the setting and what to change.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.mqtt.validate("mqtt")?;
+        self.access.validate()?;
         self.history.bases()?;
         let counts = [
             ("subscribe.connections", self.subscribe.connections),

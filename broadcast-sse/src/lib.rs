@@ -12,6 +12,7 @@ mod config;
 mod frame;
 mod hub;
 mod metrics;
+mod paths;
 mod permit;
 pub mod query;
 mod server;

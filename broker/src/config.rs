@@ -2,7 +2,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use service_kit::config::{self, ConfigError, size};
+use service_kit::config::{self, ConfigError, listen, size};
 use service_kit::telemetry::LogConfig;
 
 /// What the `broker` command reads. `config.default.toml` describes each key.
@@ -56,6 +56,7 @@ fn part(table: &mut toml::Table, name: &str) -> toml::Table {
 #[serde(deny_unknown_fields)]
 pub struct OperationsConfig {
     /// Where `/healthz`, `/readyz` and `/metrics` are.
+    #[serde(with = "listen")]
     pub listen: SocketAddr,
 }
 
@@ -64,6 +65,7 @@ pub struct OperationsConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct BrokerConfig {
     /// Where MQTT clients connect; port 0 takes any free one.
+    #[serde(with = "listen")]
     pub listen: SocketAddr,
     /// Whether `listen` may be anything but loopback.
     pub open: bool,

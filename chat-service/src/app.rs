@@ -20,7 +20,7 @@ use crate::ingest::Ingest;
 use crate::metrics::PostMetrics;
 use crate::outbox::Gauges;
 use crate::rate_limit::RateLimiter;
-use crate::{heads, history, post, problems};
+use crate::{heads, history, paths, post, problems};
 
 /// What every handler may use; shared as a whole, because axum clones it for every layer of every
 /// request.
@@ -37,16 +37,18 @@ pub(crate) struct AppState {
 
 /// The service's paths, and around them, from the inside: problems and request ids, access, metrics.
 pub(crate) fn router(state: AppState, requests: &RequestMetrics, access: AccessPolicy) -> Router {
+    let head = get(history::head);
+    let messages = get(history::messages).post(post::message);
+    // A slash at the end is easily there and means nothing else.
     let routes = Router::new()
-        .route("/channels/{channel}", get(history::head))
-        .route(
-            "/channels/{channel}/messages",
-            get(history::messages).post(post::message),
-        )
+        .route("/channels/{channel}", head.clone())
+        .route("/channels/{channel}/", head)
+        .route("/channels/{channel}/messages", messages.clone())
+        .route("/channels/{channel}/messages/", messages)
         .route("/heads", posting(heads::heads))
         .route("/chat/publish/{channel}/{user}", posting(post::older))
         .with_state(Arc::new(state));
-    problem::guarded(routes, access, requests)
+    problem::guarded(routes, paths::meant, access, requests)
 }
 
 /// `{channel}` of a path.

@@ -17,11 +17,12 @@ use crate::problems;
 pub(crate) enum Kind {
     /// The body is the text.
     Text,
+    /// A form, or a text that only claims to be one, as `curl -d hello` does.
+    Form,
     Json,
 }
 
-/// Reads the content type. None at all and curl's default form type mean text, so that
-/// `curl -d hello` works.
+/// Reads the content type. None at all means text.
 pub(crate) fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
     if headers
         .get(CONTENT_ENCODING)
@@ -38,12 +39,14 @@ pub(crate) fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
     match value.as_bytes() {
         b"application/json" => return Ok(Kind::Json),
         b"text/plain" => return Ok(Kind::Text),
+        b"application/x-www-form-urlencoded" => return Ok(Kind::Form),
         _ => {}
     }
     let unsupported = || {
         let value = String::from_utf8_lossy(value.as_bytes());
         problems::unsupported_type(format!(
-            "{value:?} is not taken; send application/json or text/plain, in UTF-8"
+            "{value:?} is not taken; send application/json, text/plain or \
+             application/x-www-form-urlencoded, in UTF-8"
         ))
     };
     let mut parts = value
@@ -60,7 +63,8 @@ pub(crate) fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
     }
     match essence.as_str() {
         "application/json" => Ok(Kind::Json),
-        "text/plain" | "application/x-www-form-urlencoded" | "" => Ok(Kind::Text),
+        "text/plain" | "" => Ok(Kind::Text),
+        "application/x-www-form-urlencoded" => Ok(Kind::Form),
         _ => Err(unsupported()),
     }
 }
@@ -120,9 +124,14 @@ mod tests {
             "text/plain",
             "Text/Plain; charset=UTF-8",
             "text/plain;charset=\"utf-8\"; format=flowed",
-            "application/x-www-form-urlencoded",
         ] {
             assert_eq!(of(text), Some(Kind::Text), "{text}");
+        }
+        for form in [
+            "application/x-www-form-urlencoded",
+            "Application/X-WWW-Form-Urlencoded; charset=utf-8",
+        ] {
+            assert_eq!(of(form), Some(Kind::Form), "{form}");
         }
         for json in ["application/json", "application/json; charset=utf-8"] {
             assert_eq!(of(json), Some(Kind::Json), "{json}");

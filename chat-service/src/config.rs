@@ -6,7 +6,7 @@ use chat_mqtt::MqttConfig;
 use serde::{Deserialize, Serialize};
 use service_kit::access::AccessConfig;
 use service_kit::client_address::TrustedProxies;
-use service_kit::config::{self, ConfigError, duration, size};
+use service_kit::config::{self, ConfigError, duration, listen, size};
 use service_kit::http::HttpOptions;
 use service_kit::telemetry::LogConfig;
 use service_kit::tls::TlsConfig;
@@ -23,6 +23,7 @@ const SMALLEST_MESSAGE_LIMIT: usize = 1024;
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config.default.toml documents every key, once")]
 pub struct Config {
+    #[serde(with = "listen")]
     pub listen: SocketAddr,
     pub tls: TlsConfig,
     pub operations: OperationsConfig,
@@ -40,6 +41,7 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config.default.toml documents every key, once")]
 pub struct OperationsConfig {
+    #[serde(with = "listen")]
     pub listen: SocketAddr,
 }
 
@@ -117,6 +119,7 @@ impl Config {
     /// [`ConfigError::Invalid`] with the key.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.mqtt.validate("mqtt")?;
+        self.access.validate()?;
         if self.limits.message < SMALLEST_MESSAGE_LIMIT {
             return Err(ConfigError::invalid(
                 "limits.message",

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
-use chat_model::{ChannelId, Heads, MAX_HEADS};
+use chat_model::{ChannelId, Heads, MAX_HEADS, explain_json};
 use serde::Deserialize;
 use serde_json::error::Category;
 use service_kit::problem::Problem;
@@ -63,11 +63,15 @@ pub(crate) async fn heads(
 }
 
 fn parse(bytes: &[u8]) -> Result<Vec<ChannelId>, Problem> {
-    let query: Query<'_> =
-        serde_json::from_slice(bytes).map_err(|error| match error.classify() {
-            Category::Data => problems::invalid_field("channels", &error.to_string()),
-            _ => problems::unreadable_body(format!("the body is not JSON: {error}")),
-        })?;
+    let body = std::str::from_utf8(bytes)
+        .map_err(|_| problems::unreadable_body("the body is not UTF-8"))?;
+    let query: Query<'_> = serde_json::from_str(body).map_err(|error| {
+        let why = explain_json(body, &error);
+        match error.classify() {
+            Category::Data => problems::invalid_field("channels", &why),
+            _ => problems::unreadable_body(format!("the body is not JSON: {why}")),
+        }
+    })?;
     if query.channels.len() > MAX_HEADS {
         return Err(problems::invalid_field(
             "channels",

@@ -35,6 +35,7 @@ pub mod ingest;
 mod metrics;
 mod outbox;
 mod page;
+mod paths;
 mod post;
 mod problems;
 mod rate_limit;

@@ -46,6 +46,7 @@ pub(crate) async fn message(
     let message = match kind {
         Kind::Json => NewMessage::from_json(&bytes),
         Kind::Text => NewMessage::from_text(&bytes),
+        Kind::Form => NewMessage::from_form(&bytes),
     }
     .map_err(|error| problems::message(&error))?;
     let caller = identity::caller(&head.headers, message.from.clone());

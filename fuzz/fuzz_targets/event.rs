@@ -25,10 +25,12 @@ fuzz_target!(|input: &[u8]| {
     }
     // It may refuse, but not panic.
     drop(EventView::parse(input));
-    for message in [NewMessage::from_json(input), NewMessage::from_text(input)]
-        .into_iter()
-        .flatten()
-    {
+    let messages = [
+        NewMessage::from_json(input),
+        NewMessage::from_text(input),
+        NewMessage::from_form(input),
+    ];
+    for message in messages.into_iter().flatten() {
         assert_survives(&message);
     }
 });

@@ -229,7 +229,7 @@ async fn unknown_paths_and_methods_are_problems() {
         "/",
         "/channels",
         "/nowhere",
-        &format!("/channels/{id}/"),
+        &format!("/channels/{id}//"),
         &format!("/channels/{id}/messages/1"),
     ] {
         Answer::of(service.get(path))

@@ -5,6 +5,7 @@ mod broker_away;
 mod command;
 mod history;
 mod limits;
+mod newcomers;
 mod older;
 mod operations;
 mod postgres;

@@ -5,6 +5,10 @@ use serde_json::{error::Category, value::RawValue};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::explain_json;
+
+mod form;
+
 /// The type of a message whose sender named none; a browser's `onmessage` gets these.
 pub const MESSAGE_TYPE: &str = "message";
 
@@ -131,15 +135,19 @@ impl NewMessage {
             .trim_start_matches([' ', '\t', '\r', '\n'])
             .starts_with('{')
         {
-            serde_json::from_str::<serde::de::IgnoredAny>(body)
-                .map_err(|error| not_json(&error))?;
+            serde_json::from_str::<serde::de::IgnoredAny>(body).map_err(|error| {
+                let why = explain_json(body, &error);
+                not_json(format!("{why}; a plain text is sent as text/plain"))
+            })?;
             return Err(MessageError::field("body", "it must be a JSON object"));
         }
-        let fields: Fields<'_> =
-            serde_json::from_str(body).map_err(|error| match error.classify() {
-                Category::Data => MessageError::field(&quoted(&error.to_string()), &error),
-                _ => not_json(&error),
-            })?;
+        let fields: Fields<'_> = serde_json::from_str(body).map_err(|error| {
+            let why = explain_json(body, &error);
+            match error.classify() {
+                Category::Data => MessageError::field(&quoted(&error.to_string()), why),
+                _ => not_json(why),
+            }
+        })?;
         if fields.text.is_none() && fields.data.is_none() {
             return Err(MessageError::field(
                 "text",
@@ -153,7 +161,10 @@ impl NewMessage {
                 Some(raw) => EventType::new(&string("type", raw)?)?,
                 None => EventType::default(),
             },
-            id: fields.id.map(client_id).transpose()?,
+            id: match fields.id {
+                Some(raw) => Some(client_id(&string("id", raw)?)?),
+                None => None,
+            },
             from: fields.from.map(sender).transpose()?,
         })
     }
@@ -191,7 +202,7 @@ impl EventType {
     pub fn new(name: &str) -> Result<Self, MessageError> {
         let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
         if !(1..=64).contains(&name.len()) || !name.bytes().all(plain) {
-            let detail = "1 to 64 of the characters a-z, 0-9, `.`, `_` and `-`";
+            let detail = "it must be 1 to 64 of the characters a-z, 0-9, `.`, `_` and `-`";
             return Err(MessageError::field("type", detail));
         }
         if matches!(name, "ready" | "gap" | "ping" | "open" | "error") || name.starts_with("hark.")
@@ -217,14 +228,14 @@ impl Default for EventType {
 fn utf8(body: &[u8]) -> Result<&str, MessageError> {
     std::str::from_utf8(body).map_err(|error| MessageError::Unreadable {
         expected: "UTF-8",
-        detail: error.to_string(),
+        detail: format!("byte {} begins no character", error.valid_up_to() + 1),
     })
 }
 
-fn not_json(error: &serde_json::Error) -> MessageError {
+fn not_json(detail: String) -> MessageError {
     MessageError::Unreadable {
         expected: "JSON",
-        detail: error.to_string(),
+        detail,
     }
 }
 
@@ -241,9 +252,8 @@ fn string(field: &str, raw: &RawValue) -> Result<String, MessageError> {
     })
 }
 
-fn client_id(raw: &RawValue) -> Result<Uuid, MessageError> {
-    let text = string("id", raw)?;
-    match Uuid::try_parse(&text) {
+fn client_id(text: &str) -> Result<Uuid, MessageError> {
+    match Uuid::try_parse(text) {
         Ok(id) if text.len() == uuid::fmt::Hyphenated::LENGTH => Ok(id),
         _ => Err(MessageError::field(
             "id",
@@ -259,20 +269,26 @@ fn sender(raw: &RawValue) -> Result<Sender, MessageError> {
             "it must be an object with `id` and `name`",
         ));
     }
-    let fields: SenderFields =
-        serde_json::from_str(raw.get()).map_err(|error| MessageError::field("from", error))?;
-    for (field, value) in [("from.id", &fields.id), ("from.name", &fields.name)] {
+    let fields: SenderFields = serde_json::from_str(raw.get())
+        .map_err(|error| MessageError::field("from", explain_json(raw.get(), &error)))?;
+    let sender = Sender {
+        id: fields.id,
+        name: fields.name,
+    };
+    check_lengths(&sender)?;
+    Ok(sender)
+}
+
+fn check_lengths(sender: &Sender) -> Result<(), MessageError> {
+    for (field, value) in [("from.id", &sender.id), ("from.name", &sender.name)] {
         if value
             .as_ref()
             .is_some_and(|value| !(1..=128).contains(&value.len()))
         {
-            return Err(MessageError::field(field, "1 to 128 bytes"));
+            return Err(MessageError::field(field, "it must have 1 to 128 bytes"));
         }
     }
-    Ok(Sender {
-        id: fields.id,
-        name: fields.name,
-    })
+    Ok(())
 }
 
 /// Drops the white space between the tokens of a JSON text that is known to be valid.

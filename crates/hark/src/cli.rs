@@ -2,12 +2,18 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use chat_model::{ChannelId, Cursor};
 use clap::{Args, Parser, Subcommand};
+use service_kit::{access, config::listen};
 
 /// Self-hosted chat and live events: curl in, EventSource out, MQTT in between.
 ///
 /// Without a command: `up`.
 #[derive(Parser)]
-#[command(name = "hark", version, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "hark",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = EXAMPLES
+)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -15,10 +21,21 @@ pub(crate) struct Arguments {
     pub(crate) up: Up,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  hark                        start everything, for this machine only
+  hark new                    make a channel, and see the lines to try it with
+  hark listen CHANNEL         print what is posted there
+  hark post CHANNEL hello     post to it; `-` posts what comes on standard input";
+
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Start the broker, chat-service, broadcast-sse and the demo page in this process.
     Up(Up),
+    /// Make a channel: print a new name, and the lines by which to try it.
+    ///
+    /// The name alone goes to standard output. No server is asked: a channel exists as soon as somebody uses it.
+    New(New),
     /// Post a text to a channel and print the stored event.
     Post(Post),
     /// Print the events of a channel, one a line, for ever.
@@ -60,20 +77,24 @@ pub(crate) struct Up {
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// Where messages are posted [default: 127.0.0.1:8080]; port 0 takes any free one
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = listen::parse)]
     pub(crate) chat: Option<SocketAddr>,
     /// Where streams are served [default: 127.0.0.1:8081]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = listen::parse)]
     pub(crate) sse: Option<SocketAddr>,
     /// Where the demo page is [default: 127.0.0.1:8000]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = listen::parse)]
     pub(crate) demo: Option<SocketAddr>,
     /// Where MQTT clients connect [default: 127.0.0.1:1883]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = listen::parse)]
     pub(crate) mqtt: Option<SocketAddr>,
     /// Where /healthz, /readyz and /metrics are [default: 127.0.0.1:9090]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = listen::parse)]
     pub(crate) ops: Option<SocketAddr>,
+    /// Let web pages of this origin post and listen, such as https://www.example.org; may be given several
+    /// times. Pages of this machine may do so anyway; `*` lets every page.
+    #[arg(long, value_name = "ORIGIN", value_parser = access::parse_origin)]
+    pub(crate) allow_origin: Vec<String>,
     /// Configuration file (TOML); HARK_… environment variables and these options come after it.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -83,10 +104,24 @@ pub(crate) struct Up {
 }
 
 #[derive(Args)]
+pub(crate) struct New {
+    /// The URL of chat-service, for the lines.
+    #[arg(long, value_name = "URL", default_value = "http://localhost:8080")]
+    pub(crate) chat: String,
+    /// The URL of broadcast-sse.
+    #[arg(long, value_name = "URL", default_value = "http://localhost:8081")]
+    pub(crate) sse: String,
+    /// The URL of the page.
+    #[arg(long, value_name = "URL", default_value = "http://localhost:8000")]
+    pub(crate) demo: String,
+}
+
+#[derive(Args)]
 pub(crate) struct Post {
-    /// The channel, a UUID.
+    /// The channel, a UUID (`hark new` makes one).
+    #[arg(value_parser = channel)]
     pub(crate) channel: ChannelId,
-    /// What to say.
+    /// What to say; `-` for what comes on standard input, without the line break at its end.
     pub(crate) text: String,
     /// The name to say it under.
     #[arg(long)]
@@ -101,7 +136,8 @@ pub(crate) struct Post {
 
 #[derive(Args)]
 pub(crate) struct Listen {
-    /// The channel, a UUID.
+    /// The channel, a UUID (`hark new` makes one).
+    #[arg(value_parser = channel)]
     pub(crate) channel: ChannelId,
     /// Begin after this cursor, the `id:` of an event.
     #[arg(long, conflicts_with = "last", value_parser = cursor)]
@@ -189,6 +225,11 @@ pub(crate) struct Migrate {
     /// environment variables of that service come after it.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+fn channel(text: &str) -> Result<ChannelId, String> {
+    text.parse()
+        .map_err(|error| format!("{error}; `hark new` makes one"))
 }
 
 fn cursor(text: &str) -> Result<String, chat_model::CursorError> {

@@ -1,6 +1,10 @@
 //! The command-line ends of the API: `hark post`, `hark listen`, `hark health`.
 
-use std::{io::Write as _, path::Path, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    path::Path,
+    time::Duration,
+};
 
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use bytes::Bytes;
@@ -12,7 +16,7 @@ use service_kit::{
     http_client::{BaseUrl, HttpClient, NoAnswer},
     tls,
 };
-use tokio::time::timeout;
+use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::{
     cli::{Health, Listen, Post},
@@ -28,10 +32,22 @@ const SILENCE: Duration = Duration::from_secs(40);
 /// How long to wait before the next connection, until a stream says so itself.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// Most that is read from standard input, in bytes: more than any service takes.
+const LONGEST_INPUT: u64 = 16 << 20;
+
 /// Posts a text and prints the stored event.
 pub(crate) async fn post(options: Post) -> Result<(), Failure> {
     let chat = base(&options.chat)?;
-    let mut body = json!({ "text": options.text });
+    let text = match options.text.as_str() {
+        "-" => spawn_blocking(input).await.map_err(Failure::failed)??,
+        _ => options.text,
+    };
+    if text.is_empty() {
+        return Err(Failure::usage(
+            "the text is empty; a message says something",
+        ));
+    }
+    let mut body = json!({ "text": text });
     if let Some(name) = options.name {
         body["from"] = json!({ "name": name });
     }
@@ -43,6 +59,28 @@ pub(crate) async fn post(options: Post) -> Result<(), Failure> {
         return Err(refused(&url, &answer));
     }
     print_line(&String::from_utf8_lossy(answer.body()))
+}
+
+/// What comes on standard input, without the line break that `echo` and editors put at the end.
+fn input() -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    let mut stdin = std::io::stdin().lock().take(LONGEST_INPUT + 1);
+    let read = stdin.read_to_end(&mut bytes);
+    read.map_err(|error| Failure::failed(format!("cannot read standard input: {error}")))?;
+    if bytes.len() as u64 > LONGEST_INPUT {
+        return Err(Failure::usage(
+            "standard input is over 16 MiB, more than a message can be",
+        ));
+    }
+    let mut text =
+        String::from_utf8(bytes).map_err(|_| Failure::usage("standard input is not UTF-8 text"))?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
 }
 
 /// Prints the events of a channel until it is stopped.
@@ -168,7 +206,7 @@ pub(crate) async fn ask(
     answered.unwrap_or_else(|late| Err(NoAnswer::of(&late)))
 }
 
-async fn whole(answer: Response<Incoming>) -> Result<Response<Bytes>, NoAnswer> {
+pub(crate) async fn whole(answer: Response<Incoming>) -> Result<Response<Bytes>, NoAnswer> {
     let (head, body) = answer.into_parts();
     let body = body.collect().await.map_err(|error| NoAnswer::of(&error))?;
     Ok(Response::from_parts(head, body.to_bytes()))
@@ -213,10 +251,14 @@ pub(crate) fn reason(answer: &Response<Bytes>) -> String {
     // A body that is no problem document has no reason to tell; the status stands.
     let problem: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
     let detail = problem["detail"].as_str().or(problem["title"].as_str());
-    detail.unwrap_or("no reason given").to_owned()
+    let detail = detail.unwrap_or("no reason given");
+    match problem["field"].as_str() {
+        Some(field) => format!("`{field}`: {detail}"),
+        None => detail.to_owned(),
+    }
 }
 
-fn print_line(line: &str) -> Result<(), Failure> {
+pub(crate) fn print_line(line: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")
         .and_then(|()| out.flush())

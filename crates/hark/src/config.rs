@@ -5,13 +5,18 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use service_kit::{
-    config::{self, ConfigError},
+    access::AccessConfig,
+    config::{self, ConfigError, listen},
     telemetry::LogConfig,
     tls::TlsConfig,
 };
 use toml::{Table, Value};
 
 use crate::cli::Up;
+
+mod named;
+
+pub(crate) use named::as_here;
 
 /// All settings of `hark up`: its own, and those of each service in a table of its own.
 #[derive(Serialize)]
@@ -20,6 +25,7 @@ pub(crate) struct Config {
     pub(crate) demo: DemoConfig,
     pub(crate) operations: OperationsConfig,
     pub(crate) tls: TlsConfig,
+    pub(crate) access: AccessConfig,
     pub(crate) log: LogConfig,
     pub(crate) broker: broker::BrokerConfig,
     pub(crate) chat_service: chat_service::Config,
@@ -30,6 +36,7 @@ pub(crate) struct Config {
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DemoConfig {
+    #[serde(with = "listen")]
     pub(crate) listen: SocketAddr,
     pub(crate) chat_url: String,
     pub(crate) sse_url: String,
@@ -39,12 +46,14 @@ pub(crate) struct DemoConfig {
 #[derive(Clone, Copy, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OperationsConfig {
+    #[serde(with = "listen")]
     pub(crate) listen: SocketAddr,
 }
 
 /// What `hark` decides for its services, so that it is no setting of theirs here: they share the
-/// operators' listener, the log and the certificate, and are each other's neighbours.
-const SHARED: [&str; 3] = ["operations", "log", "tls"];
+/// operators' listener, the log, the certificate and who may use them, and are each other's
+/// neighbours. Each has the name that it has in a service alone.
+const SHARED: [&str; 4] = ["operations", "log", "tls", "access"];
 
 impl Config {
     /// The settings in layers: the built-in defaults, a file, the environment, the command line.
@@ -55,6 +64,7 @@ impl Config {
         let defaults = defaults()?.to_string();
         let mut table =
             config::load_table(&defaults, options.config.as_deref(), "HARK_", environment)?;
+        let_in(&mut table, &options.allow_origin);
         let [mut broker, mut chat_service, mut broadcast_sse] =
             ["broker", "chat_service", "broadcast_sse"].map(|name| take(&mut table, name));
         for shared in SHARED {
@@ -90,6 +100,7 @@ impl Config {
             demo: config::parse(take(&mut table, "demo"))?,
             operations: config::parse(take(&mut table, "operations"))?,
             tls: config::parse(take(&mut table, "tls"))?,
+            access: config::parse(take(&mut table, "access"))?,
             log: config::parse(take(&mut table, "log"))?,
             broker: within("broker", config::parse(broker))?,
             chat_service: within("chat_service", config::parse(chat_service))?,
@@ -130,6 +141,13 @@ fn defaults() -> Result<Table, ConfigError> {
     Ok(table)
 }
 
+/// Adds the origins of the command line to those that are allowed already.
+fn let_in(table: &mut Table, origins: &[String]) {
+    if let Value::Array(allowed) = &mut table_in(table, "access")["allowed_origins"] {
+        allowed.extend(origins.iter().map(|origin| Value::from(origin.as_str())));
+    }
+}
+
 fn texts<const N: usize>(pairs: [(&str, &str); N]) -> Value {
     let pairs = pairs.map(|(key, text)| (key.to_owned(), Value::from(text)));
     Value::Table(Table::from_iter(pairs))
@@ -152,11 +170,9 @@ fn table_in<'a>(table: &'a mut Table, name: &str) -> &'a mut Table {
     }
 }
 
-/// Says in which table a setting is.
-fn within<T>(table: &str, result: Result<T, ConfigError>) -> Result<T, ConfigError> {
-    result.map_err(|error| ConfigError::Invalid {
-        reason: format!("[{table}] {error}"),
-    })
+/// Names the settings of a service as they are named here.
+fn within<T>(service: &str, result: Result<T, ConfigError>) -> Result<T, ConfigError> {
+    result.map_err(|error| named::refusal(service, error))
 }
 
 #[cfg(test)]
@@ -203,6 +219,48 @@ mod tests {
         let wrong = load(&[], &[("HARK_CHAT_SERVICE__LIMITS__MESSAGE", "1")])
             .err()
             .unwrap();
-        assert!(wrong.to_string().contains("limits.message"), "{wrong}");
+        assert!(
+            wrong.to_string().contains("`chat_service.limits.message`"),
+            "{wrong}"
+        );
+    }
+
+    #[test]
+    fn a_key_that_hark_does_not_have_is_answered_with_the_one_that_was_meant() {
+        for (variable, meant) in [
+            (
+                "HARK_CHAT_SERVICE__ACCESS__ALLOWED_ORIGINS",
+                "HARK_ACCESS__ALLOWED_ORIGINS",
+            ),
+            ("HARK_LIMITS__MESSAGE", "HARK_CHAT_SERVICE__LIMITS__MESSAGE"),
+            ("HARK_DEMO__LISTN", "HARK_DEMO__LISTEN"),
+        ] {
+            let unknown = load(&[], &[(variable, "x")]).err().unwrap().to_string();
+            let question = format!("did you mean {meant}?");
+            assert!(unknown.contains(&question), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn who_may_use_the_services_is_said_once_for_both() {
+        let environment = [("HARK_ACCESS__ALLOWED_ORIGINS", "https://a.example")];
+        let more = ["--allow-origin", "https://b.example", "--allow-origin", "*"];
+        let config = load(&more, &environment).unwrap();
+        let origins = ["https://a.example", "https://b.example", "*"];
+        assert_eq!(config.access.allowed_origins, origins);
+        assert_eq!(config.chat_service.access, config.access);
+        assert_eq!(config.broadcast_sse.access, config.access);
+    }
+
+    #[test]
+    fn localhost_is_an_address_and_a_port_alone_gets_an_example() {
+        let config = load(&["--chat", "localhost:1"], &[]).unwrap();
+        assert_eq!(config.chat_service.listen.to_string(), "127.0.0.1:1");
+        let config = load(&[], &[("HARK_DEMO__LISTEN", "localhost:2")]).unwrap();
+        assert_eq!(config.demo.listen.to_string(), "127.0.0.1:2");
+        for name in ["HARK_CHAT_SERVICE__LISTEN", "HARK_OPERATIONS__LISTEN"] {
+            let refused = load(&[], &[(name, ":3")]).err().unwrap().to_string();
+            assert!(refused.contains("127.0.0.1:3"), "{refused}");
+        }
     }
 }

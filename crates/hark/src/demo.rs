@@ -54,7 +54,11 @@ pub(crate) fn router(services: Services) -> Router {
         let value = HeaderValue::from_static(value);
         router.layer(SetResponseHeaderLayer::overriding(name, value))
     });
-    problem::layered(router)
+    problem::helpful(router, |_, _| {
+        let services = "this is the page; chat-service, on port 8080 by default, takes messages, and \
+                        broadcast-sse, on port 8081, has the streams";
+        Some(services.to_owned())
+    })
 }
 
 async fn index(State(services): State<Arc<Services>>, headers: HeaderMap) -> Response {

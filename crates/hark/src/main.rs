@@ -1,5 +1,6 @@
 //! The `hark` command: all of Hark in one process, and the command-line ends of its API.
 
+mod channel;
 mod cli;
 mod client;
 mod config;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command.unwrap_or(Command::Up(arguments.up)) {
         Command::Up(options) => up::run(options).await,
+        Command::New(options) => channel::new(&options),
         Command::Post(options) => client::post(options).await,
         Command::Listen(options) => client::listen(options).await,
         Command::Health(options) => client::health(options).await,

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::{
     cli::Up,
-    config::Config,
+    config::{Config, as_here},
     demo::{self, Services},
 };
 
@@ -198,10 +198,16 @@ fn own_address(listening: IpAddr) -> Option<IpAddr> {
     (!own.is_unspecified() && !own.is_loopback()).then_some(own)
 }
 
-/// Says by which option another port is chosen, when one is taken.
+/// Says by which option another port is chosen, when one is taken, and names a service's settings as
+/// they are named here.
 fn by_option<E: ToString>(option: &'static str) -> impl Fn(E) -> Failure {
     move |error| {
-        let error = error.to_string();
+        let error = match option {
+            "--chat" => as_here("chat_service", error),
+            "--sse" => as_here("broadcast_sse", error),
+            "--mqtt" => as_here("broker", error),
+            _ => error.to_string(),
+        };
         if error.contains("the port is taken") {
             Failure::failed(format!("{error}: `{option} 127.0.0.1:PORT`"))
         } else {

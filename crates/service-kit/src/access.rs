@@ -7,6 +7,7 @@
 //! bodies are sent without a preflight.
 
 mod host;
+mod origin;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ use serde::{Deserialize, Serialize};
 use crate::around::{Around, AroundLayer};
 use crate::problem::{Identify, Problem};
 use host::Host;
+
+pub use origin::{NotAnOrigin, parse as parse_origin};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST");
 const REQUEST_HEADERS: HeaderValue =
@@ -294,9 +297,7 @@ fn foreign_origin(origin: Option<&HeaderValue>) -> Problem {
         "foreign-origin",
         "Origin not allowed",
     )
-    .detail(format!(
-        "pages of {origin:?} may not post here; add it to access.allowed_origins to let them"
-    ))
+    .detail(origin::advice(origin))
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use thiserror::Error;
 use toml::{Table, Value};
 
 pub mod duration;
+pub mod listen;
+mod meant;
 pub mod optional;
 mod secret;
 pub mod size;
@@ -38,12 +40,17 @@ pub enum ConfigError {
         reason: String,
     },
     /// A key that no default has.
-    #[error("{origin}: unknown key `{key}`; --print-config shows every key")]
+    #[error(
+        "{origin}: unknown key `{key}`; {}--print-config shows every key",
+        did_you_mean(meant)
+    )]
     UnknownKey {
         /// The dotted key.
         key: String,
         /// Which layer.
         origin: String,
+        /// What may have been meant, written as in that layer.
+        meant: Vec<String>,
     },
     /// A value of another type than the default's.
     #[error("{origin}: `{key}` must be {expected}, not {found}")]
@@ -63,6 +70,13 @@ pub enum ConfigError {
         /// What is wrong, with the key.
         reason: String,
     },
+}
+
+fn did_you_mean(keys: &[String]) -> String {
+    match keys {
+        [] => String::new(),
+        keys => format!("did you mean {}? ", keys.join(" or ")),
+    }
 }
 
 impl ConfigError {
@@ -107,14 +121,41 @@ pub fn load_table(
         })?;
         let origin = path.display().to_string();
         let layer = read_toml(&text, &origin)?;
-        overlay(&mut merged, layer, "", &origin)?;
+        overlay(&mut merged, layer, "", &origin)
+            .map_err(|error| with_what_was_meant(error, &merged, |key| format!("`{key}`")))?;
     }
     for (name, text) in env {
         if let Some(rest) = name.strip_prefix(env_prefix) {
-            set_from_text(&mut merged, &rest.to_ascii_lowercase(), &text, &name)?;
+            let variable = |key: &str| {
+                let steps = key.to_ascii_uppercase().replace('.', "__");
+                format!("{env_prefix}{steps}")
+            };
+            set_from_text(&mut merged, &rest.to_ascii_lowercase(), &text, &name)
+                .map_err(|error| with_what_was_meant(error, &merged, variable))?;
         }
     }
     Ok(merged)
+}
+
+/// Names the keys that an unknown one may stand for, as they are written in its layer.
+fn with_what_was_meant(
+    mut error: ConfigError,
+    known: &Table,
+    written: impl Fn(&str) -> String,
+) -> ConfigError {
+    if let ConfigError::UnknownKey { key, meant, .. } = &mut error {
+        let keys = meant::keys(key, known);
+        *meant = keys.iter().map(|key| written(key)).collect();
+    }
+    error
+}
+
+fn joined(path: &str, name: &str) -> String {
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
 }
 
 /// Makes a `T` of merged layers.
@@ -148,15 +189,12 @@ fn read_toml(text: &str, origin: &str) -> Result<Table, ConfigError> {
 
 fn overlay(base: &mut Table, layer: Table, path: &str, origin: &str) -> Result<(), ConfigError> {
     for (name, value) in layer {
-        let key = if path.is_empty() {
-            name.clone()
-        } else {
-            format!("{path}.{name}")
-        };
+        let key = joined(path, &name);
         let Some(slot) = base.get_mut(&name) else {
             return Err(ConfigError::UnknownKey {
                 key,
                 origin: origin.to_owned(),
+                meant: Vec::new(),
             });
         };
         match (slot, value) {
@@ -188,6 +226,7 @@ fn set_from_text(
     let unknown = || ConfigError::UnknownKey {
         key: key.clone(),
         origin: format!("environment variable {origin}"),
+        meant: Vec::new(),
     };
     let (tables, name) = path.rsplit_once("__").unwrap_or(("", path));
     let mut table = base;

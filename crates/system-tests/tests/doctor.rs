@@ -77,6 +77,14 @@ async fn what_works_is_said_to_work() {
         &["elsewhere.example cannot", "allowed_origins"],
     );
 
+    // The wrong service of the two says what it is in plain words.
+    let swapped = examined(&chat, &chat, &[]).await;
+    let words = [
+        "answers 404 Not Found with application/problem+json, not a stream",
+        "streams are at broadcast-sse",
+    ];
+    says(&swapped, 1, &words);
+
     chain.broker.kill().await;
     let late = examined(&chat, &sse, &[]).await;
     says(&late, 0, &["no connection to the broker"]);

@@ -58,6 +58,18 @@ async fn every_shell_line_of_the_protocol_is_answered_with_success() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_configuration_of_one_server_is_understood() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = &blocks(&docs("one-server.md"), "toml")[0];
+    let file = folder.path().join("hark.toml");
+    std::fs::write(&file, settings).unwrap();
+    let shown = system_tests::hark(["--print-config", "--config"]).arg(&file);
+    let shown = shown.run(SOON).await;
+    assert!(shown.status.success(), "{shown:?}");
+    assert!(shown.stdout.contains("chat.example.org"), "{shown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_protocols_post_in_javascript_posts() {
     let folder = tempfile::tempdir().unwrap();
     let hark = Hark::up(folder.path()).await;

@@ -206,6 +206,51 @@ fn text_of(line: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_channel_comes_with_lines_that_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Hark::up(folder.path()).await;
+    let chat = running.url("chat");
+    let made = hark(["new", "--chat", &chat]).run(SOON).await;
+    assert_eq!(made.status.code(), Some(0), "{made:?}");
+    // Nothing else, so that a script can take it.
+    let channel = made.stdout.trim_end();
+    assert!(uuid::Uuid::try_parse(channel).is_ok(), "{made:?}");
+    let url = format!("{chat}/channels/{channel}/messages");
+    let line = format!("curl -d hello {url}");
+    assert!(made.stderr.contains(&line), "{made:?}");
+    let page = format!("http://localhost:8000/?c={channel}");
+    assert!(made.stderr.contains(&page), "{made:?}");
+    let curl = Program::of_system("curl", "curl");
+    let curl = curl.args(["--fail-with-body", "-d", "hello", &url]);
+    let posted = curl.run(SOON).await;
+    assert!(posted.status.success(), "{posted:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn standard_input_is_posted_and_an_empty_text_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Hark::up(folder.path()).await;
+    let (chat, channel) = (running.url("chat"), new_channel());
+    let shell = |before: &str, text: &str, after: &str| {
+        let line = format!("{before} \"$0\" post {channel} {text} --chat {chat} {after}");
+        let shell = Program::of_system("sh", "dash").args(["-c", &line]);
+        shell.arg(hark([""; 0]).path())
+    };
+    let piped = shell(r"printf 'two\nlines\n' |", "-", "").run(SOON).await;
+    assert_eq!(piped.status.code(), Some(0), "{piped:?}");
+    assert_eq!(text_of(&piped.stdout), "two\nlines");
+    for (text, after) in [("''", ""), ("-", "</dev/null")] {
+        let refused = shell("", text, after).run(SOON).await;
+        assert_eq!(refused.status.code(), Some(64), "{refused:?}");
+        assert!(refused.stderr.contains("the text is empty"), "{refused:?}");
+    }
+    let binary = shell(r"printf '\377' |", "-", "").run(SOON).await;
+    assert_eq!(binary.status.code(), Some(64), "{binary:?}");
+    let head = running.sender().post(&channel, "next").await;
+    assert_eq!(head.seq(), 2, "nothing else was stored");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_usage_and_configuration_end_with_64() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("hark.toml");
@@ -228,6 +273,11 @@ async fn bad_usage_and_configuration_end_with_64() {
             "{arguments:?}: {finished:?}"
         );
         assert!(!finished.stderr.is_empty(), "{arguments:?}");
+    }
+    let port = hark(["up", "--data", data, "--chat", ":8123"]);
+    let port = port.run(SOON).await;
+    for example in ["127.0.0.1:8123", "0.0.0.0:8123"] {
+        assert!(port.stderr.contains(example), "{port:?}");
     }
     let unknown = hark(["up", "--data", data, "--config", config])
         .run(SOON)

@@ -5,11 +5,12 @@ use std::time::Duration;
 use axum::http::{Response, StatusCode, header};
 use hyper::body::Incoming;
 use serde_json::json;
+use service_kit::http_client::BaseUrl;
 use tokio::time::{Instant, timeout};
 
 use super::Patient;
 use crate::{
-    client::{ask, json_to, next, reason, stream_from},
+    client::{ask, json_to, next, reason, stream_from, whole},
     event_stream::{EventStream, StreamEvent},
 };
 
@@ -89,12 +90,10 @@ async fn open(patient: &mut Patient) -> Option<Open> {
             return None;
         }
     };
-    let stream_type = answer.headers().get(header::CONTENT_TYPE);
-    let is_stream =
-        stream_type.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-    if answer.status() != StatusCode::OK || !is_stream {
+    if answer.status() != StatusCode::OK || !is(&answer, "text/event-stream") {
+        let said = what_it_says(&patient.sse, answer).await;
         patient.findings.fail(
-            &format!("{} answers {} of type {stream_type:?}", patient.sse, answer.status()),
+            &said,
             "is it the URL of broadcast-sse, with its path? An EventSource gives up for good on any status but 200",
         );
         return None;
@@ -122,6 +121,31 @@ async fn open(patient: &mut Patient) -> Option<Open> {
     }
     patient.findings.ok("a stream opens and is ready");
     Some(open)
+}
+
+fn is(answer: &Response<Incoming>, content_type: &str) -> bool {
+    let kind = answer.headers().get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(content_type.as_bytes()))
+}
+
+/// What an answer that is no stream is instead, and why if it says so itself.
+async fn what_it_says(sse: &BaseUrl, answer: Response<Incoming>) -> String {
+    let kind = answer.headers().get(header::CONTENT_TYPE);
+    let kind = kind.map_or("no content type".into(), |kind| {
+        String::from_utf8_lossy(kind.as_bytes()).into_owned()
+    });
+    let said = format!(
+        "{sse} answers {} with {kind}, not a stream",
+        answer.status()
+    );
+    if !is(&answer, "application/problem+json") {
+        return said;
+    }
+    match timeout(FIRST_BYTES, whole(answer)).await {
+        Ok(Ok(answer)) => format!("{said}: {}", reason(&answer)),
+        // The status and the type are what counts.
+        _ => said,
+    }
 }
 
 /// Three messages, each of which must come before the next is posted.

@@ -61,7 +61,7 @@ async fn requests_are_counted_by_route_not_by_path() {
         ([127, 0, 0, 1], 8080).into(),
         false,
     );
-    let router = crate::problem::guarded(routes, access, &metrics);
+    let router = crate::problem::guarded(routes, |_, _| None, access, &metrics);
     ask(router.clone(), "/things/1").await;
     ask(router.clone(), "/things/2").await;
     ask(router, "/elsewhere").await;

@@ -123,7 +123,12 @@ async fn guarded_answers_have_an_id_the_policy_and_are_counted_once() {
             panic!("on purpose");
         }
     });
-    let router = guarded(Router::new().route("/panic", panics), access, &requests);
+    let router = guarded(
+        Router::new().route("/panic", panics),
+        |_, _| None,
+        access,
+        &requests,
+    );
     for (method, path, status) in [
         ("GET", "/panic", StatusCode::INTERNAL_SERVER_ERROR),
         ("GET", "/nowhere", StatusCode::NOT_FOUND),
