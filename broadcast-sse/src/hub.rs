@@ -249,6 +249,24 @@ async fn intake(hub: Arc<Hub>, mut deliveries: mpsc::Receiver<Vec<Delivery>>) {
     }
 }
 
+/// The line that says that somebody else publishes; one a minute at most.
+#[derive(Default)]
+struct ForgedLine(Option<Instant>);
+
+impl ForgedLine {
+    fn say(&mut self, channel: ChannelId, contradictions: u32) {
+        const BETWEEN_LINES: Duration = Duration::from_secs(60);
+        if self.0.is_none_or(|at| at.elapsed() > BETWEEN_LINES) {
+            tracing::warn!(
+                %channel,
+                contradictions,
+                "two different events of one number: somebody besides chat-service publishes; see the broker's access rules"
+            );
+            self.0 = Some(Instant::now());
+        }
+    }
+}
+
 /// Rings for pings, and has heads compared: those that nothing was heard of for long, and all of
 /// them while the broker or chat-service's way to it is in trouble, or heartbeats that the broker
 /// took do not come.
@@ -258,6 +276,7 @@ async fn watch_over(hub: Arc<Hub>, ping: Duration, head_check: Duration) {
     let soft = hub.lifecycle.soft();
     let mut service = hub.heads.service();
     let mut behind = false;
+    let mut forged_line = ForgedLine::default();
     let mut polls = tokio::time::interval(POLL);
     let mut pings = tokio::time::interval(ping);
     loop {
@@ -269,7 +288,11 @@ async fn watch_over(hub: Arc<Hub>, ping: Duration, head_check: Duration) {
                 let before = Instant::now().checked_sub(head_check).unwrap_or_else(Instant::now);
                 let channels: Vec<_> = hub.lock().values().cloned().collect();
                 for channel in &channels {
-                    channel.check(everybody, before);
+                    let contradictions = channel.check(everybody, before);
+                    if contradictions > 0 {
+                        hub.metrics.forged.inc_by(contradictions.into());
+                        forged_line.say(channel.id(), contradictions);
+                    }
                 }
                 // Pages that listeners asked for have made rings longer as well.
                 hub.keep_within_memory();

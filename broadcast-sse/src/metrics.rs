@@ -41,6 +41,8 @@ pub(crate) struct Metrics {
     pub(crate) early: Counter,
     /// Payloads on a channel's topic that are not events of that channel.
     pub(crate) foreign: Counter,
+    /// Numbers for which there were two different events.
+    pub(crate) forged: Counter,
     /// Events that the broker lost and history had.
     pub(crate) healed: Counter,
     /// Pages of history read.
@@ -100,6 +102,11 @@ impl Metrics {
                     "payloads_ignored",
                     "Payloads that are no event of their channel",
                     &metrics.foreign,
+                ),
+                (
+                    "events_forged",
+                    "Events that contradicted another one of the same number",
+                    &metrics.forged,
                 ),
                 (
                     "events_healed",

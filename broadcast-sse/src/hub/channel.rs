@@ -239,8 +239,9 @@ impl Channel {
         });
     }
 
-    /// Has the head asked for, if the channel is polled or was last heard of before `before`.
-    pub(super) fn check(&self, everybody: bool, before: Instant) {
+    /// Has the head asked for, if the channel is polled or was last heard of before `before`. Says
+    /// how often there were two different events of one number since the last time.
+    pub(super) fn check(&self, everybody: bool, before: Instant) -> u32 {
         let mut state = self.lock();
         let due = everybody
             || state.hearing == Hearing::Polling
@@ -248,6 +249,7 @@ impl Channel {
         if due {
             self.want_head_of(&mut state);
         }
+        state.tail.take_contradictions()
     }
 
     /// Has the head asked for.

@@ -98,6 +98,12 @@ impl Entry {
         self.frame.chunk.len() - CHUNK_END.len()
     }
 
+    /// Whether this is another event with the same number of the same log: one of the two is
+    /// forged.
+    pub(crate) fn contradicts(&self, other: &Self) -> bool {
+        self.position == other.position && self.frame.chunk != other.frame.chunk
+    }
+
     /// What the event costs in memory, about, in bytes.
     pub(crate) fn cost(&self) -> usize {
         /// The entry, its reference counts, and its places in the ring and in the budget's queue.

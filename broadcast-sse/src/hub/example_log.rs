@@ -29,13 +29,22 @@ pub(super) fn head(seq: Seq) -> Head {
 
 /// An event that was stored at a time in milliseconds.
 pub(super) fn entry(seq: Seq, at: u64) -> Entry {
+    entry_with(seq, at, "a")
+}
+
+/// What somebody else published in the place of the event with this number.
+pub(super) fn forged(seq: Seq) -> Entry {
+    entry_with(seq, 0, "forged")
+}
+
+fn entry_with(seq: Seq, at: u64, text: &str) -> Entry {
     let event = Event {
         channel: channel(),
         epoch: epoch(),
         seq,
         id: Uuid::from_u128(u128::from(seq)),
         at,
-        message: &NewMessage::text("a"),
+        message: &NewMessage::text(text),
     };
     Entry::new(channel(), &event.encode()).unwrap()
 }

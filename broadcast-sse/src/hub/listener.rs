@@ -21,6 +21,8 @@ pub(crate) struct Listener {
     /// What seats that are placed have to say, until all are.
     unannounced: Vec<Item>,
     ready: bool,
+    /// The seat whose turn it is first.
+    turn: usize,
 }
 
 struct Place {
@@ -67,11 +69,13 @@ impl Listener {
             bell,
             unannounced: Vec::new(),
             ready: false,
+            turn: 0,
         }
     }
 
     /// Takes what is there, about `room` bytes of it at most. If there is more than that, the bell
-    /// is rung at once.
+    /// is rung at once, and the next turn begins with the channel behind the one that took the
+    /// last room: a busy channel leaves the others theirs.
     pub(crate) fn take(&mut self, room: usize) -> Batch {
         let mut batch = Batch::new();
         if !self.place(&mut batch) {
@@ -79,7 +83,8 @@ impl Listener {
         }
         let (was_ready, mut ready) = (self.ready, true);
         let mut left = room;
-        for index in 0..self.seats.len() {
+        let (later, earlier) = (self.turn..self.seats.len(), 0..self.turn);
+        for index in later.chain(earlier) {
             loop {
                 let place = &mut self.seats[index];
                 let (items, seat_ready) = place.step(&self.hub, left, was_ready);
@@ -93,6 +98,7 @@ impl Listener {
                 }
                 if left == 0 {
                     // There may be more, for which there is room when this was written.
+                    self.turn = (index + 1) % self.seats.len();
                     self.bell.ring();
                     return batch;
                 }
@@ -149,7 +155,7 @@ impl Listener {
     }
 
     /// The cursor of a stream that stands at `position` in the channel of this seat. The seats
-    /// before it have sent all that they have taken, the seats behind it have taken nothing.
+    /// whose turn was before have sent all that they have taken, the others have taken nothing.
     fn cursor_at(&self, index: usize, position: Position) -> String {
         let channel = self.seats[index].seat.channel();
         Cursor::encode(

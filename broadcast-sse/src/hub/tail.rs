@@ -1,3 +1,5 @@
+mod forged;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
@@ -42,6 +44,8 @@ pub(crate) struct Tail {
     /// The number of the last question when an event was forgotten for want of room.
     forgotten: Option<Ask>,
     generation: u64,
+    /// How often there were two different events of one number.
+    contradictions: u32,
 }
 
 /// Bounds of one channel's memory.
@@ -102,6 +106,7 @@ impl Tail {
             epoch_in_doubt: false,
             forgotten: None,
             generation,
+            contradictions: 0,
         }
     }
 
@@ -160,13 +165,20 @@ impl Tail {
     /// what comes from now on is new.
     pub(crate) fn is_caught_up(&self) -> bool {
         let head = self.answer.map_or(0, |answer| answer.position.seq);
-        self.is_verified() && self.known.is_some_and(|known| known.seq >= head)
+        let known = self.known.filter(|_| !self.is_of_another_log());
+        self.is_verified() && known.is_some_and(|known| known.seq >= head)
+    }
+
+    /// Whether the store no longer names the epoch of what is known: the next answer cuts it back.
+    fn is_of_another_log(&self) -> bool {
+        let known = self.known.unwrap_or_default();
+        Cut::by_unknown_epoch(&self.epochs, known).is_some()
     }
 
     /// Whether the store's word is needed: something waits for it, or was forgotten for want of
-    /// room and may be the last of the log.
+    /// room and may be the last of the log, or the log is another one by now.
     pub(crate) fn needs_head(&self) -> bool {
-        self.epoch_in_doubt || self.forgotten.is_some()
+        self.epoch_in_doubt || self.forgotten.is_some() || self.is_of_another_log()
     }
 
     /// The position after which events are missing here that exist, as far as one can tell.
@@ -192,6 +204,7 @@ impl Tail {
             return self.wait(entry);
         }
         if position.seq <= known.seq || self.epoch_of(position.seq) != Some(position.epoch) {
+            self.compare(&entry);
             return Heard::Dropped;
         }
         if position.seq > known.seq + 1 {
@@ -265,6 +278,7 @@ impl Tail {
             let epoch = self.epoch_of(head.first - 1).unwrap_or(head.epoch);
             self.reach(Position::new(epoch, head.first - 1));
         }
+        self.correct(page);
         for entry in page {
             let next = self.known.map_or(0, |known| known.seq + 1);
             if entry.seq() == next && self.epoch_of(next) == Some(entry.position.epoch) {
@@ -277,6 +291,7 @@ impl Tail {
 
     /// Puts older events in front of the ring, as far as there is room.
     pub(crate) fn extend_back(&mut self, page: &[Arc<Entry>]) {
+        self.correct(page);
         let Some(known) = self.known else { return };
         for entry in page.iter().rev() {
             let first = self.ring.front().map_or(known.seq + 1, |entry| entry.seq());
@@ -311,9 +326,11 @@ impl Tail {
     /// off; and to where.
     pub(crate) fn proven_cut(&self, position: Position, mark: Ask) -> Option<Cut> {
         let answer = self.answer.filter(|answer| answer.ask > mark)?;
-        let beyond = position.seq > answer.position.seq;
-        beyond.then_some(Cut {
-            kept: answer.position,
+        Cut::by_unknown_epoch(&self.epochs, position).or_else(|| {
+            let beyond = position.seq > answer.position.seq;
+            beyond.then_some(Cut {
+                kept: answer.position,
+            })
         })
     }
 
@@ -351,20 +368,22 @@ impl Tail {
     }
 
     fn wait(&mut self, entry: Arc<Entry>) -> Heard {
-        // What does not fit is in history as well.
-        if self.early_cost + entry.cost() <= self.limits.ring_bytes {
-            let key = (entry.seq(), entry.position.epoch);
-            self.early_cost += entry.cost();
-            if let Some(twin) = self.early.insert(
-                key,
-                Early {
-                    entry,
-                    mark: self.asked,
-                },
-            ) {
-                self.early_cost -= twin.entry.cost();
+        let key = (entry.seq(), entry.position.epoch);
+        let mut fits = self.early_cost + entry.cost() <= self.limits.ring_bytes;
+        if let Some(twin) = self.early.remove(&key) {
+            self.early_cost -= twin.entry.cost();
+            if twin.entry.contradicts(&entry) {
+                // Neither is believed: history knows.
+                self.contradictions += 1;
+                fits = false;
             }
+        }
+        if fits {
+            self.early_cost += entry.cost();
+            let mark = self.asked;
+            self.early.insert(key, Early { entry, mark });
         } else {
+            // It is in history as well.
             self.forgotten = Some(self.asked);
         }
         Heard::Waits

@@ -72,29 +72,37 @@ impl Head {
     /// Whether the log was cut back behind `position`, and to where.
     ///
     /// Only a head that was asked for after `position` was reached is proof of that. An older
-    /// epoch is good up to where the next one starts; of an epoch that the log does not know and
-    /// that is newer than all of it, only what does not lie beyond the head can have been kept.
+    /// epoch is good up to where the next one starts. An epoch that is newer than all of the log is
+    /// of another log, made by a clock that was ahead: nothing is known to be left of it.
     pub fn cut(&self, position: Position) -> Option<Cut> {
-        cut_by_epoch(&self.epochs, position).or_else(|| {
-            (position.seq > self.head).then_some(Cut {
-                kept: self.position(),
+        Cut::by_epoch(&self.epochs, position)
+            .or_else(|| Cut::by_unknown_epoch(&self.epochs, position))
+            .or_else(|| {
+                (position.seq > self.head).then_some(Cut {
+                    kept: self.position(),
+                })
             })
-        })
     }
 }
 
-/// The part of [`Head::cut`] that needs no fresh head: an epoch once seen stays true.
-pub(crate) fn cut_by_epoch(epochs: &[EpochStart], position: Position) -> Option<Cut> {
-    let newer = epochs.iter().find(|start| start.epoch > position.epoch)?;
-    (position.seq >= newer.from).then(|| Cut {
-        kept: Position::new(newer.epoch, newer.from - 1),
-    })
-}
-
 impl Cut {
-    /// [`Head::cut`] for epochs alone: whether one of them cut the log back behind `position`.
+    /// The part of [`Head::cut`] that needs no fresh head, for an epoch once seen stays true:
+    /// whether one of these cut the log back behind `position`.
     pub fn by_epoch(epochs: &[EpochStart], position: Position) -> Option<Self> {
-        cut_by_epoch(epochs, position)
+        let newer = epochs.iter().find(|start| start.epoch > position.epoch)?;
+        (position.seq >= newer.from).then(|| Self {
+            kept: Position::new(newer.epoch, newer.from - 1),
+        })
+    }
+
+    /// The part of [`Head::cut`] for an epoch that is newer than all that a fresh head names: the
+    /// log goes on from its beginning.
+    pub fn by_unknown_epoch(epochs: &[EpochStart], position: Position) -> Option<Self> {
+        let epoch = |start: Option<&EpochStart>| start.map_or(Epoch::ZERO, |start| start.epoch);
+        let unknown = position.seq > 0 && position.epoch > epoch(epochs.last());
+        unknown.then(|| Self {
+            kept: Position::new(epoch(epochs.first()), 0),
+        })
     }
 }
 
@@ -140,10 +148,23 @@ mod tests {
         let kept = short.position();
         assert_eq!(short.cut(Position::new(epoch(10), 40)), None);
         assert_eq!(short.cut(Position::new(epoch(10), 41)), Some(Cut { kept }));
-        assert_eq!(short.cut(Position::new(epoch(99), 41)), Some(Cut { kept }));
         let none = head(&[], 0);
         let kept = Position::default();
         assert_eq!(none.cut(Position::new(epoch(10), 5)), Some(Cut { kept }));
         assert_eq!(none.cut(Position::default()), None);
+    }
+
+    #[test]
+    fn an_epoch_newer_than_the_log_is_of_another_log() {
+        let head = head(&[(10, 1), (20, 31)], 70);
+        let kept = Position::new(epoch(10), 0);
+        for seq in [1, 50, 70, 71] {
+            assert_eq!(head.cut(Position::new(epoch(99), seq)), Some(Cut { kept }));
+        }
+        assert_eq!(
+            head.cut(Position::new(epoch(99), 0)),
+            None,
+            "nothing lies behind it"
+        );
     }
 }

@@ -2,13 +2,20 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use chat_model::{ChannelId, Epoch, EpochStart, Event, Head, NewMessage, Seq};
+use chat_model::{ChannelId, Epoch, EpochStart, Event, EventView, Head, NewMessage, Position, Seq};
 use uuid::Uuid;
 
 use super::super::{entry::Entry, seat::Page};
 
 /// Most events in a page of history.
 const PAGE: usize = 3;
+
+const FORGED: &str = "forged";
+
+/// Whether the event is not the store's.
+pub(super) fn is_forged(entry: &Entry) -> bool {
+    EventView::parse(&entry.data()).unwrap().text.as_deref() == Some(FORGED)
+}
 
 /// A log.
 pub(super) struct Log {
@@ -18,6 +25,7 @@ pub(super) struct Log {
     pub(super) head: Seq,
     pub(super) first: Seq,
     pub(super) made: u128,
+    pub(super) clock: u64,
 }
 
 impl Log {
@@ -31,9 +39,14 @@ impl Log {
         }
     }
 
-    pub(super) fn new_epoch(&mut self) {
+    /// Begins an epoch that was made at this time, or just after the one before.
+    fn new_epoch(&mut self, time: u64) {
         self.made += 1;
-        let epoch = Epoch::from_value(self.made as u64 * 100).unwrap();
+        let last = self
+            .epochs
+            .last()
+            .map_or(0, |last| last.epoch.value() >> 13);
+        let epoch = Epoch::from_value(time.max(last + 1) << 13 | self.made as u64).unwrap();
         self.epochs.push(EpochStart {
             epoch,
             from: self.head + 1,
@@ -42,21 +55,37 @@ impl Log {
 
     pub(super) fn post(&mut self) -> Arc<Entry> {
         if self.epochs.is_empty() {
-            self.new_epoch();
+            self.new_epoch(self.clock);
         }
-        self.made += 1;
+        self.clock += 1;
         self.head += 1;
-        let event = Event {
-            channel: self.channel,
-            epoch: self.epochs.last().unwrap().epoch,
-            seq: self.head,
-            id: Uuid::from_u128(self.made),
-            at: 0,
-            message: &NewMessage::text("a"),
-        };
-        let entry = Arc::new(Entry::new(self.channel, &event.encode()).unwrap());
+        let epoch = self.epochs.last().unwrap().epoch;
+        let entry = self.make(Position::new(epoch, self.head), "a");
         self.events.insert(self.head, entry.clone());
         entry
+    }
+
+    /// An event that is not the store's, so far ahead of the head; with `epoch_too`, of an epoch
+    /// that does not exist.
+    pub(super) fn forge(&mut self, ahead: i64, epoch_too: bool) -> Option<Arc<Entry>> {
+        let epoch = self.epochs.last()?.epoch;
+        let later = Epoch::after(epoch, 0);
+        let seq = self.head.saturating_add_signed(ahead).max(1);
+        let epoch = if epoch_too { later } else { epoch };
+        Some(self.make(Position::new(epoch, seq), FORGED))
+    }
+
+    fn make(&mut self, position: Position, text: &str) -> Arc<Entry> {
+        self.made += 1;
+        let event = Event {
+            channel: self.channel,
+            epoch: position.epoch,
+            seq: position.seq,
+            id: Uuid::from_u128(self.made),
+            at: 0,
+            message: &NewMessage::text(text),
+        };
+        Arc::new(Entry::new(self.channel, &event.encode()).unwrap())
     }
 
     pub(super) fn page(&self, after: Seq) -> Page {
@@ -85,7 +114,7 @@ impl Log {
         self.events.split_off(&(self.head + 1));
         let head = self.head;
         self.epochs.retain(|start| start.from <= head.max(1));
-        self.new_epoch();
+        self.new_epoch(self.clock);
     }
 
     pub(super) fn has(&self, entry: &Entry) -> bool {

@@ -1,16 +1,16 @@
 //! A node: its tail, what the broker has under way to it, and its questions to the store.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
-use chat_model::Seq;
+use chat_model::{Position, Seq};
 
 use super::{
     super::{
         entry::Entry,
         seat::Page,
-        tail::{Ask, Tail, TailLimits},
+        tail::{Ask, Heard, Tail, TailLimits},
     },
-    log::Log,
+    log::{Log, is_forged},
 };
 
 const LIMITS: TailLimits = TailLimits {
@@ -42,6 +42,8 @@ pub(super) struct Node {
     /// The last page that was read for the listener, and the tail's generation when it was asked for.
     pub(super) page: Option<(u64, Page)>,
     pub(super) head_wanted: bool,
+    /// Where the store's own events stand that the broker delivered and the tail took, or knew.
+    pub(super) delivered: HashSet<Position>,
 }
 
 impl Node {
@@ -54,6 +56,16 @@ impl Node {
             asked: Vec::new(),
             page: None,
             head_wanted: false,
+            delivered: HashSet::new(),
+        }
+    }
+
+    pub(super) fn hear(&mut self, entry: Arc<Entry>) {
+        let heard = self.tail.hear(entry.clone());
+        let epoch = entry.position.epoch;
+        let named = self.tail.epochs().iter().any(|start| start.epoch == epoch);
+        if heard != Heard::Waits && named && !is_forged(&entry) {
+            self.delivered.insert(entry.position);
         }
     }
 

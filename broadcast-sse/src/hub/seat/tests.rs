@@ -1,0 +1,272 @@
+use super::*;
+use crate::hub::{
+    example_log::{self, channel, head},
+    tail::{Heard, TailLimits},
+};
+
+fn entry(seq: Seq) -> Arc<Entry> {
+    Arc::new(example_log::entry(seq, 0))
+}
+
+/// A tail that stands at `seq`, with room for about two events that wait.
+fn tail_at(seq: Seq) -> Tail {
+    tail_with(&head(seq))
+}
+
+fn tail_with(head: &Head) -> Tail {
+    let limits = TailLimits {
+        ring_events: 10,
+        ring_bytes: 2 * entry(1).cost(),
+    };
+    let mut tail = Tail::new(limits, 0);
+    let ask = tail.ask();
+    tail.answer(ask, head);
+    tail
+}
+
+#[test]
+fn nobody_is_ready_before_the_tail_has_what_the_store_had() {
+    let mut tail = tail_at(3);
+    let mut resumed = Seat::new(channel(), Start::After(head(3).position()), tail.mark());
+    let mut live = Seat::new(channel(), Start::Live, tail.mark());
+    let ask = tail.ask();
+    tail.answer(ask, &head(5));
+    assert!(tail.is_verified());
+    for seat in [&mut resumed, &mut live] {
+        assert!(matches!(seat.step(&tail, 1_000), Step::Waits));
+        assert!(!seat.is_ready(&tail));
+    }
+    tail.fill(&[entry(4), entry(5)], &head(5));
+    // The one who came back is owed the two; the one who came live begins behind them.
+    let Step::Items(items) = resumed.step(&tail, 10_000) else {
+        panic!("two events are there")
+    };
+    assert_eq!(items.len(), 2);
+    assert!(matches!(live.step(&tail, 1_000), Step::Items(items) if items.is_empty()));
+    assert_eq!(live.position(), Some(head(5).position()));
+    assert!(resumed.is_ready(&tail) && live.is_ready(&tail));
+}
+
+#[test]
+fn an_empty_channel_is_asked_about_once_for_all() {
+    let tail = tail_with(&Head {
+        epoch: Epoch::ZERO,
+        epochs: Vec::new(),
+        ..head(0)
+    });
+    for start in [Start::Live, Start::After(Position::default())] {
+        let mut seat = Seat::new(channel(), start, tail.mark());
+        if seat.position().is_none() {
+            assert!(matches!(seat.step(&tail, 0), Step::Items(items) if items.is_empty()));
+        }
+        assert!(matches!(seat.step(&tail, 1_000), Step::Waits));
+        assert!(seat.is_ready(&tail));
+    }
+}
+
+#[test]
+fn damaged_numbers_are_one_gap_and_the_stream_goes_on_behind_it() {
+    let damaged = |seq| Arc::new(Entry::damaged(Position::new(head(5).epoch, seq)));
+    let entries = vec![entry(1), damaged(2), damaged(3), entry(4), damaged(5)];
+    let check = |items: &[Item]| {
+        let [Item::Event(first), two, Item::Event(four), five] = items else {
+            panic!("two events and two gaps: {items:?}")
+        };
+        assert_eq!((first.seq(), four.seq()), (1, 4));
+        for (item, from, to) in [(two, 2, 3), (five, 5, 5)] {
+            let Item::Gap(gap, at) = item else {
+                panic!("a gap is due: {item:?}")
+            };
+            assert_eq!((gap.from, gap.to, at.seq), (Some(from), to, to));
+            assert_eq!(gap.reason, GapReason::Damaged);
+        }
+    };
+    let start = Start::After(Position::new(head(5).epoch, 0));
+
+    // Out of the ring, which history has filled.
+    let limits = TailLimits {
+        ring_events: 10,
+        ring_bytes: 1 << 20,
+    };
+    let mut tail = Tail::new(limits, 0);
+    let ask = tail.ask();
+    tail.answer(ask, &head(0));
+    let ask = tail.ask();
+    tail.answer(ask, &head(5));
+    assert!(tail.fill(&entries, &head(5)));
+    let mut seat = Seat::new(channel(), start, tail.mark());
+    let Step::Items(items) = seat.step(&tail, 10_000) else {
+        panic!("all of them are there")
+    };
+    check(&items);
+    assert!(seat.is_ready(&tail));
+
+    // And from a page of history.
+    let mut seat = Seat::new(channel(), start, tail.mark());
+    let page = Page {
+        after: 0,
+        head: head(5),
+        entries,
+    };
+    check(&seat.take_page(&page, 10_000, tail.mark()));
+    assert!(seat.is_ready(&tail));
+}
+
+#[test]
+fn what_was_forgotten_for_want_of_room_is_asked_for() {
+    let mut tail = tail_at(0);
+    let before = tail.ask();
+    for seq in 2..=9 {
+        assert_eq!(tail.hear(entry(seq)), Heard::Waits);
+    }
+    assert!(tail.needs_head());
+    // An answer to an earlier question may not know of it yet.
+    tail.answer(before, &head(1));
+    assert!(tail.needs_head());
+    let after = tail.ask();
+    tail.answer(after, &head(9));
+    assert!(!tail.needs_head());
+    assert_eq!(tail.hole().map(|known| known.seq), Some(0));
+}
+
+#[test]
+fn only_a_question_asked_later_proves_a_cut_within_an_epoch() {
+    let mut tail = tail_at(3);
+    let asked_before = tail.ask();
+    assert_eq!(tail.hear(entry(4)), Heard::Appended);
+    let mut seat = Seat::new(channel(), Start::After(head(3).position()), tail.mark());
+    assert!(matches!(seat.step(&tail, 1_000), Step::Items(items) if items.len() == 1));
+
+    // The question was older than event 4: its answer is merely old.
+    tail.answer(asked_before, &head(3));
+    assert_eq!(tail.known(), Some(head(4).position()));
+    assert!(matches!(seat.step(&tail, 1_000), Step::Waits));
+
+    // This one was asked when 4 was known: the store never had it, or has it no more.
+    let asked_after = tail.ask();
+    tail.answer(asked_after, &head(3));
+    assert_eq!(tail.known(), Some(head(3).position()));
+    let Step::Items(items) = seat.step(&tail, 1_000) else {
+        panic!("a gap is due")
+    };
+    let [Item::Gap(gap, position)] = &items[..] else {
+        panic!("one gap: {items:?}")
+    };
+    assert_eq!(
+        (gap.from, gap.to, gap.reason),
+        (Some(4), 4, GapReason::Epoch)
+    );
+    assert_eq!(*position, head(3).position());
+
+    // The next event with that number is the one that counts.
+    assert_eq!(tail.hear(entry(4)), Heard::Appended);
+    assert!(matches!(seat.step(&tail, 1_000), Step::Items(items) if items.len() == 1));
+}
+
+#[test]
+fn only_the_stores_own_words_show_that_it_went_back() {
+    let mut tail = tail_at(3);
+    assert_eq!(tail.hear(entry(4)), Heard::Appended);
+    let asked = tail.ask();
+    assert!(!tail.goes_back(asked, &head(3)), "the broker may have lied");
+    assert!(tail.goes_back(asked, &head(2)));
+    let newer = Head {
+        epoch: Epoch::from_value(101).unwrap(),
+        ..head(2)
+    };
+    assert!(!tail.goes_back(asked, &newer), "it has its new epoch");
+    let before = tail.ask();
+    let after = tail.ask();
+    tail.answer(after, &head(5));
+    assert!(
+        !tail.goes_back(before, &head(4)),
+        "that answer is merely old"
+    );
+}
+
+#[test]
+fn a_cursor_from_a_clock_that_was_ahead_is_told_that_its_log_is_gone() {
+    let mut tail = tail_at(0);
+    let ahead = Epoch::from_value(1 << 48).unwrap();
+    let mut seat = Seat::new(
+        channel(),
+        Start::After(Position::new(ahead, 50)),
+        tail.mark(),
+    );
+    for newest in [50, 70] {
+        let mut early = Seat::new(channel(), seat.start, tail.mark());
+        let ask = tail.ask();
+        assert!(matches!(early.step(&tail, 1_000), Step::NeedsHead));
+        assert!(!early.is_ready(&tail), "the store may know that epoch");
+        tail.answer(ask, &head(newest));
+    }
+    let Step::Items(items) = seat.step(&tail, 1_000) else {
+        panic!("a gap is due")
+    };
+    let [Item::Gap(gap, position)] = &items[..] else {
+        panic!("one gap: {items:?}")
+    };
+    assert_eq!(
+        (gap.from, gap.to, gap.reason),
+        (Some(1), 50, GapReason::Epoch)
+    );
+    assert_eq!(position.seq, 0, "the log goes on from its beginning");
+    assert!(!seat.is_ready(&tail));
+}
+
+#[test]
+fn whoever_comes_after_a_forged_event_was_found_out_gets_the_true_one() {
+    let forged = |seq| Arc::new(example_log::forged(seq));
+    let joins = |tail: &Tail, after: Seq| {
+        let start = Start::After(head(after).position());
+        let mut seat = Seat::new(channel(), start, tail.mark());
+        match seat.step(tail, 0) {
+            Step::Items(items) => match &items[..] {
+                [Item::Event(entry)] => Some(entry.data()),
+                other => panic!("one event: {other:?}"),
+            },
+            Step::NeedsPage(_) => None,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut tail = tail_at(3);
+    assert_eq!(tail.hear(forged(4)), Heard::Appended);
+    assert_eq!(joins(&tail, 3), Some(forged(4).data()));
+    assert_eq!(tail.hear(entry(4)), Heard::Dropped);
+    assert_eq!(tail.take_contradictions(), 1);
+    assert_eq!(joins(&tail, 3), None, "history knows");
+    tail.extend_back(&[entry(4)]);
+    assert_eq!(joins(&tail, 3), Some(entry(4).data()));
+    assert_eq!(tail.hear(entry(4)), Heard::Dropped);
+    assert_eq!(tail.take_contradictions(), 0, "the same once more");
+
+    // Pages tell as well.
+    assert_eq!(tail.hear(forged(5)), Heard::Appended);
+    tail.extend_back(&[entry(4), entry(5)]);
+    assert_eq!(tail.take_contradictions(), 1);
+    assert_eq!(joins(&tail, 4), Some(entry(5).data()));
+
+    // What waits is believed only if nothing contradicts it.
+    assert_eq!(tail.hear(forged(7)), Heard::Waits);
+    assert_eq!(tail.hear(entry(7)), Heard::Waits);
+    assert_eq!(tail.take_contradictions(), 1);
+    assert_eq!(tail.hear(entry(6)), Heard::Appended);
+    assert_eq!(tail.known().unwrap().seq, 6);
+    assert!(tail.needs_head());
+}
+
+#[test]
+fn a_node_that_lags_sends_nothing_below_the_floor() {
+    let mut tail = tail_at(3);
+    let mut seat = Seat::new(channel(), Start::After(head(5).position()), tail.mark());
+    // What was answered before the cursor was known proves nothing.
+    assert!(matches!(seat.step(&tail, 1_000), Step::NeedsHead));
+    let ask = tail.ask();
+    tail.answer(ask, &head(6));
+    assert!(matches!(seat.step(&tail, 1_000), Step::Waits));
+    tail.fill(&[entry(4), entry(5), entry(6)], &head(6));
+    let Step::Items(items) = seat.step(&tail, 10_000) else {
+        panic!("6 is there")
+    };
+    assert!(matches!(&items[..], [Item::Event(entry)] if entry.seq() == 6));
+}
