@@ -5,20 +5,23 @@ use test_kit::{ensure, eventually};
 use crate::support::{Answer, LONG, Setup, TestBroker, channel};
 
 #[tokio::test]
-async fn readiness_names_store_and_broker() {
+async fn readiness_names_store_damage_and_broker() {
     let broker = TestBroker::start().await;
     broker.proxy.refuse();
     let service = Setup::new().broker(broker.address()).start().await;
     let readiness = service.operations.readiness().await;
-    assert_eq!(readiness[0], ("store".to_owned(), Health::Ok));
+    let names: Vec<&str> = readiness.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["store", "damage", "broker"]);
+    assert_eq!(readiness[0].1, Health::Ok);
+    assert_eq!(readiness[1].1, Health::Ok);
     assert!(
-        matches!(&readiness[1], (name, Health::Degraded(_)) if name == "broker"),
+        matches!(readiness[2].1, Health::Degraded(_)),
         "{readiness:?}"
     );
     broker.proxy.resume();
     eventually!(LONG, {
         let readiness = service.operations.readiness().await;
-        ensure!(readiness[1].1 == Health::Ok, "{readiness:?}");
+        ensure!(readiness[2].1 == Health::Ok, "{readiness:?}");
         Ok(())
     });
     service.stop().await;
