@@ -44,8 +44,8 @@ fn example(call: &str, channel: Option<ChannelId>, rest: &str) -> String {
 mod tests {
     use super::*;
 
-    fn meant_by(method: Method, path: &str) -> String {
-        meant(&method, &path.parse().unwrap()).unwrap_or_default()
+    fn meant_by(method: &Method, path: &str) -> String {
+        meant(method, &path.parse().unwrap()).unwrap_or_default()
     }
 
     #[test]
@@ -58,19 +58,19 @@ mod tests {
             format!("/channels/{channel}/message"),
             format!("/messages/{}", channel.to_uppercase()),
         ] {
-            let said = meant_by(Method::POST, &path);
+            let said = meant_by(&Method::POST, &path);
             assert!(said.ends_with(&whole), "{path}: {said}");
         }
         for path in ["/", "/mytopic", "/channels", "//"] {
-            let said = meant_by(Method::POST, path);
+            let said = meant_by(&Method::POST, path);
             assert!(
                 said.contains("POST /channels/<channel>/messages"),
                 "{path}: {said}"
             );
             assert!(said.contains("UUID"), "{said}");
         }
-        assert!(meant_by(Method::GET, "/").contains("GET /channels/<channel>/messages"));
-        assert!(meant_by(Method::GET, "/events?c=x").contains("broadcast-sse"));
-        assert!(meant_by(Method::GET, "/heads").contains("POST /heads"));
+        assert!(meant_by(&Method::GET, "/").contains("GET /channels/<channel>/messages"));
+        assert!(meant_by(&Method::GET, "/events?c=x").contains("broadcast-sse"));
+        assert!(meant_by(&Method::GET, "/heads").contains("POST /heads"));
     }
 }

@@ -206,7 +206,7 @@ impl World {
                     if !again {
                         node.under_way.remove(which);
                     }
-                    node.hear(entry);
+                    node.hear(&entry);
                 }
             }
             Op::Lose { node, which } => {
@@ -290,7 +290,7 @@ impl World {
         for round in 0..400 {
             for node in &mut self.nodes {
                 for entry in std::mem::take(&mut node.under_way) {
-                    node.hear(entry);
+                    node.hear(&entry);
                 }
                 node.head_wanted |= round % 100 == 99;
                 node.attend();

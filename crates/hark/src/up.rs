@@ -203,9 +203,9 @@ fn own_address(listening: IpAddr) -> Option<IpAddr> {
 fn by_option<E: ToString>(option: &'static str) -> impl Fn(E) -> Failure {
     move |error| {
         let error = match option {
-            "--chat" => as_here("chat_service", error),
-            "--sse" => as_here("broadcast_sse", error),
-            "--mqtt" => as_here("broker", error),
+            "--chat" => as_here("chat_service", &error.to_string()),
+            "--sse" => as_here("broadcast_sse", &error.to_string()),
+            "--mqtt" => as_here("broker", &error.to_string()),
             _ => error.to_string(),
         };
         if error.contains("the port is taken") {

@@ -60,11 +60,11 @@ impl Node {
         }
     }
 
-    pub(super) fn hear(&mut self, entry: Arc<Entry>) {
+    pub(super) fn hear(&mut self, entry: &Arc<Entry>) {
         let heard = self.tail.hear(entry.clone());
         let epoch = entry.position.epoch;
         let named = self.tail.epochs().iter().any(|start| start.epoch == epoch);
-        if heard != Heard::Waits && named && !is_forged(&entry) {
+        if heard != Heard::Waits && named && !is_forged(entry) {
             self.delivered.insert(entry.position);
         }
     }

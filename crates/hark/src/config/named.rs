@@ -5,12 +5,11 @@ use toml::{Table, Value};
 
 /// What `service` says, with each of its settings named as here: `limits.message` of chat-service is
 /// `chat_service.limits.message`. What the services share keeps its name.
-pub(crate) fn as_here(service: &str, said: impl ToString) -> String {
-    let said = said.to_string();
+pub(crate) fn as_here(service: &str, said: &str) -> String {
     match super::defaults() {
-        Ok(mut all) => rename(&said, service, &super::take(&mut all, service)),
+        Ok(mut all) => rename(said, service, &super::take(&mut all, service)),
         // The defaults are part of the program; if they cannot be read, that was said before.
-        Err(_) => said,
+        Err(_) => said.to_owned(),
     }
 }
 
@@ -18,7 +17,7 @@ pub(crate) fn as_here(service: &str, said: impl ToString) -> String {
 pub(super) fn refusal(service: &str, error: ConfigError) -> ConfigError {
     match error {
         ConfigError::Invalid { reason } => ConfigError::Invalid {
-            reason: as_here(service, reason),
+            reason: as_here(service, &reason),
         },
         other => other,
     }

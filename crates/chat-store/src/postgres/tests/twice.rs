@@ -46,7 +46,7 @@ async fn meet_all_pairs(instance: &Instance, number: u32, faults: (Stop, Stop)) 
             .events
             .iter()
             .map(|event| EventView::parse(event).unwrap().text.unwrap());
-        let texts: Vec<_> = texts.map(|text| text.into_owned()).collect();
+        let texts: Vec<_> = texts.map(std::borrow::Cow::into_owned).collect();
         assert_eq!(
             texts,
             [format!("{first}, {second}")],
