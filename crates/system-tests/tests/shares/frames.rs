@@ -53,7 +53,7 @@ async fn flood(address: SocketAddr, what: &str, frame: Frame) {
                 return;
             }
         }
-        std::future::pending().await;
+        std::future::pending::<()>().await;
     };
     let end = async {
         tokio::select! { () = ended => (), () = sent => () }
