@@ -65,7 +65,7 @@ const KEY_ROOM: &str = "
     WITH RECURSIVE ends AS MATERIALIZED (
         SELECT (SELECT min(n) FROM sender_keys) AS first, (SELECT max(n) FROM sender_keys) AS last),
     search (low, high) AS (
-        SELECT first, last + 1 FROM ends WHERE (last - first + 1 + $1) * 2 > $2 - 2
+        SELECT first, last + 1 FROM ends WHERE (last - first + 1 + $1) * 2 >= $2::bigint - 1
         UNION ALL
         SELECT CASE WHEN young THEN low ELSE middle + 1 END,
             CASE WHEN young THEN middle ELSE high END
