@@ -99,9 +99,12 @@ impl Entry {
     }
 
     /// Whether this is another event with the same number of the same log: one of the two is
-    /// forged.
+    /// forged. One that the store can no longer read contradicts nothing.
     pub(crate) fn contradicts(&self, other: &Self) -> bool {
-        self.position == other.position && self.frame.chunk != other.frame.chunk
+        self.position == other.position
+            && !self.is_damaged()
+            && !other.is_damaged()
+            && self.frame.chunk != other.frame.chunk
     }
 
     /// What the event costs in memory, about, in bytes.

@@ -97,6 +97,7 @@ impl SqliteStore {
         mark.expect_database(folder.dir())?;
         let wal_bytes = std::fs::metadata(path.with_extension("sqlite3-wal"));
         let wal_bytes = wal_bytes.map_or(0, |wal| wal.len());
+        mark.settle_log(folder.dir(), wal_bytes);
         let connection = schema::prepare(&path, options.max_file_bytes)?;
         let kept = Kept::load(&connection).map_err(|error| StoreError::Unusable {
             dir: options.dir.clone(),

@@ -10,6 +10,7 @@ use super::{
     backup::look_at,
     folder::DATABASE,
     queries::{at_one_moment, page},
+    schema::is_current,
 };
 use crate::{PageLimit, PageRange, StoreError};
 
@@ -54,6 +55,15 @@ pub fn check(dir: &Path, mut each: impl FnMut(ChannelId, Damaged)) -> Result<Che
         });
     }
     let mut connection = look_at(&database)?;
+    if !is_current(&connection) {
+        return Err(StoreError::Unusable {
+            dir: dir.to_owned(),
+            reason:
+                "it is in the format of an earlier Hark: start the service once, which brings it \
+                     to the present one, then check"
+                    .to_owned(),
+        });
+    }
     let mut found = Checked {
         database: complaints(&connection, "integrity_check"),
         ..Checked::default()

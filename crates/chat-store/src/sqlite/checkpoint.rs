@@ -134,6 +134,8 @@ pub(super) fn is_too_large(shared: &Shared) -> bool {
 pub(super) fn empty_log(connection: &Connection, shared: &Shared) -> rusqlite::Result<()> {
     connection.busy_timeout(PATIENCE)?;
     let mode = if is_too_large(shared) {
+        // A log that is gone after this was not lost.
+        shared.write_mark(0);
         "TRUNCATE"
     } else {
         "RESTART"

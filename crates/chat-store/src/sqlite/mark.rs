@@ -68,6 +68,21 @@ impl Mark {
         Ok(())
     }
 
+    /// Notes that the write-ahead log is whole, before it is brought into the database: whoever is
+    /// stopped in between finds no log, and nothing is missing.
+    pub(super) fn settle_log(self, dir: &Path, wal_bytes: u64) {
+        if self.wal_bytes == 0 || wal_bytes < self.wal_bytes {
+            return;
+        }
+        let settled = Self {
+            wal_bytes: 0,
+            ..self
+        };
+        if let Err(error) = settled.write(dir) {
+            tracing::warn!(%error, dir = %dir.display(), "the store's mark could not be written");
+        }
+    }
+
     /// Refuses a folder whose database is gone: most likely a disk is not mounted, or a file was
     /// moved; to begin anew would hide that.
     ///
@@ -119,6 +134,22 @@ pub(super) fn forget(dir: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn log_that_is_whole_is_not_missed_once_it_is_folded_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = Mark {
+            position: 100,
+            wal_bytes: 5_000,
+        };
+        mark.write(folder.path()).unwrap();
+        mark.settle_log(folder.path(), 4_999);
+        assert_eq!(Mark::read(folder.path()), Some(mark), "it is too short");
+        mark.settle_log(folder.path(), 5_000);
+        let settled = Mark::read(folder.path()).unwrap();
+        assert_eq!(settled.missing(100, 0), None);
+        assert!(settled.missing(99, 0).is_some());
+    }
 
     #[test]
     fn only_what_is_missing_is_missed() {

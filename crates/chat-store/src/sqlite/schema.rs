@@ -192,6 +192,11 @@ fn fold(connection: &Connection) -> rusqlite::Result<()> {
     }
 }
 
+/// Whether the store is in the format of this program.
+pub(super) fn is_current(connection: &Connection) -> bool {
+    user_version(connection).is_ok_and(|found| found == MIGRATIONS.len() as i64)
+}
+
 /// Refuses what is no store, or one of a newer program; `path` is for the words.
 pub(super) fn check_format(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let bad = |reason: String| StoreError::BadCopy {
