@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use chat_model::{ChannelId, Cut, Epoch, Head, Position, Seq};
+use chat_model::{ChannelId, Cut, Head, Position, Seq};
 
 use super::{
     entry::Entry,
@@ -124,8 +124,9 @@ impl Seat {
     pub(crate) fn is_ready(&self, tail: &Tail) -> bool {
         let reached = |position: Position| {
             tail.known().is_some_and(|known| known.seq == position.seq)
-                && Cut::by_epoch(tail.epochs(), position).is_none()
-                && Cut::by_unknown_epoch(tail.epochs(), position).is_none()
+                && (position.epoch == tail.newest_epoch()
+                    || (Cut::by_epoch(tail.epochs(), position).is_none()
+                        && Cut::by_unknown_epoch(tail.epochs(), position).is_none()))
         };
         tail.is_caught_up() && self.position.is_some_and(reached)
     }
@@ -138,11 +139,12 @@ impl Seat {
         let Some(position) = self.position else {
             return self.place(tail, known).map_or(Step::Waits, Step::Items);
         };
-        if let Some(cut) = Cut::by_epoch(tail.epochs(), position) {
+        let newest = tail.newest_epoch();
+        if position.epoch < newest
+            && let Some(cut) = Cut::by_epoch(tail.epochs(), position)
+        {
             return self.cut_off(position, cut, tail.mark());
         }
-        // A channel without a log is epoch 0, which needs nobody's word.
-        let newest = tail.epochs().last().map_or(Epoch::ZERO, |last| last.epoch);
         if position.seq > known.seq || position.epoch > newest {
             if !tail.answered_since(self.mark) {
                 return Step::NeedsHead;

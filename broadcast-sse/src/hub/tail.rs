@@ -120,6 +120,11 @@ impl Tail {
         &self.epochs
     }
 
+    /// The newest of them. A channel without a log is epoch 0, which needs nobody's word.
+    pub(crate) fn newest_epoch(&self) -> Epoch {
+        self.epochs.last().map_or(Epoch::ZERO, |last| last.epoch)
+    }
+
     /// Grows whenever a part of the log may have gone: pages asked for before are no longer good.
     pub(crate) fn generation(&self) -> u64 {
         self.generation
