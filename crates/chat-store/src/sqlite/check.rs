@@ -120,8 +120,10 @@ fn channels(connection: &Connection) -> rusqlite::Result<Vec<ChannelId>> {
 
 fn complaints(connection: &Connection, pragma: &str) -> Vec<String> {
     let lines = || -> rusqlite::Result<Vec<String>> {
+        // Without a name it would open the temporary database as well, which every later
+        // transaction would begin and end.
         connection
-            .prepare(&format!("PRAGMA {pragma}({MOST_LINES})"))?
+            .prepare(&format!("PRAGMA main.{pragma}({MOST_LINES})"))?
             .query_map([], |row| row.get(0))?
             .collect()
     };
