@@ -143,6 +143,16 @@ impl Collector for Snapshot {
                 store.expired,
             ),
             (
+                "store_expired_early",
+                "Events less than a day old that were removed for want of room",
+                store.expired_early,
+            ),
+            (
+                "store_channels_forgotten",
+                "Channels forgotten after everything in them had expired",
+                store.channels_forgotten,
+            ),
+            (
                 "store_damaged",
                 "Numbers that were to be read and whose events are damaged",
                 store.damaged,

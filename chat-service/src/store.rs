@@ -29,6 +29,11 @@ pub struct StoreConfig {
         deserialize_with = "optional_size",
         serialize_with = "write_optional_size"
     )]
+    pub max_bytes_per_channel: Option<u64>,
+    #[serde(
+        deserialize_with = "optional_size",
+        serialize_with = "write_optional_size"
+    )]
     pub max_file_bytes: Option<u64>,
     #[serde(with = "duration")]
     pub keys_max_age: Duration,
@@ -176,6 +181,7 @@ impl StoreConfig {
             max_age: self.max_age,
             max_per_channel: self.max_per_channel,
             max_bytes: self.max_bytes,
+            max_bytes_per_channel: self.max_bytes_per_channel.unwrap_or(self.max_bytes / 10),
         }
     }
 

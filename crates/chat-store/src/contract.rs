@@ -9,6 +9,7 @@ mod dedupe;
 mod epochs;
 mod outbox;
 mod pages;
+mod room;
 
 use std::sync::Arc;
 
@@ -35,6 +36,9 @@ pub trait Bench: Send + Sync {
 
 /// Events kept for each channel by the stores of a [`Bench`].
 pub const KEPT_PER_CHANNEL: u64 = 50;
+
+/// What the events of each channel may take in the stores of a [`Bench`].
+pub const KEPT_BYTES_PER_CHANNEL: u64 = 256 << 10;
 
 /// Keys remembered at most by the stores of a [`Bench`].
 pub const MOST_KEYS: u64 = 200;
@@ -66,6 +70,12 @@ pub async fn all<B: Bench>(mut fresh: impl FnMut() -> B) {
     epochs::new_epoch_starts_after_the_kept_head(&fresh()).await;
     epochs::epochs_increase_even_if_the_clock_goes_back(&fresh()).await;
     epochs::list_of_epochs_is_bounded(&fresh()).await;
+}
+
+/// What every store owes about the room that channels take: part of [`all`] as soon as each does.
+pub async fn room<B: Bench>(mut fresh: impl FnMut() -> B) {
+    room::one_channel_cannot_push_out_the_others(&fresh()).await;
+    room::forgotten_channel_begins_anew_in_a_later_epoch(&fresh()).await;
 }
 
 fn channel(number: u128) -> ChannelId {

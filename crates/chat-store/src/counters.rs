@@ -3,6 +3,8 @@ use std::{
     time::Duration,
 };
 
+use chat_model::ChannelId;
+
 use crate::{Share, StoreError, StoreStats, damage::Damage, seldom::Seldom};
 
 /// What every implementation counts.
@@ -22,12 +24,16 @@ pub(crate) struct Counters {
     /// The newest position committed, in the lane of this process.
     pub(crate) newest: AtomicU64,
     pub(crate) expired: AtomicU64,
+    expired_early: AtomicU64,
+    pub(crate) channels_forgotten: AtomicU64,
     pub(crate) keys_dropped_early: AtomicU64,
     keys_refused_by_share: AtomicU64,
     keys_refused: AtomicU64,
     pub(crate) keys: AtomicU64,
     pub(crate) damage: Damage,
     keys_complaints: Seldom,
+    early_complaints: Seldom,
+    quota_complaints: Seldom,
 }
 
 impl Counters {
@@ -59,6 +65,38 @@ impl Counters {
         }
     }
 
+    /// Counts events that `max_bytes` has removed though they were [young](crate::retention::EARLY);
+    /// the first of a minute are logged.
+    pub(crate) fn count_early(&self, events: u64) {
+        if events == 0 {
+            return;
+        }
+        self.expired_early.fetch_add(events, Relaxed);
+        if let Some(removed) = self.early_complaints.note(events) {
+            tracing::warn!(
+                removed,
+                "messages less than a day old were removed because all together are larger than \
+                 store.max_bytes: raise it, or lower limits.bytes_per_second"
+            );
+        }
+    }
+
+    /// The same for what a channel may take.
+    pub(crate) fn count_early_of(&self, channel: ChannelId, events: u64) {
+        if events == 0 {
+            return;
+        }
+        self.expired_early.fetch_add(events, Relaxed);
+        if let Some(removed) = self.quota_complaints.note(events) {
+            tracing::warn!(
+                removed,
+                %channel,
+                "messages less than a day old were removed because those of their channel are \
+                 larger than store.max_bytes_per_channel: raise it if the channel is to keep more"
+            );
+        }
+    }
+
     /// The counters at this moment; what they do not have is 0.
     pub(crate) fn snapshot(&self) -> StoreStats {
         StoreStats {
@@ -72,6 +110,8 @@ impl Counters {
             longest_commit: Duration::from_micros(self.longest_commit_micros.load(Relaxed)),
             queued: self.queued.load(Relaxed),
             expired: self.expired.load(Relaxed),
+            expired_early: self.expired_early.load(Relaxed),
+            channels_forgotten: self.channels_forgotten.load(Relaxed),
             keys_dropped_early: self.keys_dropped_early.load(Relaxed),
             keys_refused_by_share: self.keys_refused_by_share.load(Relaxed),
             keys_refused: self.keys_refused.load(Relaxed),

@@ -4,6 +4,20 @@ use std::time::Duration;
 
 use crate::StoreError;
 
+/// What an event counts for in the bounds of bytes besides its own length: its row, and its place in
+/// the channel.
+pub(crate) const EVENT_BYTES: u64 = 64;
+
+/// Younger than this, events are removed early: whoever counts on history had better be told.
+pub(crate) const EARLY: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a channel of which nothing is kept is remembered: whoever comes back to it meanwhile finds
+/// its head where it was. Then it is forgotten, and begins anew with its next message.
+pub(crate) const EMPTY_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Channels of which nothing is kept that are remembered at most. Some 200 bytes each.
+pub(crate) const MOST_EMPTY_CHANNELS: u64 = 100_000;
+
 /// When events expire: whichever rule comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
@@ -12,18 +26,22 @@ pub struct Retention {
     pub max_age: Duration,
     /// Newest events kept for each channel, at least 1.
     pub max_per_channel: u64,
-    /// Bytes in use in the database (not the file's size, which shrinks later); above it the
-    /// oldest events go, whatever their channel.
+    /// Bytes of all events, each with 64 for what it takes besides; above it the oldest go,
+    /// whatever their channel. (PostgreSQL counts its tables with their indexes instead.)
     pub max_bytes: u64,
+    /// The same for each channel, so that one of them cannot push out what all others have. The
+    /// newest event stays, whatever its size.
+    pub max_bytes_per_channel: u64,
 }
 
 impl Default for Retention {
-    /// 30 days, 100,000 events a channel, 10 GiB.
+    /// 30 days, 100,000 events a channel, 10 GiB, 1 GiB a channel.
     fn default() -> Self {
         Self {
             max_age: Duration::from_secs(30 * 24 * 3600),
             max_per_channel: 100_000,
             max_bytes: 10 << 30,
+            max_bytes_per_channel: 1 << 30,
         }
     }
 }

@@ -29,6 +29,11 @@ pub struct StoreStats {
     pub unpublished: u64,
     /// Events removed by retention.
     pub expired: u64,
+    /// Those of them that were younger than a day, and went for want of room: by `max_bytes`, or
+    /// by what one channel may take of it.
+    pub expired_early: u64,
+    /// Channels forgotten after everything in them had expired.
+    pub channels_forgotten: u64,
     /// Sender's keys forgotten before their time because there were too many.
     pub keys_dropped_early: u64,
     /// Posts refused because the sender, or the channel, has its share of the keys.

@@ -7,8 +7,12 @@ use super::{
     keys::{self, KeyRules, Known},
     memory::{Log, Memory, epoch_value},
     places,
+    retention::ChannelLimits,
 };
-use crate::{Append, Appended, Position, StoreError, checksum::checksum, next_event::next_event};
+use crate::{
+    Append, Appended, Position, StoreError, checksum::checksum, next_event::next_event,
+    retention::EVENT_BYTES,
+};
 
 /// The moment of a batch.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +28,10 @@ pub(super) struct Batch<'a> {
     connection: &'a Connection,
     memory: &'a mut Memory,
     rules: &'a KeyRules,
+    limits: ChannelLimits,
     moment: Moment,
+    /// Channels that have more than they may.
+    over: Vec<ChannelId>,
     /// Kept open for all messages: even a look-up among prepared statements shows.
     insert: CachedStatement<'a>,
     /// The last position that can be found by channel and number.
@@ -36,18 +43,21 @@ impl<'a> Batch<'a> {
         connection: &'a Connection,
         memory: &'a mut Memory,
         rules: &'a KeyRules,
+        limits: ChannelLimits,
         moment: Moment,
     ) -> rusqlite::Result<Self> {
         let insert = connection.prepare_cached(
-            "INSERT INTO log (pos, channel_no, seq, at, kept_at, event, sum)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO log (pos, channel_no, seq, at, kept_at, event, sum, bytes_to)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?;
         Ok(Self {
             connection,
             entered: memory.last_position,
             memory,
             rules,
+            limits,
             moment,
+            over: Vec::new(),
             insert,
         })
     }
@@ -97,7 +107,9 @@ impl<'a> Batch<'a> {
             connection,
             memory,
             rules,
+            limits,
             moment,
+            over,
             insert,
             ..
         } = self;
@@ -117,9 +129,11 @@ impl<'a> Batch<'a> {
             Some(log) => log,
             None => create_log(connection, memory, new.channel, epoch)?,
         };
+        let bytes = next.event.len() as u64 + EVENT_BYTES;
         let log = Log {
             head: seq,
             at: next.at,
+            bytes: log.bytes + bytes,
             ..log
         };
         let position = memory.last_position + 1;
@@ -130,10 +144,16 @@ impl<'a> Batch<'a> {
             log.at,
             moment.expiry,
             next.event.as_ref(),
-            checksum(new.channel, seq, &next.event)
+            checksum(new.channel, seq, &next.event),
+            log.bytes
         ])?;
         memory.last_position = position;
+        memory.log_bytes += bytes;
+        memory.unsaved_bytes += bytes;
         memory.logs.put(new.channel, log);
+        if limits.are_exceeded(&log) {
+            over.push(new.channel);
+        }
         if keyed {
             keys::remember(
                 connection,
@@ -163,10 +183,12 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Ends the batch, which must not be left out.
-    pub(super) fn finish(mut self) -> rusqlite::Result<()> {
+    /// Ends the batch, which must not be left out. Returns the channels that have more than they
+    /// may, once for each message.
+    pub(super) fn finish(mut self) -> rusqlite::Result<Vec<ChannelId>> {
         self.enter()?;
-        places::settle_many(self.connection, self.memory)
+        places::settle_many(self.connection, self.memory)?;
+        Ok(self.over)
     }
 }
 
@@ -174,9 +196,11 @@ impl<'a> Batch<'a> {
 ///
 /// Logs that begin while the clock stands still, or lies behind, share the last epoch instead of
 /// pushing it ahead of the clock: a store that is put back must find that its clock has left
-/// behind every epoch that was handed out after the copy was made.
+/// behind every epoch that was handed out after the copy was made. Only the epochs of logs that were
+/// forgotten are left behind in any case: the channel may have been one of them.
 fn new_log_epoch(memory: &mut Memory, now: u64) -> Epoch {
-    memory.last_epoch = memory.last_epoch.max(Epoch::after(Epoch::ZERO, now));
+    let epoch = Epoch::after(memory.forgotten_epoch, now);
+    memory.last_epoch = memory.last_epoch.max(epoch);
     memory.last_epoch
 }
 
@@ -202,6 +226,8 @@ fn create_log(
         head: 0,
         floor: 0,
         at: 0,
+        bytes: 0,
+        floor_bytes: 0,
     })
 }
 

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use chat_model::{ChannelId, Epoch};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::queries::is_corruption;
+use crate::retention::EVENT_BYTES;
 
 /// A copy of what the database says. It changes inside transactions, so it is thrown away whenever
 /// one of them fails.
@@ -15,6 +16,14 @@ pub(super) struct Memory {
     /// came twice would lie below the watermark and never be published.
     pub(super) last_position: i64,
     pub(super) last_epoch: Epoch,
+    /// The highest epoch of a log that was forgotten: what its channel begins again is later.
+    pub(super) forgotten_epoch: Epoch,
+    /// Bytes of all events that are kept, each with what it takes besides.
+    pub(super) log_bytes: u64,
+    /// Those of them that came since `log_bytes` was last saved.
+    pub(super) unsaved_bytes: u64,
+    /// Numbers of the entries of `empty_channels`.
+    pub(super) empty: std::ops::Range<i64>,
     /// Entries of the table `new_places`.
     pub(super) new_places: u64,
     /// Number of the oldest remembered key and of the next one.
@@ -31,15 +40,29 @@ pub(super) struct Log {
     pub(super) floor: u64,
     /// When the newest event was stored, in milliseconds since 1970.
     pub(super) at: u64,
+    /// Bytes of all events that the log ever had.
+    pub(super) bytes: u64,
+    /// Those of them that retention removed.
+    pub(super) floor_bytes: u64,
+}
+
+impl Log {
+    /// Bytes of the events that are kept.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        self.bytes.saturating_sub(self.floor_bytes)
+    }
 }
 
 impl Memory {
     pub(super) fn load(connection: &Connection, cached_channels: usize) -> rusqlite::Result<Self> {
-        let (kept, last_epoch): (i64, i64) = connection.query_row(
-            "SELECT max(last_position, published_to), last_epoch FROM state",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?;
+        let (kept, last_epoch, forgotten_epoch, counted): (i64, i64, i64, u64) = connection
+            .query_row(
+                "SELECT max(last_position, published_to), last_epoch, forgotten_epoch, log_bytes
+                 FROM state",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+            )?;
+        let unsaved_bytes = bytes_not_counted(connection)?;
         let newest: Option<i64> =
             connection.query_row("SELECT max(pos) FROM log", [], |row| row.get(0))?;
         let new_places =
@@ -49,11 +72,20 @@ impl Memory {
             [],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
+        let (first_empty, last_empty): (Option<i64>, Option<i64>) = connection.query_row(
+            "SELECT (SELECT min(n) FROM empty_channels), (SELECT max(n) FROM empty_channels)",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
         // What is missing in an empty table counts as what comes before the first.
         Ok(Self {
             logs: LogCache::new(cached_channels),
             last_position: kept.max(newest.unwrap_or(0)),
-            last_epoch: stored_epoch(0, last_epoch)?,
+            last_epoch: stored_epoch(1, last_epoch)?,
+            forgotten_epoch: stored_epoch(2, forgotten_epoch)?,
+            log_bytes: counted + unsaved_bytes,
+            unsaved_bytes,
+            empty: first_empty.unwrap_or(1)..last_empty.unwrap_or(0) + 1,
             new_places,
             keys: oldest.unwrap_or(1)..last.unwrap_or(0) + 1,
         })
@@ -76,10 +108,38 @@ impl Memory {
     }
 }
 
-fn load_log(connection: &Connection, channel: ChannelId) -> rusqlite::Result<Option<Log>> {
+/// Bytes of the events that came after the log was last counted. One that cannot be read does not
+/// count.
+fn bytes_not_counted(connection: &Connection) -> rusqlite::Result<u64> {
+    let bytes = connection.query_row(
+        "SELECT coalesce(sum(length(event) + ?1), 0) FROM log
+         WHERE pos > (SELECT last_position FROM state)",
+        [EVENT_BYTES],
+        |row| row.get(0),
+    );
+    match bytes {
+        Err(error) if is_corruption(&error) => Ok(0),
+        bytes => bytes,
+    }
+}
+
+/// Writes down how large the log is now, and up to which position that is known.
+pub(super) fn save_size(connection: &Connection, memory: &mut Memory) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE state SET last_position = max(last_position, ?1), log_bytes = ?2")?
+        .execute(params![memory.last_position, memory.log_bytes])?;
+    memory.unsaved_bytes = 0;
+    Ok(())
+}
+
+/// A channel's log as the database has it.
+pub(super) fn load_log(
+    connection: &Connection,
+    channel: ChannelId,
+) -> rusqlite::Result<Option<Log>> {
     let log = connection
         .prepare_cached(
-            "SELECT channel_no, floor_seq, floor_at,
+            "SELECT channel_no, floor_seq, floor_at, floor_bytes,
                 (SELECT max(epoch) FROM epochs e WHERE e.channel_no = c.channel_no)
              FROM channels c WHERE uuid = ?1",
         )?
@@ -89,7 +149,9 @@ fn load_log(connection: &Connection, channel: ChannelId) -> rusqlite::Result<Opt
                 head: row.get(1)?,
                 floor: row.get(1)?,
                 at: row.get(2)?,
-                epoch: stored_epoch(3, row.get(3)?)?,
+                bytes: row.get(3)?,
+                floor_bytes: row.get(3)?,
+                epoch: stored_epoch(4, row.get(4)?)?,
             })
         })
         .optional()?;
@@ -106,22 +168,23 @@ fn load_log(connection: &Connection, channel: ChannelId) -> rusqlite::Result<Opt
         if let Some((head, pos)) = newest {
             log.head = head;
             // Where the event itself is damaged, its time is not known.
-            log.at = time_of(connection, pos)?.unwrap_or(log.at);
+            (log.at, log.bytes) = found_at(connection, pos)?.unwrap_or((log.at, log.bytes));
             break;
         }
     }
     Ok(Some(log))
 }
 
-/// When the event at a position was stored; `None` if that cannot be read.
-fn time_of(connection: &Connection, pos: i64) -> rusqlite::Result<Option<u64>> {
-    let at = connection
-        .prepare_cached("SELECT at FROM log WHERE pos = ?1")?
-        .query_row([pos], |row| Ok(row.get(0).ok()))
+/// When the event at a position was stored, and how many bytes its channel had with it; `None` if
+/// that cannot be read.
+fn found_at(connection: &Connection, pos: i64) -> rusqlite::Result<Option<(u64, u64)>> {
+    let found = connection
+        .prepare_cached("SELECT at, bytes_to FROM log WHERE pos = ?1")?
+        .query_row([pos], |row| Ok(row.get(0).ok().zip(row.get(1).ok())))
         .optional();
-    match at {
+    match found {
         Err(error) if is_corruption(&error) => Ok(None),
-        at => Ok(at?.flatten()),
+        found => Ok(found?.flatten()),
     }
 }
 
@@ -194,6 +257,8 @@ mod tests {
             head: 0,
             floor: 0,
             at: 0,
+            bytes: 0,
+            floor_bytes: 0,
         }
     }
 

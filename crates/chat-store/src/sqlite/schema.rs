@@ -74,6 +74,29 @@ const MIGRATIONS: &[&str] = &[
     DROP INDEX log_by_channel;",
     // `sum` is the event's checksum (`checksum.rs`), NULL where it was stored before there was one.
     "ALTER TABLE log ADD COLUMN sum INTEGER;",
+    // How large the log is, and each channel in it, without a page more for a commit to write:
+    // `log_bytes` counts the events up to `last_position`, `bytes_to` those of an event's channel up
+    // to and with it, ever, and `floor_bytes` those that retention has removed of a channel.
+    //
+    // `empty_channels` are those of which nothing is kept, in the order in which that came about
+    // (see `forgetting.rs`); `forgotten_epoch` is the highest that any forgotten log had.
+    "ALTER TABLE log ADD COLUMN bytes_to INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE channels ADD COLUMN floor_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE state ADD COLUMN log_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE state ADD COLUMN forgotten_epoch INTEGER NOT NULL DEFAULT 0;
+    UPDATE state SET
+        last_position = max(last_position, (SELECT coalesce(max(pos), 0) FROM log)),
+        log_bytes = (SELECT coalesce(sum(length(event) + 64), 0) FROM log);
+    CREATE TABLE empty_channels (
+        n INTEGER PRIMARY KEY,
+        channel_no INTEGER NOT NULL,
+        floor_seq INTEGER NOT NULL,
+        since INTEGER NOT NULL
+    );
+    INSERT INTO empty_channels (channel_no, floor_seq, since)
+        SELECT channel_no, floor_seq, (SELECT expiry_clock FROM state) FROM channels
+        WHERE NOT EXISTS (SELECT 1 FROM places WHERE places.channel_no = channels.channel_no)
+        AND NOT EXISTS (SELECT 1 FROM new_places new WHERE new.channel_no = channels.channel_no);",
 ];
 
 /// "Hark" in ASCII, so that `file` and a careful operator can tell what it is.

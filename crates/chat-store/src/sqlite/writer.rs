@@ -24,7 +24,7 @@ use super::{
     writer::chores::{SWEEP_EVERY, save_state},
 };
 use crate::{
-    Append, Appended, StoreError, Unpublished,
+    Appended, StoreError, Unpublished,
     expiry_clock::{ExpiryClock, now},
     queue::{BATCH_BYTES, Post, Reply, answer},
     sender_keys::key_of,
@@ -59,7 +59,6 @@ pub(super) struct Writer {
     sweeper: Sweeper,
     health: Health,
     largest_batch: usize,
-    max_per_channel: u64,
     saved_watermark: u64,
     saved_at: Instant,
     /// When the watermark was first seen to have moved since it was saved.
@@ -88,7 +87,6 @@ impl Writer {
             sweeper: Sweeper::new(&options.retention, &options.keys),
             health: Health::new(started),
             largest_batch: options.batch,
-            max_per_channel: options.retention.max_per_channel,
             saved_at: started,
             moved_at: None,
             next_sweep: started + SWEEP_EVERY,
@@ -153,24 +151,26 @@ impl Writer {
     fn store(&mut self, batch: Vec<Post>) {
         let started = Instant::now();
         let moment = self.moment();
-        let save = self.watermark_moved() && self.saved_at.elapsed() >= SAVE_EVERY;
+        let save = (self.watermark_moved() && self.saved_at.elapsed() >= SAVE_EVERY)
+            || self.much_is_unsaved();
         let watermark = self.shared.published_to();
-        let (rules, expiry) = (&self.rules, &self.expiry);
+        let (rules, expiry, limits) = (&self.rules, &self.expiry, self.sweeper.limits());
         rules.dropped_early.set(0);
         let outcomes = self.database.transaction(|connection, memory| {
             if save {
-                save_state(connection, watermark, expiry)?;
+                save_state(connection, memory, watermark, expiry)?;
             }
-            let mut open = Batch::begin(connection, memory, rules, moment)?;
+            let mut open = Batch::begin(connection, memory, rules, limits, moment)?;
             let outcomes: Vec<_> = batch
                 .iter()
                 .map(|post| open.append(&post.new))
                 .collect::<rusqlite::Result<_>>()?;
-            open.finish()?;
-            Ok(outcomes)
+            Ok((outcomes, open.finish()?))
         });
         match outcomes {
-            Ok(outcomes) => {
+            Ok((outcomes, over)) => {
+                over.into_iter()
+                    .for_each(|channel| self.sweeper.note_over(channel));
                 if save {
                     self.note_saved(watermark);
                     self.health.succeeded();
@@ -205,16 +205,12 @@ impl Writer {
         for (post, outcome) in batch.iter().zip(&outcomes) {
             match outcome {
                 Ok(Appended::Stored {
-                    event,
-                    seq,
-                    position,
-                    ..
+                    event, position, ..
                 }) => {
                     stored += 1;
                     let newest = &self.shared.counters.newest;
                     newest.store(position.offset(), Relaxed);
                     self.bytes_since_checkpoint += event.len() + MESSAGE_BYTES;
-                    self.note_length(&post.new, *seq);
                     if key_of(&post.new).is_some() {
                         self.rules.shares.add(&post.new, moment.expiry);
                     }
@@ -249,20 +245,6 @@ impl Writer {
         }
         if self.bytes_since_checkpoint >= CHECKPOINT_BYTES {
             self.ask_checkpoint();
-        }
-    }
-
-    fn note_length(&mut self, new: &Append, seq: u64) {
-        if seq <= self.max_per_channel {
-            return;
-        }
-        if let Some(log) = self
-            .database
-            .memory()
-            .and_then(|m| m.logs.find(new.channel))
-        {
-            self.sweeper
-                .note_length(new.channel, seq.min(log.head) - log.floor);
         }
     }
 

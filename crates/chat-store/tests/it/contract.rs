@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chat_store::{
     SqliteOptions, SqliteStore, Store,
-    contract::{self, Bench, KEPT_PER_CHANNEL, MOST_KEYS},
+    contract::{self, Bench, KEPT_BYTES_PER_CHANNEL, KEPT_PER_CHANNEL, MOST_KEYS},
 };
 use service_kit::clock::TestClock;
 
@@ -22,6 +22,7 @@ impl SqliteBench {
         let folder = support::Folder::new();
         let mut options = folder.options();
         options.retention.max_per_channel = KEPT_PER_CHANNEL;
+        options.retention.max_bytes_per_channel = KEPT_BYTES_PER_CHANNEL;
         options.keys.max_count = MOST_KEYS;
         change(&mut options);
         Self {
@@ -53,18 +54,20 @@ impl Bench for SqliteBench {
 #[tokio::test]
 async fn sqlite_keeps_the_contract() {
     contract::all(|| SqliteBench::new(|_| ())).await;
+    contract::room(|| SqliteBench::new(|_| ())).await;
 }
 
 /// The bounds at their smallest: heads fall out of the cache all the time, batches hold two.
 #[tokio::test]
 async fn sqlite_keeps_the_contract_with_little_memory() {
-    contract::all(|| {
+    let little = || {
         SqliteBench::new(|options| {
             options.cached_channels = 2;
             options.batch = 2;
             options.readers = 1;
             options.queue_bytes = 1 << 20;
         })
-    })
-    .await;
+    };
+    contract::all(little).await;
+    contract::room(little).await;
 }

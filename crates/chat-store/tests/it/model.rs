@@ -15,9 +15,15 @@ use crate::posts::{channel, text};
 use crate::support::Folder;
 
 const KEPT: u64 = 8;
+/// About five of the larger messages.
+const KEPT_BYTES: u64 = 3_000;
+/// What an event counts for besides its own bytes.
+const EVENT_BYTES: u64 = 64;
 const HOUR: u64 = 3600 * 1000;
 const DAY: u64 = 24 * HOUR;
 const MAX_AGE: u64 = 30 * DAY;
+/// How long an empty log is remembered.
+const EMPTY_FOR: u64 = 30 * DAY;
 
 #[derive(Debug, Clone)]
 enum Operation {
@@ -63,6 +69,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         8 => prop::collection::vec(post(), 1..8).prop_map(Operation::Post),
         2 => (1..30_u64).prop_map(|hours| Operation::Pass(hours * HOUR)),
         1 => (1..40_u64).prop_map(|days| Operation::Pass(days * DAY)),
+        1 => Just(Operation::Pass(MAX_AGE)),
         1 => (-100..100_i64).prop_map(Operation::Jump),
         2 => Just(Operation::Expire),
         2 => Just(Operation::Reopen),
@@ -80,6 +87,10 @@ struct Model {
     logs: HashMap<u8, Vec<(bytes::Bytes, u64)>>,
     keys: HashMap<(u8, bool, u8), Remembered>,
     epochs: HashMap<u8, Vec<(Epoch, Seq)>>,
+    /// The latest epochs of logs that were forgotten.
+    forgotten: HashMap<u8, Epoch>,
+    /// When each log was first known to be empty.
+    empty: HashMap<u8, u64>,
     /// Lowest numbers that were seen to be kept.
     firsts: HashMap<u8, Seq>,
     outbox: Vec<(u8, Seq)>,
@@ -125,12 +136,17 @@ impl Model {
                     event, seq, epoch, ..
                 }),
             ) => {
+                if seq == 1 && self.logs.contains_key(&post.channel) {
+                    self.forget(post.channel);
+                }
+                self.empty.remove(&post.channel);
                 let log = self.logs.entry(post.channel).or_default();
                 log.push((event, self.now));
                 assert_eq!(seq, log.len() as u64);
                 let epochs = self.epochs.entry(post.channel).or_default();
                 if epochs.is_empty() {
                     epochs.push((epoch, 1));
+                    assert!(self.forgotten.get(&post.channel) < Some(&epoch));
                 }
                 assert_eq!(epochs.last().unwrap().0, epoch);
                 self.outbox.push((post.channel, seq));
@@ -153,12 +169,42 @@ impl Model {
             .filter(|(_, at)| at + MAX_AGE <= self.now)
             .count() as u64;
         let by_count = (log.len() as u64).saturating_sub(KEPT);
-        by_age.max(by_count) + 1
+        let mut bytes = 0;
+        let fits = log.iter().rev().take_while(|(event, _)| {
+            bytes += event.len() as u64 + EVENT_BYTES;
+            bytes <= KEPT_BYTES
+        });
+        let by_bytes = (log.len() - fits.count()) as u64;
+        by_age.max(by_count).max(by_bytes) + 1
+    }
+
+    /// Whether a log may have been forgotten.
+    fn may_be_gone(&self, channel: u8) -> bool {
+        let newest = self.logs[&channel].last();
+        newest.is_some_and(|(_, at)| at + MAX_AGE + EMPTY_FOR <= self.now)
+    }
+
+    /// A log turned out to be forgotten.
+    fn forget(&mut self, channel: u8) {
+        assert!(self.may_be_gone(channel), "forgotten too soon");
+        self.logs.remove(&channel);
+        self.firsts.remove(&channel);
+        self.empty.remove(&channel);
+        let epochs = self.epochs.remove(&channel).unwrap();
+        let last = epochs.last().unwrap().0;
+        let latest = self.forgotten.entry(channel).or_insert(last);
+        *latest = last.max(*latest);
+        self.outbox.retain(|(other, _)| *other != channel);
+        self.keys.retain(|(other, ..), _| *other != channel);
     }
 }
 
 fn append(post: &Post) -> Append {
-    let mut new = text(post.channel.into(), post.words.to_string());
+    let words = post
+        .words
+        .to_string()
+        .repeat(1 + 400 * usize::from(post.words));
+    let mut new = text(post.channel.into(), words);
     new.message.id = post.id.map(|id| uuid::Uuid::from_u128(id.into()));
     new.key = post.key.map(|key| IdempotencyKey::new(&[key]));
     new
@@ -169,6 +215,9 @@ async fn compare(store: &SqliteStore, model: &mut Model, expired: bool) {
         let range = PageRange::After(0);
         let page = store.page(channel(number.into()), range, PageLimit::MAX);
         let page = page.await.unwrap();
+        if page.head.epoch == Epoch::ZERO && model.logs.contains_key(&number) {
+            model.forget(number);
+        }
         let log = model.logs.get(&number).map_or(&[][..], Vec::as_slice);
         let epochs: Vec<_> = page.head.epochs.iter().map(|e| (e.epoch, e.from)).collect();
         let known = model.epochs.get(&number).cloned().unwrap_or_default();
@@ -178,6 +227,11 @@ async fn compare(store: &SqliteStore, model: &mut Model, expired: bool) {
         let must = model.expired_to(number);
         assert!(first <= must, "{first} to {must} are missing");
         assert!(!expired || first == must, "{first} to {must} are left");
+        if expired && page.head.head > 0 && first > page.head.head {
+            let since = *model.empty.entry(number).or_insert(model.now);
+            assert!(since + EMPTY_FOR > model.now, "it is not forgotten");
+        }
+        let log = model.logs.get(&number).map_or(&[][..], Vec::as_slice);
         let before = model.firsts.insert(number, first);
         assert!(before.is_none_or(|before| before <= first));
         let kept: Vec<_> = log[first as usize - 1..].iter().map(|(e, _)| e).collect();
@@ -201,10 +255,37 @@ async fn compare(store: &SqliteStore, model: &mut Model, expired: bool) {
     }
 }
 
+/// What a closed store has counted is what it has.
+fn compare_sizes(folder: &Folder) {
+    let database = rusqlite::Connection::open(folder.dir.path().join("store.sqlite3")).unwrap();
+    let number = |sql: &str| -> u64 { database.query_row(sql, [], |row| row.get(0)).unwrap() };
+    assert_eq!(
+        number("SELECT log_bytes FROM state"),
+        number("SELECT coalesce(sum(length(event) + 64), 0) FROM log")
+    );
+    // In each channel, from what is kept of it to its newest event.
+    let wrong = number(
+        "SELECT count(*) FROM channels WHERE
+            (SELECT sum(length(event) + 64) FROM log WHERE log.channel_no = channels.channel_no)
+            <> (SELECT max(bytes_to) FROM log WHERE log.channel_no = channels.channel_no)
+                - floor_bytes",
+    );
+    assert_eq!(wrong, 0);
+    let of_no_channel = |table: &str| {
+        number(&format!(
+            "SELECT count(*) FROM {table} WHERE channel_no NOT IN (SELECT channel_no FROM channels)"
+        ))
+    };
+    for table in ["log", "epochs", "places", "new_places", "sender_keys"] {
+        assert_eq!(of_no_channel(table), 0, "{table}");
+    }
+}
+
 async fn run(operations: Vec<Operation>) {
     let folder = Folder::new();
     let mut options: SqliteOptions = folder.options();
     options.retention.max_per_channel = KEPT;
+    options.retention.max_bytes_per_channel = KEPT_BYTES;
     options.cached_channels = 2;
     let mut store = SqliteStore::open(&options).unwrap();
     let mut model = Model::default();
@@ -234,15 +315,22 @@ async fn run(operations: Vec<Operation>) {
             Operation::Reopen => {
                 let mark = store.published_to().await.unwrap();
                 store.close().await;
+                compare_sizes(&folder);
                 store = SqliteStore::open(&options).unwrap();
                 assert_eq!(store.published_to().await.unwrap(), mark);
             }
             Operation::NewEpoch => {
                 store.new_epoch().await.unwrap();
-                for (number, epochs) in &mut model.epochs {
-                    let heads = store.heads(&[channel((*number).into())]).await.unwrap();
-                    assert!(heads[0].epoch > epochs.last().unwrap().0);
-                    epochs.push((heads[0].epoch, heads[0].head + 1));
+                let numbers: Vec<u8> = model.epochs.keys().copied().collect();
+                for number in numbers {
+                    let head = store.heads(&[channel(number.into())]).await.unwrap()[0].clone();
+                    if head.epoch == Epoch::ZERO {
+                        model.forget(number);
+                        continue;
+                    }
+                    let epochs = model.epochs.get_mut(&number).unwrap();
+                    assert!(head.epoch > epochs.last().unwrap().0);
+                    epochs.push((head.epoch, head.head + 1));
                 }
             }
             Operation::Publish => {

@@ -141,6 +141,82 @@ async fn oldest_events_go_when_the_store_is_too_large_and_the_file_shrinks() {
     assert!(size < 10 << 20, "{size}");
 }
 
+fn count(folder: &Folder, table: &str) -> u64 {
+    let database = rusqlite::Connection::open(folder.dir.path().join("store.sqlite3")).unwrap();
+    let sql = format!("SELECT count(*) FROM {table}");
+    database.query_row(&sql, [], |row| row.get(0)).unwrap()
+}
+
+/// Posts one message to each of so many channels, starting at this one.
+async fn post_to_many(store: &SqliteStore, from: u128, channels: u128) {
+    for start in (from..from + channels).step_by(500) {
+        let end = (start + 500).min(from + channels);
+        let posts = (start..end).map(|number| post(store, text(number, "x")));
+        for posted in futures_util::future::join_all(posts).await {
+            posted.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn channels_take_nothing_of_what_events_may_have() {
+    let folder = Folder::new();
+    let mut options = folder.options();
+    options.retention.max_bytes = 256 << 10;
+    let store = SqliteStore::open(&options).unwrap();
+    post_to_many(&store, 1_000, 6_000).await;
+    store.expire().await.unwrap();
+    let stats = store.stats();
+    // Each has about 250 bytes, and 64 are counted besides.
+    let kept = 6_000 - stats.expired;
+    assert!((700..1_100).contains(&kept), "{kept} are left");
+    assert_eq!(stats.expired_early, stats.expired);
+    post(&store, text(1, "one")).await.unwrap();
+    store.expire().await.unwrap();
+    assert_eq!(first(&store).await, 1);
+    store.close().await;
+    // Whoever opens it next knows how large it is.
+    let store = SqliteStore::open(&options).unwrap();
+    assert!(store.expire().await.unwrap() <= 1);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn forgotten_channels_leave_nothing_behind() {
+    let folder = Folder::new();
+    let store = folder.open();
+    post_to_many(&store, 1_000, 1_000).await;
+    folder.clock.advance(30 * DAY);
+    post(&store, text(1, "one")).await.unwrap();
+    store.expire().await.unwrap();
+    assert_eq!(count(&folder, "channels"), 1_001);
+    folder.clock.advance(29 * DAY);
+    assert_eq!(store.expire().await.unwrap(), 0);
+    assert_eq!(count(&folder, "channels"), 1_001);
+    folder.clock.advance(DAY);
+    store.expire().await.unwrap();
+    assert_eq!(store.stats().channels_forgotten, 1_000);
+    for (table, rows) in [("channels", 1), ("epochs", 1), ("empty_channels", 1)] {
+        assert_eq!(count(&folder, table), rows, "{table}");
+    }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn newest_event_stays_whatever_its_size() {
+    let folder = Folder::new();
+    let mut options = folder.options();
+    options.retention.max_bytes_per_channel = 1;
+    let store = SqliteStore::open(&options).unwrap();
+    for number in 1..=10 {
+        post(&store, text(1, number.to_string())).await.unwrap();
+    }
+    store.expire().await.unwrap();
+    assert_eq!(first(&store).await, 10);
+    assert_eq!(post(&store, text(1, "on")).await.unwrap(), 11);
+    store.close().await;
+}
+
 #[tokio::test]
 async fn watermark_is_saved_without_another_post() {
     let folder = Folder::new();

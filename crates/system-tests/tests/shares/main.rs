@@ -4,3 +4,4 @@
 mod broker;
 mod connections;
 mod frames;
+mod history;

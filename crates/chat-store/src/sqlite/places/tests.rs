@@ -55,7 +55,9 @@ impl Bench {
     fn store(&mut self, messages: &[Append]) -> Vec<Result<Appended, StoreError>> {
         let rules = KeyRules::new(&KeyMemory::default());
         let moment = Moment { now: 1, expiry: 1 };
-        let mut batch = Batch::begin(&self.connection, &mut self.memory, &rules, moment).unwrap();
+        let limits = Sweeper::new(&Retention::default(), &KeyMemory::default()).limits();
+        let (connection, memory) = (&self.connection, &mut self.memory);
+        let mut batch = Batch::begin(connection, memory, &rules, limits, moment).unwrap();
         let outcomes = messages.iter().map(|new| batch.append(new).unwrap());
         let outcomes = outcomes.collect();
         batch.finish().unwrap();

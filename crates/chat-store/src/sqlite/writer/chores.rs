@@ -13,12 +13,16 @@ use crate::{
     expiry_clock::ExpiryClock,
     sqlite::{
         database::Failure,
+        memory::{Memory, save_size},
         retention::{Progress, vacuum_step},
     },
 };
 
 /// How often an idle store saves its expiry clock: a crash makes up for at most a day of it.
 const SAVE_IDLE_EVERY: Duration = Duration::from_secs(3600);
+/// Bytes of events after which it is saved how large the log is: so much is counted anew after a
+/// crash, and after a failed transaction.
+const SAVE_BYTES: u64 = 64 << 20;
 /// How often retention looks for something to do, and how long it rests after a failure.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// The pause between steps of retention while there is more to remove.
@@ -56,10 +60,7 @@ impl Writer {
         });
         match vacuumed {
             Ok(progress) => {
-                self.shared
-                    .counters
-                    .expired
-                    .fetch_add(progress.removed, Relaxed);
+                self.note_removed(&progress);
                 self.note_keys();
                 // A removed event changes about as much as a stored one.
                 self.bytes_since_checkpoint += usize::try_from(progress.removed)
@@ -75,6 +76,24 @@ impl Writer {
                 Err(failure)
             }
         }
+    }
+
+    fn note_removed(&self, progress: &Progress) {
+        let counters = &self.shared.counters;
+        counters.expired.fetch_add(progress.removed, Relaxed);
+        counters
+            .channels_forgotten
+            .fetch_add(progress.forgotten, Relaxed);
+        counters.count_early(progress.early);
+        if let Some((channel, events)) = progress.early_of {
+            counters.count_early_of(channel, events);
+        }
+    }
+
+    /// Whether a crash would leave many events to be counted.
+    pub(super) fn much_is_unsaved(&mut self) -> bool {
+        let memory = self.database.memory();
+        memory.is_some_and(|memory| memory.unsaved_bytes > SAVE_BYTES)
     }
 
     pub(super) fn watermark_moved(&self) -> bool {
@@ -124,7 +143,7 @@ impl Writer {
         let expiry = &self.expiry;
         let saved = self
             .database
-            .transaction(|connection, _| save_state(connection, watermark, expiry));
+            .transaction(|connection, memory| save_state(connection, memory, watermark, expiry));
         match saved {
             Ok(()) => self.note_saved(watermark),
             Err(failure) => {
@@ -139,6 +158,7 @@ impl Writer {
 
 pub(super) fn save_state(
     connection: &rusqlite::Connection,
+    memory: &mut Memory,
     watermark: u64,
     expiry: &ExpiryClock,
 ) -> rusqlite::Result<()> {
@@ -148,5 +168,5 @@ pub(super) fn save_state(
             "UPDATE state SET published_to = ?1, expiry_clock = ?2, expiry_saved_at = ?3",
         )?
         .execute(params![watermark, saved.reading, saved.saved_at])?;
-    Ok(())
+    save_size(connection, memory)
 }

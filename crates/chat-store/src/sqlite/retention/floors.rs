@@ -1,0 +1,49 @@
+//! Where each log begins after events were removed.
+
+use std::collections::HashMap;
+
+use chat_model::ChannelId;
+use rusqlite::{Connection, params};
+
+use crate::sqlite::{
+    memory::{Memory, save_size},
+    places,
+};
+
+/// The newest event of a channel among those removed.
+pub(super) struct Floor {
+    pub(super) channel: ChannelId,
+    pub(super) seq: u64,
+    pub(super) at: u64,
+    /// Bytes of the channel's events up to and with it.
+    pub(super) bytes: u64,
+}
+
+/// Writes down where each log now begins, which is also where it goes on if nothing of it is left,
+/// how large all of them are, and the highest position, which must not be handed out again.
+///
+/// Whoever calls this has settled the places.
+pub(super) fn raise_floors(
+    connection: &Connection,
+    memory: &mut Memory,
+    floors: &HashMap<i64, Floor>,
+    expiry: u64,
+) -> rusqlite::Result<()> {
+    let mut raise = connection.prepare_cached(
+        "UPDATE channels SET floor_seq = ?2, floor_at = ?3, floor_bytes = ?4 WHERE channel_no = ?1",
+    )?;
+    let mut note_if_empty = connection.prepare_cached(
+        "INSERT INTO empty_channels (n, channel_no, floor_seq, since)
+         SELECT ?1, ?2, ?3, ?4 WHERE NOT EXISTS (SELECT 1 FROM places WHERE channel_no = ?2)",
+    )?;
+    for (channel_no, floor) in floors {
+        raise.execute(params![channel_no, floor.seq, floor.at, floor.bytes])?;
+        places::forget(connection, *channel_no, floor.seq)?;
+        memory.logs.forget(floor.channel);
+        let noted = params![memory.empty.end, channel_no, floor.seq, expiry];
+        if note_if_empty.execute(noted)? > 0 {
+            memory.empty.end += 1;
+        }
+    }
+    save_size(connection, memory)
+}

@@ -1,0 +1,141 @@
+use chat_model::{ChannelId, Epoch, NewMessage};
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    Append, Appended, Owner,
+    sqlite::{
+        append::{Batch, Moment},
+        keys::KeyRules,
+        queries,
+        schema::prepare,
+    },
+};
+
+const HOUR: u64 = 3600 * 1000;
+
+struct Bench {
+    _dir: tempfile::TempDir,
+    connection: Connection,
+    memory: Memory,
+    sweeper: Sweeper,
+}
+
+fn text(number: u128) -> Append {
+    Append {
+        channel: Uuid::from_u128(number).into(),
+        message: NewMessage::text("x"),
+        key: None,
+        owner: Owner::default(),
+        max_event_bytes: 64 * 1024,
+    }
+}
+
+impl Bench {
+    /// Events are kept for an hour, empty channels for another one, keys for a day.
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = prepare(&dir.path().join("hark.db"), None).unwrap();
+        let memory = Memory::load(&connection, 10).unwrap();
+        let retention = Retention {
+            max_age: std::time::Duration::from_millis(HOUR),
+            ..Retention::default()
+        };
+        let mut sweeper = Sweeper::new(&retention, &KeyMemory::default());
+        sweeper.empty_for = HOUR;
+        Self {
+            _dir: dir,
+            connection,
+            memory,
+            sweeper,
+        }
+    }
+
+    fn store(&mut self, messages: &[Append], expiry: u64) -> Vec<Appended> {
+        let rules = KeyRules::new(&KeyMemory::default());
+        let moment = Moment { now: 1, expiry };
+        let limits = self.sweeper.limits();
+        let (connection, memory) = (&self.connection, &mut self.memory);
+        let mut batch = Batch::begin(connection, memory, &rules, limits, moment).unwrap();
+        let outcomes = messages.iter().map(|new| batch.append(new).unwrap());
+        let outcomes = outcomes.map(Result::unwrap).collect();
+        batch.finish().unwrap();
+        outcomes
+    }
+
+    /// Everything that is to be done at this time; how many channels were forgotten.
+    fn expire(&mut self, expiry: u64) -> u64 {
+        let mut forgotten = 0;
+        loop {
+            let step = self
+                .sweeper
+                .step(&self.connection, &mut self.memory, expiry);
+            let progress = step.unwrap();
+            forgotten += progress.forgotten;
+            if !progress.more {
+                return forgotten;
+            }
+        }
+    }
+
+    fn epoch(&self, number: u128) -> Epoch {
+        let channel = ChannelId::from(Uuid::from_u128(number));
+        queries::heads(&self.connection, &[channel]).unwrap()[0].epoch
+    }
+}
+
+#[test]
+fn channel_whose_senders_keys_are_remembered_is_not_forgotten() {
+    let mut bench = Bench::new();
+    let mut keyed = text(1);
+    keyed.message.id = Some(Uuid::from_u128(7));
+    bench.store(&[keyed.clone(), text(2)], 0);
+    assert_eq!(bench.expire(HOUR), 0);
+    assert_eq!(bench.expire(3 * HOUR), 1);
+    let again = bench.store(&[keyed], 3 * HOUR).remove(0);
+    assert!(matches!(
+        again,
+        Appended::Repeated {
+            event: None,
+            seq: 1,
+            ..
+        }
+    ));
+    assert_eq!(bench.expire(25 * HOUR), 1);
+    assert_eq!(bench.epoch(1), Epoch::ZERO);
+}
+
+#[test]
+fn of_too_many_empty_channels_the_longest_empty_are_forgotten() {
+    let mut bench = Bench::new();
+    bench.sweeper.most_empty = 5;
+    for number in 1..=8 {
+        bench.store(&[text(number)], u64::try_from(number).unwrap());
+        bench.expire(HOUR + u64::try_from(number).unwrap());
+    }
+    let known = (1..=8).filter(|&number| bench.epoch(number) != Epoch::ZERO);
+    assert_eq!(known.collect::<Vec<_>>(), [4, 5, 6, 7, 8]);
+    // One that is used again is not what was noted.
+    bench.store(&[text(4)], HOUR + 10);
+    bench.store(&[text(9)], HOUR + 10);
+    assert_eq!(bench.expire(2 * HOUR + 10), 4);
+    let known = (1..=9).filter(|&number| bench.epoch(number) != Epoch::ZERO);
+    assert_eq!(known.collect::<Vec<_>>(), [4, 9]);
+}
+
+#[test]
+fn epochs_grow_however_often_a_channel_is_forgotten() {
+    let mut bench = Bench::new();
+    bench.sweeper.most_empty = 0;
+    let mut last = Epoch::ZERO;
+    for round in 1..20 {
+        bench.store(&[text(1), text(2)], round * HOUR);
+        let epoch = bench.epoch(1);
+        assert!(epoch > last, "in round {round}");
+        last = epoch.max(bench.epoch(2));
+        assert_eq!(bench.expire((round + 1) * HOUR), 2);
+        if round % 3 == 0 {
+            bench.memory = Memory::load(&bench.connection, 10).unwrap();
+        }
+    }
+}
