@@ -202,7 +202,7 @@ impl Store for SqliteStore {
         let limit = limit.clamped();
         let page = self
             .readers
-            .ask(move |connection| queries::page(connection, channel, range, limit))
+            .ask_history(move |connection| queries::page(connection, channel, range, limit))
             .await?;
         self.shared.counters.damage.note(channel, &page.damaged);
         Ok(page)

@@ -17,7 +17,8 @@ pub struct SqliteOptions {
     pub retention: Retention,
     /// How long and how many of the senders' own ids and keys are remembered.
     pub keys: KeyMemory,
-    /// Threads (and connections) for reading, 1 to 16.
+    /// Threads (and connections) for reading, 1 to 16. If there are several, pages of history leave
+    /// one of them to the outbox and to whoever compares heads.
     pub readers: usize,
     /// Bytes that posts may take while they wait for the writer, at least 1 MiB.
     pub queue_bytes: usize,
@@ -40,7 +41,7 @@ impl SqliteOptions {
             clock,
             retention: Retention::default(),
             keys: KeyMemory::default(),
-            readers: 2,
+            readers: 3,
             queue_bytes: 16 << 20,
             batch: 512,
             cached_channels: 20_000,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{
     folder::Folder,
@@ -30,9 +30,13 @@ const QUESTIONS: usize = 256;
 type Question = Option<Box<dyn FnOnce(&mut Source) + Send>>;
 
 /// Some threads with a connection each.
+///
+/// Pages of history leave one of them free, if there are several: however many are asked for and
+/// however slow they are, the outbox and whoever compares heads find a thread.
 pub(super) struct Readers {
     questions: Sender<Question>,
     room: Arc<Semaphore>,
+    history: Arc<Semaphore>,
     threads: usize,
 }
 
@@ -57,20 +61,41 @@ impl Readers {
         Ok(Self {
             questions,
             room: Arc::new(Semaphore::new(QUESTIONS)),
+            history: Arc::new(Semaphore::new((threads - 1).max(1))),
             threads,
         })
     }
 
-    /// Answers a question from one moment of the database.
+    /// Answers a question about history from one moment of the database, once fewer such questions
+    /// are being answered than there are threads.
+    pub(super) async fn ask_history<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let turn = self.history.clone().acquire_owned().await;
+        let turn = turn.map_err(|_closed| closed())?;
+        self.send(question, Some(turn)).await
+    }
+
+    /// Answers any other question from one moment of the database.
     pub(super) async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.send(question, None).await
+    }
+
+    async fn send<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        turn: Option<OwnedSemaphorePermit>,
     ) -> Result<T, StoreError> {
         let room = self.room.clone().acquire_owned().await;
         let room = room.map_err(|_closed| closed())?;
         queue::ask(|reply| {
             let question = move |source: &mut Source| {
-                let _room = room;
+                // Held to the end, also if whoever asked has gone away.
+                let _held = (room, turn);
                 // Whoever asked may have gone away in the meantime.
                 if !reply.is_closed() {
                     queue::answer(reply, source.answer(question));
@@ -84,6 +109,7 @@ impl Readers {
     /// Ends the threads after what was already asked.
     pub(super) fn stop(&self) {
         self.room.close();
+        self.history.close();
         for _ in 0..self.threads {
             // Without a receiver they have ended already.
             drop(self.questions.send(None));
@@ -135,6 +161,60 @@ fn run(questions: &Mutex<Receiver<Question>>, path: PathBuf) {
         match next {
             Ok(Some(question)) => question(&mut source),
             Ok(None) | Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+    use crate::sqlite::schema::prepare;
+
+    /// However many pages are slow: here they do not end before the other question is answered.
+    #[tokio::test]
+    async fn history_leaves_a_thread_for_other_questions() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Arc::new(Folder::open(dir.path()).unwrap());
+        drop(prepare(&folder.database(), None).unwrap());
+        for threads in [2, 3] {
+            let (alive, mut ended) = mpsc::channel(1);
+            let alarm = Alarm::default();
+            let readers = Readers::start(threads, &folder, &alive, &alarm).unwrap();
+            drop(alive);
+            let readers = Arc::new(readers);
+            let (under_way, mut begun) = mpsc::unbounded_channel();
+            let mut pages = tokio::task::JoinSet::new();
+            let mut ends = Vec::new();
+            for _ in 0..threads + 2 {
+                let (end, wait) = sync_channel::<()>(1);
+                let (readers, under_way) = (readers.clone(), under_way.clone());
+                ends.push(end);
+                pages.spawn(async move {
+                    let page = readers.ask_history(move |_| {
+                        under_way.send(()).unwrap();
+                        wait.recv().unwrap();
+                        Ok(())
+                    });
+                    page.await.unwrap();
+                });
+            }
+            for _ in 1..threads {
+                begun.recv().await.unwrap();
+            }
+            let head = readers.ask(|connection| {
+                connection.query_row("SELECT count(*) FROM channels", [], |row| row.get(0))
+            });
+            let count: i64 = head.await.unwrap();
+            assert_eq!(count, 0);
+            assert!(begun.try_recv().is_err(), "only the others' threads");
+            for end in ends {
+                end.send(()).unwrap();
+            }
+            pages.join_all().await;
+            readers.stop();
+            assert!(ended.recv().await.is_none());
         }
     }
 }
