@@ -93,11 +93,8 @@ impl SqliteStore {
         options.validate()?;
         let folder = Arc::new(Folder::open(&options.dir)?);
         let path = folder.database();
-        let mark = Mark::read(folder.dir()).unwrap_or_default();
+        let (mark, wal_bytes) = Mark::settled(folder.dir());
         mark.expect_database(folder.dir())?;
-        let wal_bytes = std::fs::metadata(path.with_extension("sqlite3-wal"));
-        let wal_bytes = wal_bytes.map_or(0, |wal| wal.len());
-        mark.settle_log(folder.dir(), wal_bytes);
         let connection = schema::prepare(&path, options.max_file_bytes)?;
         let kept = Kept::load(&connection).map_err(|error| StoreError::Unusable {
             dir: options.dir.clone(),
@@ -136,7 +133,7 @@ impl SqliteStore {
         for complaint in &complaints {
             shared.counters.damage.note_database(complaint);
         }
-        shared.write_mark(0);
+        shared.begin_mark();
         let expiry = ExpiryClock::resume(options.clock.clone(), kept.expiry, kept.newest);
         let (alive, ended) = mpsc::channel(1);
         let readers = Readers::start(options.readers, &folder, &alive, &alarm)?;
@@ -145,19 +142,17 @@ impl SqliteStore {
         let marked = shared.clone();
         let marking = spawn("store-mark", &alarm, move || {
             while stopped.recv_timeout(mark::EVERY) == Err(RecvTimeoutError::Timeout) {
-                marked.write_mark(marked.wal_bytes());
+                marked.tick_mark();
             }
         })?;
         let writer = Writer::new(options, database, shared.clone(), checkpointer, expiry);
         let (jobs, received) = channel();
-        let at_end = shared.clone();
         spawn("store-write", &alarm, move || {
             writer.run(&received);
             drop(stop_marking);
             if marking.join().is_err() {
                 tracing::error!("the store's mark thread panicked");
             }
-            at_end.write_mark(0);
             // The folder first: whoever waits for the end may open it again.
             drop(folder);
             drop(alive);

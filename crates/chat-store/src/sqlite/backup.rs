@@ -43,11 +43,16 @@ pub fn backup(dir: &Path, file: &Path) -> Result<u64, StoreError> {
     let source = look_at(&database)?;
     // The copy grows under another name, so that a file of its own name is complete; one that was
     // killed leaves nothing that stands in the way of the next.
+    let part = part_of(file);
     if file.exists() {
         return Err(is_there(file));
     }
-    let part = part_of(file);
     let _lock = lock(&part)?;
+    // One that was made while the lock was waited for has the name by now.
+    if file.exists() {
+        clear(&part);
+        return Err(is_there(file));
+    }
     let made = write(&source, &part).and_then(|bytes| {
         give_name(&part, file)?;
         Ok(bytes)
@@ -213,21 +218,36 @@ fn part_of(file: &Path) -> PathBuf {
 /// Makes the file that a copy grows in, empty, and holds it as long as this process lives: what is
 /// left of one that was killed is nobody's.
 fn lock(part: &Path) -> Result<File, StoreError> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(part).map_err(|error| bad(part, &error))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(bad(part, &"another backup is writing it"));
+    loop {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(part).map_err(|error| bad(part, &error))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(bad(part, &"another backup is writing it"));
+            }
+            Err(TryLockError::Error(error)) => return Err(bad(part, &error)),
         }
-        Err(TryLockError::Error(error)) => return Err(bad(part, &error)),
+        // Between opening and locking, another backup may have made this very file its copy and
+        // given it its name.
+        if is_still(&file, part) {
+            file.set_len(0).map_err(|error| bad(part, &error))?;
+            clear_side_files(part);
+            return Ok(file);
+        }
     }
-    file.set_len(0).map_err(|error| bad(part, &error))?;
-    clear_side_files(part);
-    Ok(file)
+}
+
+/// Whether a path leads to an open file.
+fn is_still(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let same = |file: std::fs::Metadata| {
+        std::fs::metadata(path).is_ok_and(|at| (at.dev(), at.ino()) == (file.dev(), file.ino()))
+    };
+    file.metadata().is_ok_and(same)
 }
 
 /// Gives a complete copy its name.
@@ -327,6 +347,12 @@ mod tests {
         look_at(&copy).unwrap();
         assert!(!part_of(&copy).exists());
         assert!(!dir.path().join("copy.part-journal").exists());
+        // A copy that was finished between another's opening and locking is not its to write.
+        let half = part_of(&dir.path().join("third"));
+        let opened = lock(&half).unwrap();
+        assert!(is_still(&opened, &half));
+        std::fs::rename(&half, dir.path().join("third")).unwrap();
+        assert!(!is_still(&opened, &half));
         // One at a time writes there.
         let other = dir.path().join("other");
         let held = lock(&part_of(&other)).unwrap();

@@ -108,9 +108,8 @@ fn checkpoint(
     let (_, pages) = pragma(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
     let page: u64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
     if wish == Wish::Shrink {
-        // A log that is gone after this was not lost.
-        shared.write_mark(0);
-        let (blocked, _) = pragma(connection, "PRAGMA wal_checkpoint(TRUNCATE)")?;
+        let cut = shared.cutting_log(|| pragma(connection, "PRAGMA wal_checkpoint(TRUNCATE)"));
+        let (blocked, _) = cut.transpose()?.unwrap_or((true, 0));
         if blocked {
             shared.count_blocked_checkpoint();
         }
@@ -133,14 +132,11 @@ pub(super) fn is_too_large(shared: &Shared) -> bool {
 /// allocate no blocks.
 pub(super) fn empty_log(connection: &Connection, shared: &Shared) -> rusqlite::Result<()> {
     connection.busy_timeout(PATIENCE)?;
-    let mode = if is_too_large(shared) {
-        // A log that is gone after this was not lost.
-        shared.write_mark(0);
-        "TRUNCATE"
-    } else {
-        "RESTART"
-    };
-    let emptied = pragma(connection, &format!("PRAGMA wal_checkpoint({mode})"));
+    let truncate = || pragma(connection, "PRAGMA wal_checkpoint(TRUNCATE)");
+    let truncated = is_too_large(shared)
+        .then(|| shared.cutting_log(truncate))
+        .flatten();
+    let emptied = truncated.unwrap_or_else(|| pragma(connection, "PRAGMA wal_checkpoint(RESTART)"));
     connection.busy_timeout(BUSY_TIMEOUT)?;
     if emptied?.0 {
         shared.count_blocked_checkpoint();

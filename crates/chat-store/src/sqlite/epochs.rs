@@ -9,7 +9,7 @@ use service_kit::clock::SharedClock;
 use super::{
     database::Database,
     folder::Folder,
-    mark,
+    mark::{self, Mark},
     memory::{Memory, epoch_value},
     places::newest_kept,
     schema::prepare,
@@ -31,6 +31,7 @@ const LONGEST_LIST: i64 = 64;
 /// store; after any error nothing has changed.
 pub fn new_epoch(dir: &Path, clock: &SharedClock) -> Result<u64, StoreError> {
     let folder = Arc::new(Folder::open_existing(dir)?);
+    Mark::settled(dir);
     let connection = prepare(&folder.database(), None)?;
     let mut database = Database::new(folder.database(), connection, None, 2, Syncs::default());
     let now = now(clock);

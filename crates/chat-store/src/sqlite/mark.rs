@@ -3,12 +3,14 @@
 //! A database whose newest commits are missing (a write-ahead log cut off or removed, an older copy
 //! put in its place) is a good database: nothing in it tells. The mark does. It is written at each
 //! start, at each stop in good order, and every ten seconds while messages are stored; so after a
-//! kill or a power cut the last ten seconds are the part of which it may not know.
+//! kill or a power cut the last ten seconds are the part of which it may not know. (Of the size of
+//! the log, the last twenty: what has come since the last time may not be on the disk yet.)
 
 use std::{
-    fs::{File, read_to_string, remove_file, rename},
+    fs::{File, metadata, read_to_string, remove_file, rename},
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -56,6 +58,15 @@ impl Mark {
         })
     }
 
+    /// What a folder's mark says, before its write-ahead log is brought into the database; and the
+    /// size of that log.
+    pub(super) fn settled(dir: &Path) -> (Self, u64) {
+        let mark = Self::read(dir).unwrap_or_default();
+        let wal_bytes = metadata(dir.join(format!("{DATABASE}-wal"))).map_or(0, |wal| wal.len());
+        mark.settle_log(dir, wal_bytes);
+        (mark, wal_bytes)
+    }
+
     /// Writes it, so that a crash leaves the old one or the new one.
     pub(super) fn write(self, dir: &Path) -> std::io::Result<()> {
         let path = dir.join(NAME);
@@ -70,7 +81,7 @@ impl Mark {
 
     /// Notes that the write-ahead log is whole, before it is brought into the database: whoever is
     /// stopped in between finds no log, and nothing is missing.
-    pub(super) fn settle_log(self, dir: &Path, wal_bytes: u64) {
+    fn settle_log(self, dir: &Path, wal_bytes: u64) {
         if self.wal_bytes == 0 || wal_bytes < self.wal_bytes {
             return;
         }
@@ -123,11 +134,106 @@ impl Mark {
 
 /// Removes a folder's mark: what is in the folder now has another history.
 pub(super) fn forget(dir: &Path) {
-    let path: PathBuf = dir.join(NAME);
-    if let Err(error) = remove_file(&path)
-        && error.kind() != ErrorKind::NotFound
-    {
+    if let Err(error) = remove(dir) {
+        let path = dir.join(NAME);
         tracing::warn!(%error, file = %path.display(), "the old mark could not be removed");
+    }
+}
+
+fn remove(dir: &Path) -> std::io::Result<()> {
+    match remove_file(dir.join(NAME)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Writes the mark of a store that is open.
+pub(super) struct Marker {
+    dir: PathBuf,
+    last: Mutex<Last>,
+}
+
+#[derive(Default)]
+struct Last {
+    /// The mark as it was last written; `None` if it may be another.
+    written: Option<Mark>,
+    /// The size of the write-ahead log that was last seen; 0 after it was cut.
+    seen: u64,
+    /// The log may go at any time from here on.
+    is_settled: bool,
+}
+
+impl Marker {
+    pub(super) fn new(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            last: Mutex::default(),
+        }
+    }
+
+    /// Writes it if the store has grown since. The size is read here, so that nobody cuts the log
+    /// between reading and writing. Only what had been there the last time counts: what has come
+    /// since may not be on the disk yet.
+    pub(super) fn tick(&self, position: u64, wal_bytes: impl FnOnce() -> u64) {
+        let mut last = self.lock();
+        if last.is_settled {
+            return;
+        }
+        let now = wal_bytes();
+        let synced = now.min(last.seen);
+        last.seen = now;
+        self.write(&mut last, position, synced);
+    }
+
+    /// Writes it as one of a store whose log may be gone.
+    pub(super) fn begin(&self, position: u64) {
+        self.write(&mut self.lock(), position, 0);
+    }
+
+    /// The same, and it stays so.
+    pub(super) fn settle(&self, position: u64) {
+        let mut last = self.lock();
+        last.is_settled = true;
+        self.write(&mut last, position, 0);
+    }
+
+    /// Lets the log be cut: `cut` is called once no mark misses what it cuts, and none is written
+    /// before it has ended. `None` if that could not be had.
+    pub(super) fn cutting<T>(&self, position: u64, cut: impl FnOnce() -> T) -> Option<T> {
+        let mut last = self.lock();
+        last.seen = 0;
+        if !self.write(&mut last, position, 0) {
+            // On a full disk there is no room for another one; without any, nothing is missed.
+            last.written = None;
+            if let Err(error) = remove(&self.dir) {
+                tracing::warn!(%error, "the store's mark is in the way of cutting its log");
+                return None;
+            }
+        }
+        Some(cut())
+    }
+
+    /// Whether it is written so now.
+    fn write(&self, last: &mut Last, position: u64, wal_bytes: u64) -> bool {
+        let mark = Mark {
+            position,
+            wal_bytes,
+        };
+        if last.written == Some(mark) {
+            return true;
+        }
+        match mark.write(&self.dir) {
+            Ok(()) => last.written = Some(mark),
+            Err(error) => {
+                tracing::warn!(%error, "the store's mark cannot be written; trying again");
+            }
+        }
+        last.written == Some(mark)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Last> {
+        // What is under it is true after a panic as well.
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -149,6 +255,64 @@ mod tests {
         let settled = Mark::read(folder.path()).unwrap();
         assert_eq!(settled.missing(100, 0), None);
         assert!(settled.missing(99, 0).is_some());
+    }
+
+    #[test]
+    fn only_what_was_there_before_the_last_tick_is_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let marker = Marker::new(dir.path());
+        let wal_bytes = |marked: u64| {
+            let mark = Mark::read(dir.path()).unwrap();
+            assert_eq!(mark.wal_bytes, marked, "at position {}", mark.position);
+        };
+        marker.tick(1, || 4_000);
+        wal_bytes(0);
+        marker.tick(2, || 9_000);
+        wal_bytes(4_000);
+        marker.tick(2, || 9_000);
+        wal_bytes(9_000);
+        // Cut, and grown again, which need not be on the disk.
+        assert_eq!(marker.cutting(3, || wal_bytes(0)), Some(()));
+        marker.tick(4, || 20_000);
+        wal_bytes(0);
+        marker.tick(5, || 20_000);
+        wal_bytes(20_000);
+        marker.settle(6);
+        marker.tick(7, || 30_000);
+        marker.tick(8, || 30_000);
+        wal_bytes(0);
+    }
+
+    #[test]
+    fn log_is_not_cut_while_a_mark_says_that_it_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let marker = Marker::new(dir.path());
+        marker.tick(1, || 4_000);
+        marker.tick(1, || 4_000);
+        // Where the new mark would be written, something is in the way.
+        std::fs::create_dir(dir.path().join("store.mark.new")).unwrap();
+        assert_eq!(marker.cutting(2, || Mark::read(dir.path())), Some(None));
+        // Nor can the old one be removed.
+        std::fs::create_dir(dir.path().join(NAME)).unwrap();
+        assert_eq!(marker.cutting(3, || ()), None);
+    }
+
+    #[test]
+    fn tick_waits_until_the_log_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let marker = Marker::new(dir.path());
+        let size = std::sync::atomic::AtomicU64::new(4_000);
+        let read = || size.load(std::sync::atomic::Ordering::Relaxed);
+        marker.tick(1, read);
+        std::thread::scope(|scope| {
+            let mut ticks = None;
+            marker.cutting(1, || {
+                ticks = Some(scope.spawn(|| (0..2).for_each(|_| marker.tick(1, read))));
+                size.store(0, std::sync::atomic::Ordering::Relaxed);
+            });
+            ticks.unwrap().join().unwrap();
+        });
+        assert_eq!(Mark::read(dir.path()).unwrap().wal_bytes, 0);
     }
 
     #[test]

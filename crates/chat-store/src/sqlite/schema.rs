@@ -1,6 +1,11 @@
 //! The tables, and how older data becomes like them.
 
-use std::{path::Path, time::Duration};
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom, Write},
+    path::Path,
+    time::Duration,
+};
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -194,7 +199,12 @@ pub(super) fn prepare(path: &Path, max_file_bytes: Option<u64>) -> Result<Connec
             reason: format!("its file system cannot hold a write-ahead log (mode {mode})"),
         });
     }
-    fold(&connection).map_err(unusable)?;
+    if !fold(&connection).map_err(unusable)? {
+        write_log_again(path).map_err(|error| StoreError::Unusable {
+            dir: path.parent().unwrap_or(path).to_owned(),
+            reason: format!("its write-ahead log could not be synced: {error}"),
+        })?;
+    }
     migrate(&mut connection, version).map_err(unusable)?;
     Ok(connection)
 }
@@ -203,15 +213,39 @@ pub(super) fn prepare(path: &Path, max_file_bytes: Option<u64>) -> Result<Connec
 ///
 /// A process that ended because an fsync had failed may have left there what the system reads from
 /// memory and the disk never got. What is written here is synced, or the store is not opened. On a
-/// disk that is full the log stays as it is: the store can be read.
-fn fold(connection: &Connection) -> rusqlite::Result<()> {
-    let folded = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+/// disk that is full the log stays as it is: the store can be read. False if it could not be moved,
+/// since another process, such as a backup, reads an earlier state.
+fn fold(connection: &Connection) -> rusqlite::Result<bool> {
+    let folded = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+        let (blocked, pages, moved): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(blocked == 0 || moved >= pages)
+    });
     match folded {
         Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => {
             tracing::warn!(%error, "the write-ahead log could not be brought into the database");
-            Ok(())
+            Ok(true)
         }
         folded => folded,
+    }
+}
+
+/// Writes the same bytes to where they are in the write-ahead log, and syncs them: to whoever reads
+/// there nothing changes, and what the disk may have missed gets there.
+fn write_log_again(database: &Path) -> std::io::Result<()> {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-wal");
+    let mut log = File::options().read(true).write(true).open(path)?;
+    let mut part = vec![0; 1 << 20];
+    let mut at = 0;
+    loop {
+        log.seek(SeekFrom::Start(at))?;
+        let bytes = log.read(&mut part)?;
+        if bytes == 0 {
+            return log.sync_all();
+        }
+        log.seek(SeekFrom::Start(at))?;
+        log.write_all(&part[..bytes])?;
+        at += bytes as u64;
     }
 }
 
@@ -268,6 +302,35 @@ fn user_version(connection: &Connection) -> rusqlite::Result<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn log_that_a_reader_keeps_from_being_moved_is_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hark.db");
+        let writer = prepare(&path, None).unwrap();
+        writer
+            .execute("UPDATE state SET published_to = 1", [])
+            .unwrap();
+        let reader = connect(&path, Role::Read).unwrap();
+        reader.execute_batch("BEGIN; SELECT * FROM state").unwrap();
+        writer
+            .execute("UPDATE state SET published_to = 2", [])
+            .unwrap();
+        writer.busy_timeout(Duration::ZERO).unwrap();
+        assert!(!fold(&writer).unwrap(), "the reader is in the way");
+        let log = dir.path().join("hark.db-wal");
+        let before = std::fs::read(&log).unwrap();
+        assert!(!before.is_empty());
+        write_log_again(&path).unwrap();
+        assert_eq!(std::fs::read(&log).unwrap(), before);
+        reader.execute_batch("ROLLBACK").unwrap();
+        assert!(fold(&writer).unwrap());
+        assert_eq!(std::fs::metadata(&log).unwrap().len(), 0);
+        let kept: i64 = writer
+            .query_row("SELECT published_to FROM state", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(kept, 2);
+    }
 
     #[test]
     fn events_of_the_first_format_are_found() {

@@ -2,14 +2,11 @@
 
 use std::{
     path::PathBuf,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     thread::JoinHandle,
 };
 
-use super::mark::Mark;
+use super::mark::Marker;
 use crate::{StoreError, StoreStats, alarm::Alarm, counters::Counters, follower::Follower};
 
 /// Counters, the watermark and the follower.
@@ -23,8 +20,7 @@ pub(super) struct Shared {
     pub(super) follower: Follower,
     pub(super) counters: Counters,
     checkpoints_blocked: AtomicU64,
-    /// The mark as it was last written.
-    mark: Mutex<Option<Mark>>,
+    mark: Marker,
 }
 
 impl Shared {
@@ -32,6 +28,7 @@ impl Shared {
         let counters = Counters::default();
         counters.newest.store(newest, Relaxed);
         Self {
+            mark: Marker::new(database.parent().unwrap_or(&database)),
             database,
             published_to: AtomicU64::new(published_to),
             announced: AtomicBool::new(false),
@@ -39,7 +36,6 @@ impl Shared {
             follower: Follower::default(),
             counters,
             checkpoints_blocked: AtomicU64::new(0),
-            mark: Mutex::default(),
         }
     }
 
@@ -75,23 +71,28 @@ impl Shared {
         self.file_bytes("-wal")
     }
 
-    /// Writes the mark beside the database if the store has grown since.
-    pub(super) fn write_mark(&self, wal_bytes: u64) {
-        let mark = Mark {
-            position: self.counters.newest.load(Relaxed),
-            wal_bytes,
-        };
-        // Nothing panics while it is held.
-        let mut last = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
-        let dir = self.database.parent().unwrap_or(&self.database);
-        if *last != Some(mark) {
-            match mark.write(dir) {
-                Ok(()) => *last = Some(mark),
-                Err(error) => {
-                    tracing::warn!(%error, "the store's mark cannot be written; trying again");
-                }
-            }
-        }
+    /// Writes the mark beside the database: at the start, ...
+    pub(super) fn begin_mark(&self) {
+        self.mark.begin(self.newest());
+    }
+
+    /// ... every now and then if the store has grown, ...
+    pub(super) fn tick_mark(&self) {
+        self.mark.tick(self.newest(), || self.wal_bytes());
+    }
+
+    /// ... and before the write-ahead log may go with the last connection.
+    pub(super) fn settle_mark(&self) {
+        self.mark.settle(self.newest());
+    }
+
+    /// Runs what cuts the write-ahead log, so that nobody misses it; `None` if that cannot be had.
+    pub(super) fn cutting_log<T>(&self, cut: impl FnOnce() -> T) -> Option<T> {
+        self.mark.cutting(self.newest(), cut)
+    }
+
+    fn newest(&self) -> u64 {
+        self.counters.newest.load(Relaxed)
     }
 
     fn file_bytes(&self, suffix: &str) -> u64 {

@@ -50,6 +50,8 @@ pub(super) enum Job {
 }
 
 pub(super) struct Writer {
+    /// Before the database: its connection may be the last, which takes the write-ahead log along.
+    _at_end: SettlesMark,
     database: Database,
     shared: Arc<Shared>,
     checkpointer: Checkpointer,
@@ -67,6 +69,15 @@ pub(super) struct Writer {
     bytes_since_checkpoint: usize,
 }
 
+/// Writes the mark of a log that may go, also when the writer panics.
+struct SettlesMark(Arc<Shared>);
+
+impl Drop for SettlesMark {
+    fn drop(&mut self) {
+        self.0.settle_mark();
+    }
+}
+
 impl Writer {
     pub(super) fn new(
         options: &SqliteOptions,
@@ -77,6 +88,7 @@ impl Writer {
     ) -> Self {
         let started = Instant::now();
         Self {
+            _at_end: SettlesMark(shared.clone()),
             database,
             saved_watermark: shared.published_to(),
             shared,
@@ -320,15 +332,14 @@ impl Writer {
             })
     }
 
+    /// Saves what is not saved yet. The mark is settled, and the connection closed, when the fields
+    /// go.
     fn finish(mut self) {
         self.save();
         self.shared.follower.let_go();
         self.checkpointer.ask(Wish::Passive);
         self.checkpointer.stop();
-        // From here on the write-ahead log may go.
-        self.shared.write_mark(0);
         // The last connection to go folds the write-ahead log into the database.
-        drop(self.database);
     }
 }
 

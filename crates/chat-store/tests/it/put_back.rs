@@ -1,14 +1,18 @@
 //! A folder that lacks what it had, and nobody said so.
 
-use std::fs::{copy, remove_file, write};
+use std::{
+    fs::{copy, metadata, remove_file, write},
+    path::Path,
+};
 
 use chat_model::Position;
-use chat_store::{SqliteStore, Store, StoreError};
+use chat_store::{SqliteOptions, SqliteStore, Store, StoreError, new_epoch};
 
 use crate::posts::{channel, post, text};
 use crate::support::Folder;
 
 const FILE: &str = "store.sqlite3";
+const LOG: &str = "store.sqlite3-wal";
 
 /// Posts so many, closes, and says where the log stands.
 async fn post_and_close(folder: &Folder, count: u64) -> Position {
@@ -60,4 +64,96 @@ async fn a_database_that_is_gone_or_empty_is_not_begun_anew_in_silence() {
     }
     remove_file(folder.dir.path().join("store.mark")).unwrap();
     assert_eq!(post_and_close(&folder, 1).await.seq, 1);
+}
+
+/// A folder as a process leaves it that is killed, some time after it has posted so many: with a
+/// write-ahead log, and a mark that knows it.
+async fn killed(folder: &Folder, count: u64) -> (tempfile::TempDir, Position) {
+    let store = folder.open();
+    for _ in 0..count {
+        post(&store, text(1, "words")).await.unwrap();
+    }
+    let head = store.heads(&[channel(1)]).await.unwrap().remove(0);
+    let left = tempfile::tempdir().unwrap();
+    for name in [FILE, LOG] {
+        copy(folder.dir.path().join(name), left.path().join(name)).unwrap();
+    }
+    let bytes = metadata(left.path().join(LOG)).unwrap().len();
+    assert!(bytes > 0);
+    mark(left.path(), 1, bytes);
+    store.close().await;
+    (left, head.position())
+}
+
+fn mark(dir: &Path, position: u64, wal_bytes: u64) {
+    let words = format!("position {position}\nwal {wal_bytes}\n");
+    write(dir.join("store.mark"), words).unwrap();
+}
+
+/// Where the log of a folder stands when it is opened.
+async fn opened(folder: &Folder, dir: &Path) -> Position {
+    let options = SqliteOptions::new(dir, folder.clock.shared());
+    let store = SqliteStore::open(&options).unwrap();
+    let head = store.heads(&[channel(1)]).await.unwrap().remove(0);
+    store.close().await;
+    head.position()
+}
+
+#[tokio::test]
+async fn a_write_ahead_log_that_was_emptied_cut_or_removed_is_missed() {
+    let lose: [fn(&Path); 3] = [
+        |log| write(log, "").unwrap(),
+        |log| {
+            let bytes = std::fs::read(log).unwrap();
+            write(log, &bytes[..bytes.len() / 2]).unwrap();
+        },
+        |log| remove_file(log).unwrap(),
+    ];
+    for lose in lose {
+        let folder = Folder::new();
+        // The channel is in the database, and what comes then only in the log.
+        post_and_close(&folder, 2).await;
+        let (left, before) = killed(&folder, 20).await;
+        assert_eq!(before.seq, 22);
+        lose(&left.path().join(LOG));
+        let after = opened(&folder, left.path()).await;
+        assert!(after.seq < before.seq);
+        assert!(after.epoch > before.epoch, "its numbers will be used again");
+        assert_eq!(opened(&folder, left.path()).await, after, "once is enough");
+    }
+}
+
+#[tokio::test]
+async fn a_write_ahead_log_that_is_whole_is_not_missed() {
+    let folder = Folder::new();
+    let (left, before) = killed(&folder, 20).await;
+    assert_eq!(opened(&folder, left.path()).await, before);
+}
+
+/// What it would have changed is undone, but the log that it brought into the database is gone.
+#[tokio::test]
+async fn a_new_epoch_that_failed_leaves_nothing_to_be_missed() {
+    let folder = Folder::new();
+    post_and_close(&folder, 2).await;
+    let (left, before) = killed(&folder, 20).await;
+    let spoil = |sql: &str| {
+        let database = rusqlite::Connection::open(left.path().join(FILE)).unwrap();
+        // What is in the log stays there.
+        database
+            .execute_batch("PRAGMA wal_autocheckpoint = 0")
+            .unwrap();
+        database
+            .set_db_config(
+                rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE,
+                true,
+            )
+            .unwrap();
+        database.execute_batch(sql).unwrap();
+    };
+    spoil("UPDATE state SET last_epoch = -last_epoch");
+    let log_bytes = metadata(left.path().join(LOG)).unwrap().len();
+    mark(left.path(), 1, log_bytes);
+    new_epoch(left.path(), &folder.clock.shared()).unwrap_err();
+    spoil("UPDATE state SET last_epoch = -last_epoch");
+    assert_eq!(opened(&folder, left.path()).await, before);
 }
