@@ -1,3 +1,5 @@
+use chat_model::Epoch;
+
 use super::*;
 use crate::hub::{
     example_log::{self, channel, head},
