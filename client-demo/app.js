@@ -22,6 +22,7 @@ else {
 }
 
 function start(channel, services) {
+  let complete = false;
   const client = new ChatClient({ ...services, channels: [channel] });
   const messages = new MessageList({
     list: $("messages"),
@@ -64,16 +65,14 @@ function start(channel, services) {
 
   client.addEventListener("status", ({ detail }) => {
     showStatus(detail);
-    if (detail.state !== "live") return;
-    $("log").setAttribute("aria-busy", "false");
-    showEmpty();
-    earlier.start();
+    if (detail.state === "live") showAll();
   });
+  client.addEventListener("read", showAll);
   client.addEventListener("event", ({ detail: { event } }) => {
     if (!messages.append(event)) return;
     scroll.added({ counts: event.type === "message" });
     if (scroll.follows && messages.trim()) earlier.reopen();
-    if (!ownPosts.has(event.id) && event.type === "message") countUnread();
+    if (complete && !ownPosts.has(event.id) && event.type === "message") countUnread();
     showEmpty();
   });
   client.addEventListener("gap", ({ detail }) => {
@@ -112,8 +111,16 @@ function start(channel, services) {
   showCurl(client.address(channel));
   client.connect();
 
+  /** All that there was when the page came has come. */
+  function showAll() {
+    complete = true;
+    $("log").setAttribute("aria-busy", "false");
+    showEmpty();
+    earlier.start();
+  }
+
   function showEmpty() {
-    $("empty").hidden = !(messages.empty && client.state === "live");
+    $("empty").hidden = !(messages.empty && complete);
   }
 }
 

@@ -20,11 +20,13 @@
  * What it promises, as long as the page is open:
  * - every event of the channels is given once and in order, however often the connection breaks;
  *   where the server does not have them any more, there is a `gap` that says so;
+ * - where the browser has no connection left for a stream, it is read by plain requests meanwhile;
  * - what is posted is sent until the server has it, once, in the order of posting; also after a
  *   reload of the page;
  * - it finds its way back by itself from everything that gets better by itself.
  */
 import { Outbox, saysOffline } from "./chat-outbox.js";
+import { Poll } from "./chat-poll.js";
 import { Problem } from "./chat-problem.js";
 import { Sequence } from "./chat-sequence.js";
 import { ChatStream } from "./chat-stream.js";
@@ -48,10 +50,11 @@ export class ChatEvent extends Event {
  *
  * | name | detail | when |
  * |---|---|---|
- * | `event` | `{event, json}` | an event of a channel came: `{channel, epoch, seq, id, at, type, from, text, data}`; `json` is its text as sent, in which `data` keeps every digit |
+ * | `event` | `{event, json}` | an event of a channel came: `{channel, epoch, seq, id, at, type, from, text, data}`; `json` is its text as sent, in which `data` keeps every digit (read by a plain request: as JavaScript writes it) |
  * | `gap` | `{channel, from, to, reason}` | events `from` to `to` will not come: `retention` (expired), `epoch` (the server was restored from a backup that lacks them), `damaged` (the server cannot read them any more), `cursor` (unknown how many: both are `null`) |
  * | `skipped` | `{channel, from, to}` | these numbers are events of types that nobody listens for (see `types`) |
  * | `status` | `{state, …}` | the connection changed; the states are those of {@link ChatStream} |
+ * | `read` | | there is no stream, and what the server had was read by a plain request |
  * | `post` | `{post}` | an own post changed; see {@link Outbox} |
  */
 export class ChatClient extends EventTarget {
@@ -59,6 +62,10 @@ export class ChatClient extends EventTarget {
   #outbox;
   #stream;
   #sequences = new Map();
+  #types;
+  #poll;
+  /** What the stream has brought while a last plain request is under way, or `null`. */
+  #held = null;
   #listening = new AbortController();
 
   /**
@@ -92,6 +99,15 @@ export class ChatClient extends EventTarget {
       // A stream that brings something is better proof than the browser's word.
       offline: () => saysOffline() && this.state !== "live",
     });
+    this.#types = new Set(["message", ...types]);
+    this.#poll = new Poll({
+      sequences: this.#sequences,
+      last,
+      history: (channel, range) => this.history(channel, range),
+      event: (event) => this.#types.has(event.type) && this.#take(event, JSON.stringify(event)),
+      gap: (gap) => this.#gap(gap),
+      done: () => this.state !== "live" && this.#dispatch("read", {}),
+    });
     const url = new URL("events", base(sse));
     for (const channel of this.#sequences.keys()) url.searchParams.append("c", channel);
     this.#stream = new ChatStream({
@@ -99,8 +115,8 @@ export class ChatClient extends EventTarget {
       last,
       types,
       on: {
-        event: (message) => this.#take(message),
-        gap: (message) => this.#gap(JSON.parse(message.data)),
+        event: ({ data }) => this.#inTurn(() => this.#take(JSON.parse(data), data)),
+        gap: ({ data }) => this.#inTurn(() => this.#gap(JSON.parse(data))),
         lost: () => {
           for (const channel of this.#sequences.keys()) {
             this.#gap({ channel, from: null, to: null, reason: "cursor" });
@@ -108,6 +124,7 @@ export class ChatClient extends EventTarget {
         },
         state: (state, detail) => {
           if (state === "live") this.#outbox.wake();
+          this.#readMeanwhile(state, detail);
           this.#dispatch("status", { state, ...detail });
         },
       },
@@ -134,6 +151,7 @@ export class ChatClient extends EventTarget {
     this.#listening.abort();
     this.#outbox.stop();
     this.#stream.stop();
+    this.#poll.stop();
   }
 
   /** The state of the connection; see {@link ChatStream}. */
@@ -209,15 +227,36 @@ export class ChatClient extends EventTarget {
     return new URL(`channels/${channel}/messages`, this.#chat);
   }
 
-  #take({ data }) {
-    const event = JSON.parse(data);
+  /** Where the browser lets no stream through, or none has come yet, the log is read by plain requests. */
+  #readMeanwhile(state, { slow }) {
+    if (state === "waiting" || state === "paused") return this.#poll.start();
+    this.#poll.stop();
+    if (state === "connecting" && slow) this.#poll.read();
+    // A stream that knows no place begins with the newest: what lies between is read before.
+    const polled = [...this.#sequences.values()].some(({ seq }) => seq !== null);
+    if (state === "open" && polled && !this.#stream.hasCursor && !this.#held) {
+      this.#held = [];
+      this.#poll.read().then(() => {
+        const held = this.#held;
+        this.#held = null;
+        for (const task of held) task();
+      });
+    }
+  }
+
+  #inTurn(task) {
+    if (this.#held) this.#held.push(task);
+    else task();
+  }
+
+  #take(event, json) {
     const sequence = this.#sequences.get(event.channel);
     if (!sequence) return;
     const { fresh, skipped } = sequence.accept(event);
     if (!fresh) return;
     if (skipped) this.#dispatch("skipped", { channel: event.channel, ...skipped });
     this.#outbox.confirm(event.id, event);
-    this.#dispatch("event", { event, json: data });
+    this.#dispatch("event", { event, json });
   }
 
   #gap({ channel, ...gap }) {

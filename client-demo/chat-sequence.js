@@ -10,6 +10,16 @@ export class Sequence {
   #seq = 0;
   #gapBefore = false;
 
+  /** The epoch of the last event, `null` before the first. */
+  get epoch() {
+    return this.#epoch;
+  }
+
+  /** The number up to which everything has been here, `null` before the first. */
+  get seq() {
+    return this.#epoch === null ? null : this.#seq;
+  }
+
   /**
    * Takes an event that the stream brought.
    *

@@ -1,6 +1,6 @@
 import { backoff } from "./chat-backoff.js";
 import { Problem } from "./chat-problem.js";
-import { TabCount } from "./chat-tabs.js";
+import { Tabs } from "./chat-tabs.js";
 
 /** A stream that is silent for this long is dead: two of the server's pings, and some leeway. */
 export const SILENCE = 35_000;
@@ -12,6 +12,8 @@ const LOOK_EVERY = 2_500;
 const SLOW_AFTER = 4_000;
 /** The connections that browsers open to one server over HTTP/1.1 (Chromium, Firefox, Safari). */
 const CONNECTIONS = 6;
+/** So many of them other tabs may have for streams: this one's makes five, and one is left for requests. */
+const OTHER_STREAMS = 4;
 
 /**
  * The browser's EventSource, kept alive.
@@ -25,6 +27,7 @@ const CONNECTIONS = 6;
  * States, given to `on.state(state, detail)`:
  * - `connecting`: the first time; `detail.slow` if it takes suspiciously long
  * - `waiting`: other tabs use the browser's connections to the server; `detail.tabs` of them
+ * - `paused`: nobody looks at this tab, and it gave its connection to one that is looked at
  * - `open`: the server answered and is sending what was missed
  * - `live`: all of that has come; what is posted from now on will arrive
  * - `quiet`: the connection stands, and a ping is missing
@@ -44,6 +47,7 @@ export class ChatStream {
   #slow = null;
   #generation = 0;
   #tabs;
+  #hiddenSince = null;
   #listening = new AbortController();
 
   /**
@@ -55,11 +59,20 @@ export class ChatStream {
    */
   constructor({ url, last, types, on }) {
     this.#options = { url, last, types, on };
-    this.#tabs = new TabCount(url.host, () => this.#source?.readyState === 1);
+    this.#tabs = new Tabs(
+      url.host,
+      () => this.#source && { open: this.#source.readyState === 1, hidden: this.#hiddenFor() },
+      () => this.#pause(),
+    );
   }
 
   get state() {
     return this.#state;
+  }
+
+  /** Whether a next connection goes on behind what the last one brought. */
+  get hasCursor() {
+    return this.#cursor !== null;
   }
 
   start() {
@@ -91,6 +104,7 @@ export class ChatStream {
           : "reconnecting",
     );
     this.#askWhenSlow(source);
+    this.#makeRoom(source);
     this.#heard = Date.now();
 
     let ready = false;
@@ -172,7 +186,10 @@ export class ChatStream {
   #askWhenSlow(source) {
     clearTimeout(this.#slow);
     this.#slow = this.#after(SLOW_AFTER, async () => {
-      const tabs = await this.#tabs.count();
+      // Whatever protocol was expected: it does look as if the browser held the request back.
+      const tabs = isHidden()
+        ? await this.#tabs.count()
+        : await this.#tabs.makeRoom(CONNECTIONS - 1);
       if (source !== this.#source || source.readyState !== 0) return;
       if (tabs !== null && tabs >= CONNECTIONS) this.#setState("waiting", { tabs });
       else if (this.#state === "connecting") this.#setState("connecting", { slow: true });
@@ -180,6 +197,24 @@ export class ChatStream {
         this.#setState("reconnecting", { slow: true });
       this.#askWhenSlow(source);
     });
+  }
+
+  /** Over plain HTTP some connection must be left; by TLS there is HTTP/2, with room for all. */
+  async #makeRoom(source) {
+    if (this.#options.url.protocol !== "http:") return;
+    if (!isHidden()) return void this.#tabs.makeRoom(OTHER_STREAMS);
+    const tabs = await this.#tabs.count();
+    if (tabs > OTHER_STREAMS && isHidden() && source === this.#source) this.#pause();
+  }
+
+  /** Goes without a stream until somebody looks at this tab. */
+  #pause() {
+    this.#drop();
+    this.#setState("paused");
+  }
+
+  #hiddenFor() {
+    return this.#hiddenSince === null ? null : Date.now() - this.#hiddenSince;
   }
 
   #look() {
@@ -198,15 +233,26 @@ export class ChatStream {
     // A page that sleeps in the back/forward cache must not hold one of the six connections.
     window.addEventListener("pagehide", () => this.#drop(), { signal });
     window.addEventListener("pageshow", () => this.#source ?? this.#open(), { signal });
-    window.addEventListener("offline", () => this.#setState("offline"), { signal });
-    window.addEventListener("online", () => this.#soon(), { signal });
+    const unlessPaused = (act) => () => this.#state === "paused" || act();
+    window.addEventListener("offline", unlessPaused(() => this.#setState("offline")), { signal });
+    window.addEventListener("online", unlessPaused(() => this.#soon()), { signal });
+    // Nor one that the browser stops to save power: it could not even give it away.
+    document.addEventListener("freeze", () => this.#pause(), { signal });
     document.addEventListener("resume", () => this.#wake(), { signal });
-    document.addEventListener("visibilitychange", () => this.#wake(), { signal });
+    this.#hiddenSince = isHidden() ? Date.now() : null;
+    const seen = () => {
+      this.#hiddenSince = isHidden() ? Date.now() : null;
+      this.#wake();
+    };
+    document.addEventListener("visibilitychange", seen, { signal });
   }
 
   /** Someone looks at the page again: do not make them wait for a timer that slept. */
   #wake() {
-    if (document.visibilityState === "hidden" || this.#state === "waiting") return;
+    if (isHidden()) return;
+    if (this.#state === "paused") return this.#open();
+    if (this.#source) this.#makeRoom(this.#source);
+    if (this.#state === "waiting") return;
     const quiet = Date.now() - this.#heard;
     if (this.#source?.readyState === 1 ? quiet > SILENCE / 2 : quiet > SLOW_AFTER) this.#soon();
   }
@@ -243,4 +289,8 @@ export class ChatStream {
   #every(delay, task) {
     this.#timers.add(setInterval(task, delay));
   }
+}
+
+function isHidden() {
+  return globalThis.document?.visibilityState === "hidden";
 }

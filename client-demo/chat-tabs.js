@@ -1,24 +1,30 @@
 /**
- * How many tabs of this browser hold a stream to one server.
+ * What the tabs of this browser tell each other about their streams to one server.
  *
- * Over HTTP/1.1 a browser opens at most six connections to a server, for all tabs together, and
- * a stream keeps one for good. The seventh tab gets no error: its request just waits. Asking the
- * other tabs is the only way to tell that from a server that does not answer.
+ * Over HTTP/1.1 a browser opens at most six connections to a server, for all tabs together, and a
+ * stream keeps one for good. One more tab gets no error: its request just waits. So a tab that is
+ * looked at asks the others, and of those that nobody looks at, the one left alone for longest
+ * gives its stream away. No tab leads, nothing is stored: a tab that is closed, frozen or gone
+ * does not answer, and is not counted.
  */
-export class TabCount {
+export class Tabs {
   #room = null;
   #host;
   #id = Math.random().toString(36).slice(2);
   #answers = null;
-  #holds;
+  #own;
+  #give;
 
   /**
    * @param {string} host the server, as `new URL(…).host` gives it
-   * @param {() => boolean} holds whether this tab holds a stream at the moment
+   * @param {() => {open: boolean, hidden: number | null} | null} own this tab's stream, if it has
+   *   one: whether the server has answered, and for how many milliseconds nobody has looked at it
+   * @param {() => void} give ends this tab's stream, for another tab
    */
-  constructor(host, holds) {
+  constructor(host, own, give) {
     this.#host = host;
-    this.#holds = holds;
+    this.#own = own;
+    this.#give = give;
   }
 
   /** Begins to answer the other tabs. */
@@ -27,11 +33,10 @@ export class TabCount {
     this.#room = new BroadcastChannel("hark-streams");
     this.#room.onmessage = ({ data }) => {
       if (data?.host !== this.#host) return;
-      if (data.kind === "who" && this.#holds()) {
-        this.#room.postMessage({ kind: "here", host: this.#host, to: data.by, by: this.#id });
-      } else if (data.kind === "here" && data.to === this.#id) {
-        this.#answers?.add(data.by);
-      }
+      const own = this.#own();
+      if (data.kind === "who" && own) this.#say({ kind: "here", to: data.by, ...own });
+      if (data.kind === "here" && data.to === this.#id) this.#answers?.set(data.by, data);
+      if (data.kind === "give" && data.to === this.#id && own && own.hidden !== null) this.#give();
     };
   }
 
@@ -40,12 +45,37 @@ export class TabCount {
     this.#room = null;
   }
 
-  /** Asks, and counts who answered within `wait` milliseconds; `null` where tabs cannot talk. */
-  async count(wait = 500) {
+  /** How many other tabs have an open stream; `null` where tabs cannot talk. */
+  async count() {
+    const others = await this.#ask();
+    return others && others.filter(({ open }) => open).length;
+  }
+
+  /**
+   * Sees to it that at most `most` other tabs have a stream, as far as there are some that nobody
+   * looks at. Gives how many are open then; `null` where tabs cannot talk.
+   */
+  async makeRoom(most) {
+    const others = await this.#ask();
+    if (!others) return null;
+    const hidden = others.filter(({ hidden }) => hidden !== null);
+    hidden.sort((one, other) => other.hidden - one.hidden);
+    const open = others.filter(({ open }) => open).length;
+    const given = hidden.slice(0, Math.max(0, others.length - most));
+    for (const { by } of given) this.#say({ kind: "give", to: by });
+    return open - given.filter(({ open }) => open).length;
+  }
+
+  /** Who answers within `wait` milliseconds. */
+  async #ask(wait = 500) {
     if (!this.#room) return null;
-    const answers = (this.#answers = new Set());
-    this.#room.postMessage({ kind: "who", host: this.#host, by: this.#id });
+    const answers = (this.#answers = new Map());
+    this.#say({ kind: "who" });
     await new Promise((done) => setTimeout(done, wait));
-    return answers.size;
+    return [...answers.values()];
+  }
+
+  #say(message) {
+    this.#room?.postMessage({ ...message, host: this.#host, by: this.#id });
   }
 }

@@ -29,8 +29,10 @@ export function statusWords({ state, slow, tabs, problem }) {
     case "waiting":
       return {
         short: "Waiting for a free connection",
-        long: `A browser opens six connections to one server, and ${tabs} other tabs of this chat use them. Close one of those tabs and this one goes on.`,
+        long: `Over HTTP/1.1 a browser opens six connections to one server, and ${tabs} other tabs of this chat use them. What is new is read every few seconds meanwhile. Close one of those tabs and this one goes on; with HTTPS, and so HTTP/2, there is room for all.`,
       };
+    case "paused":
+      return { short: "Paused in the background" };
     case "offline":
       return {
         short: "No network",

@@ -40,6 +40,7 @@ test("every state of the connection has words", () => {
     "quiet",
     "reconnecting",
     "waiting",
+    "paused",
     "offline",
     "refused",
     "closed",

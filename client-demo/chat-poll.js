@@ -1,0 +1,95 @@
+import { backoff } from "./chat-backoff.js";
+
+/** How often a page that is looked at reads what is new, in milliseconds. */
+const EVERY = 5_000;
+/** The same of a page that nobody looks at. */
+const EVERY_HIDDEN = 30_000;
+/** The most events of one request. */
+const PAGE = 1_000;
+
+/**
+ * Reads a channel's log by plain GETs, for as long as there is no stream.
+ *
+ * It keeps no place of its own: it asks behind what the channels' {@link Sequence}s have had, so
+ * that the stream may come back at any moment.
+ */
+export class Poll {
+  #options;
+  #timer = null;
+  #turn = 0;
+  /** Channels that had nothing at the first look: all that comes is new. */
+  #empty = new Set();
+
+  /**
+   * @param {object} options
+   * @param {Map<string, Sequence>} options.sequences where each channel's listener stands
+   * @param {number} options.last how many of the newest events to begin with
+   * @param {(channel: string, range: object) => Promise<object>} options.history
+   * @param {(event: object) => void} options.event takes an event
+   * @param {(gap: {channel, from, to, reason}) => void} options.gap takes a gap
+   * @param {() => void} options.done called whenever all that there was is read
+   */
+  constructor(options) {
+    this.#options = options;
+  }
+
+  get running() {
+    return this.#timer !== null;
+  }
+
+  /** Begins with a first look at once; does nothing if it has begun already. */
+  start() {
+    if (this.running) return;
+    const turn = ++this.#turn;
+    let failures = 0;
+    const look = async () => {
+      const read = await this.read();
+      if (turn !== this.#turn) return;
+      failures = read ? 0 : failures + 1;
+      const hidden = globalThis.document?.visibilityState === "hidden";
+      const pause = hidden ? EVERY_HIDDEN : EVERY;
+      this.#timer = setTimeout(look, pause + (read ? Math.random() * 1_000 : backoff(failures)));
+    };
+    this.#timer = setTimeout(look);
+  }
+
+  stop() {
+    this.#turn += 1;
+    clearTimeout(this.#timer);
+    this.#timer = null;
+  }
+
+  /** Reads once what is new in all channels. Gives whether that worked. */
+  async read() {
+    try {
+      for (const channel of this.#options.sequences.keys()) await this.#channel(channel);
+    } catch {
+      return false;
+    }
+    this.#options.done();
+    return true;
+  }
+
+  async #channel(channel) {
+    const { sequences, last, history, event, gap } = this.#options;
+    const sequence = sequences.get(channel);
+    for (;;) {
+      const after = sequence.seq ?? (this.#empty.has(channel) ? 0 : null);
+      const range = after === null ? { limit: Math.max(last, 1) } : { after, limit: PAGE };
+      const { epoch, head, first, messages, damaged = [] } = await history(channel, range);
+      if (head === 0) return void this.#empty.add(channel);
+      // What a restore has cut off is the stream's to tell.
+      if (sequence.epoch !== null && epoch !== sequence.epoch) return;
+      if (after === null && last === 0) return void (messages[0] && sequence.accept(messages[0]));
+      if (after !== null && first > after + 1) {
+        gap({ channel, from: after + 1, to: first - 1, reason: "retention" });
+      }
+      const parts = [
+        ...damaged.map((range) => ({ at: range.from, take: () => gap({ channel, ...range, reason: "damaged" }) })),
+        ...messages.map((one) => ({ at: one.seq, take: () => event(one) })),
+      ];
+      for (const { take } of parts.sort((one, other) => one.at - other.at)) take();
+      if (parts.length === 0 || sequence.seq === after || sequence.seq >= head) return;
+    }
+  }
+}
