@@ -228,7 +228,7 @@ export class MessageList {
     extra.textContent = data === undefined ? "" : JSON.stringify(data, null, 2);
     const time = entry.querySelector("time");
     time.dateTime = at;
-    time.title = momentWords(when);
+    entry.querySelector(".bubble").title = momentWords(when);
     time.textContent = timeWords(when);
     this.#showState(entry, own ? { state: "sent" } : null);
   }
@@ -247,33 +247,62 @@ export class MessageList {
   }
 
   #insert(entry, before) {
-    const left = entry.isConnected ? entry.nextElementSibling : null;
+    const left = neighbour(entry);
     this.#list.insertBefore(entry, before);
     this.#arrange(entry);
-    if (left && left !== entry) this.#arrange(left);
+    if (left) this.#arrange(left);
   }
 
   #remove(entry) {
-    const next = entry.nextElementSibling;
+    const left = neighbour(entry);
     entry.remove();
-    if (next) this.#arrange(next);
+    if (left) this.#arrange(left);
   }
 
-  /** What a message shows depends on the one above: its day, its name, its picture. */
+  /**
+   * What a message shows depends on the one above: its day, its name, its picture; and its time on
+   * the one below: of messages that stand together only the last of some minutes shows it.
+   */
   #arrange(entry) {
-    for (const one of [entry, entry.nextElementSibling]) {
+    for (const one of [entry.previousElementSibling, entry, entry.nextElementSibling]) {
       if (!one?.classList.contains("message")) continue;
-      const above = one.previousElementSibling;
-      const mine = this.#facts.get(one);
-      const other = above?.classList.contains("message") ? this.#facts.get(above) : null;
-      const sameDay = other?.at.toDateString() === mine.at.toDateString();
+      const { previousElementSibling: above, nextElementSibling: below } = one;
+      const { at } = this.#facts.get(one);
+      const other = this.#message(above);
       const day = one.querySelector(".day");
-      day.hidden = sameDay || (above !== null && !other);
-      day.textContent = day.hidden ? "" : dayWords(mine.at);
-      const together = sameDay && other.sender === mine.sender && mine.at - other.at < TOGETHER;
-      one.classList.toggle("continued", together);
+      day.hidden = above !== null && (!other || sameDay(other.at, at));
+      day.textContent = day.hidden ? "" : dayWords(at);
+      one.classList.toggle("continued", this.#together(above, one));
+      const sameTime = minutes(at) === minutes(this.#message(below)?.at);
+      one.classList.toggle("followed", sameTime && this.#together(one, below));
     }
   }
+
+  /** Whether both are messages of one sender, shortly after each other. */
+  #together(above, below) {
+    const [one, other] = [this.#message(above), this.#message(below)];
+    if (!one || !other || one.sender !== other.sender || !sameDay(one.at, other.at)) return false;
+    return other.at - one.at < TOGETHER;
+  }
+
+  /** What is known of an entry, if it is a message. */
+  #message(entry) {
+    return entry?.classList.contains("message") ? this.#facts.get(entry) : null;
+  }
+}
+
+function sameDay(one, other) {
+  return one.toDateString() === other.toDateString();
+}
+
+/** The entry beside which something changes when `entry` leaves its place. */
+function neighbour(entry) {
+  return entry.isConnected ? (entry.nextElementSibling ?? entry.previousElementSibling) : null;
+}
+
+/** Of every few minutes the time is shown once, however long the talk of one sender. */
+function minutes(at) {
+  return Math.floor(at / TOGETHER);
 }
 
 /** Whether `entry` stands behind `place` in the document. */

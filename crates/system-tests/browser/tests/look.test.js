@@ -41,6 +41,31 @@ inEveryBrowser((world) => {
     });
   }
 
+  test("the time is shown once below what one person says within minutes, and told for each", async () => {
+    const channel = world.channel();
+    const names = ["Ada", "Ada", "Ada", "Ada", "Grace", "Grace", "Ada"];
+    for (const [number, name] of names.entries()) await world.hark.post(channel, `${number}`, name);
+    const tab = await world.open(world.address(channel));
+    await tab.shows(...names.map((_, number) => `${number}`));
+    const times = () =>
+      tab.page.$$eval(".message", (all) =>
+        all.map((one) => ({
+          shown: one.querySelector(".meta").getBoundingClientRect().width > 2,
+          told: one.querySelector("time").textContent !== "",
+          hover: one.querySelector(".bubble").title,
+        })),
+      );
+    const before = await times();
+    assert.ok(before.every(({ told, hover }) => told && /\d{4}.*:\d\d/.test(hover)));
+    for (const last of [3, 5, 6]) assert.ok(before[last].shown, `${last}`);
+    // One more where five minutes of the clock end just then.
+    const shown = before.filter(({ shown }) => shown).length;
+    assert.ok(shown <= 4, `${shown} times for ${names.length} messages`);
+    await world.hark.post(channel, "7", "Grace");
+    await tab.hasMessage("7");
+    assert.ok((await times())[7].shown);
+  });
+
   /** In both colour schemes where the browser can be told which. */
   async function pictures(tab, name) {
     for (const value of ["light", "dark"]) {
