@@ -39,7 +39,7 @@ pub struct Server {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address cannot be listened on.
-    #[error(transparent)]
+    #[error("{0}: setting `listen`")]
     Bind(#[from] BindError),
     /// The listener is broken.
     #[error("cannot read the address that was bound: {0}")]

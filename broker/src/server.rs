@@ -30,14 +30,14 @@ pub enum BrokerError {
     Config(#[from] ConfigError),
     /// Something else listens there.
     #[error(
-        "cannot listen on {address}: the port is taken; stop what uses it (`ss -ltnp` shows it) or choose another port"
+        "cannot listen on {address}: the port is taken; stop what uses it (`ss -ltnp` shows it) or choose another port: setting `listen`"
     )]
     PortTaken {
         /// The address that was asked for.
         address: SocketAddr,
     },
     /// The system refuses the address.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}: setting `listen`")]
     Listen {
         /// The address that was asked for.
         address: SocketAddr,

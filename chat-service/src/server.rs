@@ -34,7 +34,7 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The address.
-    #[error(transparent)]
+    #[error("{0}: setting `listen`")]
     Bind(#[from] BindError),
     /// Whom to trust as the broker.
     #[error("mqtt.ca_file: {0}")]

@@ -149,7 +149,7 @@ async fn taken_port_and_folder_end_with_1_and_say_what_to_do() {
         .await;
     assert_eq!(same_port.status.code(), Some(1));
     assert!(
-        same_port.stderr.contains("the port is taken"),
+        same_port.stderr.contains("another port: setting `listen`"),
         "{same_port:?}"
     );
 }

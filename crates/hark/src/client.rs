@@ -163,6 +163,10 @@ pub(crate) fn client(base: &BaseUrl, ca_file: Option<&Path>) -> Result<HttpClien
 
 /// The URL of a service; a bare `host:port` will do as well.
 pub(crate) fn base(text: &str) -> Result<BaseUrl, Failure> {
+    if text.starts_with(':') {
+        let example = format!("write the host too: http://localhost{text}");
+        return Err(Failure::usage(format!("{text:?} is no URL; {example}")));
+    }
     let scheme = if text.contains("://") { "" } else { "http://" };
     let url = format!("{scheme}{text}").parse();
     url.map_err(|error| Failure::usage(format!("the URL {error}")))

@@ -32,18 +32,24 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
     if options.print_config {
         return command::print_config(&config);
     }
-    let process = Process::begin(&config.log, config.operations.listen)?;
+    let process = Process::begin(&config.log, config.operations.listen);
+    let process = process.map_err(|failure| match failure {
+        Failure::Failed(why) => by_option("--ops")(why),
+        usage @ Failure::Usage(_) => usage,
+    })?;
     let (lifecycle, operations) = (process.lifecycle.clone(), process.operations.clone());
     let ops_url = process.operations_url.clone();
     let tls = config.tls.load().map_err(Failure::failed)?;
-    let page = http::bind(config.demo.listen).map_err(by_option("--demo"))?;
+    let page = http::bind(config.demo.listen)
+        .map_err(|error| by_option("--demo")(format!("{error}: setting `demo.listen`")))?;
     let page_addr = page.local_addr().map_err(Failure::failed)?;
 
     let broker = Broker::bind(config.broker)
         .await
         .map_err(by_option("--mqtt"))?;
     let mqtt_addr = broker.local_addr();
-    broker.register(&operations.of_service("broker"));
+    let of_broker = operations.of_service("broker");
+    broker.register(&of_broker.worded(|reason| as_here("broker", reason)));
     let mqtt_url = format!("mqtt://{}", reachable(mqtt_addr));
     config.chat_service.mqtt.url = mqtt_url.parse().map_err(Failure::failed)?;
     config.broadcast_sse.mqtt.url = config.chat_service.mqtt.url.clone();
@@ -56,10 +62,11 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
     }
 
     let access = config.chat_service.access.clone();
+    let of_chat = operations.of_service("chat-service");
     let chat_service = chat_service::Server::bind(
         config.chat_service,
         SystemClock::shared(),
-        operations.of_service("chat-service"),
+        of_chat.worded(|reason| as_here("chat_service", reason)),
     );
     let mut chat_service = chat_service.await.map_err(by_option("--chat"))?;
     let chat_addr = chat_service.local_addr();
@@ -68,9 +75,10 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
         None => reachable(chat_addr),
     };
     config.broadcast_sse.history.url = format!("http://{inside}");
+    let of_sse = operations.of_service("broadcast-sse");
+    let of_sse = of_sse.worded(|reason| as_here("broadcast_sse", reason));
     let broadcast_sse =
-        broadcast_sse::Server::bind(config.broadcast_sse, operations.of_service("broadcast-sse"))
-            .map_err(by_option("--sse"))?;
+        broadcast_sse::Server::bind(config.broadcast_sse, of_sse).map_err(by_option("--sse"))?;
     let sse_addr = broadcast_sse.local_addr();
 
     // The broker stays until the last PUBACK: it belongs to a later stage of the process's life.
@@ -198,8 +206,8 @@ fn own_address(listening: IpAddr) -> Option<IpAddr> {
     (!own.is_unspecified() && !own.is_loopback()).then_some(own)
 }
 
-/// Says by which option another port is chosen, when one is taken, and names a service's settings as
-/// they are named here.
+/// Says by which option another address is chosen, when one cannot be listened on, and names a
+/// service's settings as they are named here.
 fn by_option<E: ToString>(option: &'static str) -> impl Fn(E) -> Failure {
     move |error| {
         let error = match option {
@@ -208,8 +216,10 @@ fn by_option<E: ToString>(option: &'static str) -> impl Fn(E) -> Failure {
             "--mqtt" => as_here("broker", &error.to_string()),
             _ => error.to_string(),
         };
-        if error.contains("the port is taken") {
-            Failure::failed(format!("{error}: `{option} 127.0.0.1:PORT`"))
+        let setting = ": setting `";
+        let here = format!(": `{option} 127.0.0.1:PORT`, or{}", &setting[1..]);
+        if error.starts_with("cannot listen on") {
+            Failure::failed(error.replacen(setting, &here, 1))
         } else {
             Failure::failed(error)
         }

@@ -167,7 +167,8 @@ impl Process {
         http::raise_file_limit().map_err(Failure::failed)?;
         let lifecycle = Lifecycle::new();
         lifecycle.install_signals().map_err(Failure::failed)?;
-        let listener = http::bind(operations).map_err(Failure::failed)?;
+        let listener = http::bind(operations)
+            .map_err(|error| Failure::failed(format!("{error}: setting `operations.listen`")))?;
         let address = listener.local_addr().map_err(Failure::failed)?;
         Ok(Self {
             lifecycle,

@@ -44,7 +44,11 @@ pub struct Operations {
     shared: Arc<Shared>,
     /// What the names of checks that are added here begin with.
     service: Option<&'static str>,
+    /// How the reasons of checks that are added here are said.
+    words: Option<Words>,
 }
+
+type Words = fn(&str) -> String;
 
 #[derive(Default)]
 struct Shared {
@@ -73,6 +77,17 @@ impl Operations {
         Self {
             shared,
             service: Some(service),
+            words: self.words,
+        }
+    }
+
+    /// The same, for a service whose settings have other names in this process: the reasons of its
+    /// checks go through `words`.
+    #[must_use]
+    pub fn worded(self, words: fn(&str) -> String) -> Self {
+        Self {
+            words: Some(words),
+            ..self
         }
     }
 
@@ -89,7 +104,11 @@ impl Operations {
         F: Fn() -> T + Send + Sync + 'static,
         T: Future<Output = Health> + Send + 'static,
     {
-        let check: Check = Arc::new(move || Box::pin(check()));
+        let words = self.words;
+        let check: Check = Arc::new(move || {
+            let health = check();
+            Box::pin(async move { said(health.await, words) })
+        });
         let name = name.into();
         let name = self
             .service
@@ -134,6 +153,14 @@ impl Operations {
                 .route("/metrics", get(metrics))
                 .with_state(self.clone()),
         )
+    }
+}
+
+fn said(health: Health, words: Option<Words>) -> Health {
+    match (health, words) {
+        (Health::Degraded(reason), Some(words)) => Health::Degraded(words(&reason)),
+        (Health::Failed(reason), Some(words)) => Health::Failed(words(&reason)),
+        (health, _) => health,
     }
 }
 

@@ -181,11 +181,18 @@ async fn taken_port_is_told_with_the_option_that_changes_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().map(|address| (taken, address)).unwrap();
     let free = "127.0.0.1:0";
-    let options = ["--chat", "--sse", "--demo", "--mqtt"];
-    for option in options {
+    let settings = [
+        ("--chat", "chat_service.listen"),
+        ("--sse", "broadcast_sse.listen"),
+        ("--demo", "demo.listen"),
+        ("--mqtt", "broker.listen"),
+        ("--ops", "operations.listen"),
+    ];
+    let options = settings.map(|(option, _)| option);
+    for (option, setting) in settings {
         let others = options.into_iter().filter(|other| *other != option);
         let others = others.flat_map(|other| [other, free]);
-        let failed = hark(["up", "--ops", free, "--data"])
+        let failed = hark(["up", "--data"])
             .arg(folder.path())
             .args(others)
             .args([option, &taken.1.to_string()])
@@ -193,7 +200,8 @@ async fn taken_port_is_told_with_the_option_that_changes_it() {
             .await;
         assert_eq!(failed.status.code(), Some(1), "{failed:?}");
         let says = format!(
-            "the port is taken; stop what uses it (`ss -ltnp` shows it) or choose another port: `{option} "
+            "the port is taken; stop what uses it (`ss -ltnp` shows it) or choose another port: \
+             `{option} 127.0.0.1:PORT`, or setting `{setting}`"
         );
         assert!(failed.stderr.contains(&says), "{failed:?}");
     }
@@ -279,6 +287,10 @@ async fn bad_usage_and_configuration_end_with_64() {
     for example in ["127.0.0.1:8123", "0.0.0.0:8123"] {
         assert!(port.stderr.contains(example), "{port:?}");
     }
+    let url = hark(["post", &channel, "hello", "--chat", ":8123"]);
+    let url = url.run(SOON).await;
+    assert_eq!(url.status.code(), Some(64), "{url:?}");
+    assert!(url.stderr.contains("http://localhost:8123"), "{url:?}");
     let unknown = hark(["up", "--data", data, "--config", config])
         .run(SOON)
         .await;

@@ -78,3 +78,23 @@ async fn requests_are_counted_by_route_not_by_path() {
         "{text}"
     );
 }
+
+#[tokio::test]
+async fn a_service_within_another_program_names_its_settings_as_that_one_does() {
+    let operations = Operations::new();
+    let of_chat = operations.of_service("chat-service");
+    let of_chat = of_chat.worded(|reason| reason.replace("mqtt.", "chat_service.mqtt."));
+    of_chat.add_check("broker", || async {
+        Health::Degraded("set mqtt.url".to_owned())
+    });
+    of_chat.add_check("store", || async { Health::Ok });
+    let readiness = operations.readiness().await;
+    let reason = Health::Degraded("set chat_service.mqtt.url".to_owned());
+    assert_eq!(
+        readiness,
+        [
+            ("chat-service.broker".to_owned(), reason),
+            ("chat-service.store".to_owned(), Health::Ok)
+        ]
+    );
+}
