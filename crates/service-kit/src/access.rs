@@ -24,6 +24,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use crate::around::{Around, AroundLayer};
+use crate::log_limit::LogLimit;
 use crate::problem::{Identify, Problem};
 use host::Host;
 
@@ -33,6 +34,10 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, POST");
 const REQUEST_HEADERS: HeaderValue =
     HeaderValue::from_static("content-type, idempotency-key, last-event-id, x-request-id");
 const EXPOSED: HeaderValue = HeaderValue::from_static("retry-after, location, x-request-id");
+/// How many refused requests of pages are named in the log in a minute.
+const REFUSALS: u32 = 3;
+/// In characters: the origin or host within it is a stranger's.
+const LONGEST_REASON: usize = 400;
 /// Two hours, the longest that Chromium keeps a preflight.
 const PREFLIGHT_AGE: HeaderValue = HeaderValue::from_static("7200");
 
@@ -109,7 +114,10 @@ impl AccessPolicy {
     }
 
     pub(crate) fn into_guard(self) -> Guard {
-        Guard(Arc::new(self))
+        Guard(Arc::new(Guarded {
+            policy: self,
+            refused: LogLimit::per_minute(REFUSALS),
+        }))
     }
 
     /// Whether a page of `origin` may use the service through `host`.
@@ -199,7 +207,22 @@ fn origin(text: &str) -> String {
 }
 
 #[derive(Clone)]
-pub(crate) struct Guard(Arc<AccessPolicy>);
+pub(crate) struct Guard(Arc<Guarded>);
+
+struct Guarded {
+    policy: AccessPolicy,
+    refused: LogLimit,
+}
+
+impl Guarded {
+    /// Tells the operator, too: of a page that is kept out its own user sees only that nothing works.
+    fn tell(&self, what: &str, reason: &str) {
+        if let Some(left_out) = self.refused.line() {
+            let reason: String = reason.chars().take(LONGEST_REASON).collect();
+            tracing::warn!(left_out, "{what}: {reason}");
+        }
+    }
+}
 
 /// The request's origin, if it has one, and whether its pages may use the service.
 pub(crate) type Origin = (Option<HeaderValue>, bool);
@@ -208,19 +231,27 @@ impl Around for Guard {
     type Kept = Origin;
 
     fn before(&self, request: &mut Request) -> (Origin, Option<Response>) {
-        let policy = &*self.0;
+        let policy = &self.0.policy;
         let origin = request.headers().get(ORIGIN).cloned();
         let host = match policy.check_host(request) {
             Ok(host) => host,
-            Err(refused) => return ((origin, false), Some(refused.into_response())),
+            Err(refused) => {
+                self.0.tell("a request was refused", refused.reason());
+                return ((origin, false), Some(refused.into_response()));
+            }
         };
         let allowed = origin
             .as_ref()
             .is_some_and(|origin| policy.allows_origin(origin, host));
+        if let Some(origin) = origin.as_ref().filter(|_| !allowed) {
+            self.0.tell("a web page was refused", &advice(origin));
+        }
         let answer = if is_preflight(request) {
             Some(preflight(allowed))
         } else if origin.is_some() && !allowed && changes_something(request.method()) {
-            Some(foreign_origin(origin.as_ref()).into_response())
+            origin
+                .as_ref()
+                .map(|origin| foreign_origin(origin).into_response())
         } else {
             None
         };
@@ -288,16 +319,17 @@ fn bad_host(why: &str) -> Problem {
         .detail(format!("a request names its host once, in Host: {why}"))
 }
 
-fn foreign_origin(origin: Option<&HeaderValue>) -> Problem {
-    let origin = origin
-        .and_then(|origin| origin.to_str().ok())
-        .unwrap_or("(not text)");
+fn advice(origin: &HeaderValue) -> String {
+    origin::advice(origin.to_str().unwrap_or("(not text)"))
+}
+
+fn foreign_origin(origin: &HeaderValue) -> Problem {
     Problem::new(
         StatusCode::FORBIDDEN,
         "foreign-origin",
         "Origin not allowed",
     )
-    .detail(origin::advice(origin))
+    .detail(advice(origin))
 }
 
 #[cfg(test)]

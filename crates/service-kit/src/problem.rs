@@ -85,6 +85,11 @@ impl Problem {
         self
     }
 
+    /// What [`detail`](Self::detail) has said, for a log; the title where it has said nothing.
+    pub fn reason(&self) -> &str {
+        self.0.detail.as_deref().unwrap_or(self.0.title)
+    }
+
     /// A further member, such as `field`.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {

@@ -273,3 +273,54 @@ async fn errors_carry_cors_headers_too() {
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(allows(&response), Some("http://localhost:8000"));
 }
+
+/// What a subscriber has written.
+#[derive(Clone, Default)]
+struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_operator_reads_which_page_was_refused_and_what_to_set_and_no_flood_of_it() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
+    let _while_it_lives = tracing::subscriber::set_default(subscriber.finish());
+    let policy = AccessPolicy::new(&AccessConfig::default(), LOOPBACK.parse().unwrap(), false);
+    let router = policy.layer(Router::new().route("/events", axum::routing::get(|| async { "" })));
+    let long = format!("http://{}.example", "x".repeat(4_000));
+    for origin in ["https://shop.example", &long, "http://localhost:8000"]
+        .into_iter()
+        .chain(std::iter::repeat_n("http://a.example", 1_000))
+    {
+        // A stream: the page gets no word but that it failed.
+        let request = Request::get("/events")
+            .header(HOST, "localhost:8080")
+            .header(ORIGIN, origin);
+        let request = request.body(Body::empty()).unwrap();
+        router.clone().oneshot(request).await.unwrap();
+    }
+    let request = Request::get("/events").header(HOST, "chat.example");
+    router
+        .oneshot(request.body(Body::empty()).unwrap())
+        .await
+        .unwrap();
+    let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert!(
+        lines.contains("pages of \"https://shop.example\" may not use this service"),
+        "{lines}"
+    );
+    assert!(lines.contains("access.allowed_origins"), "{lines}");
+    assert!(!lines.contains("localhost:8000"), "{lines}");
+    assert_eq!(lines.lines().count(), REFUSALS as usize, "{lines}");
+    assert!(lines.len() < 2_000, "{lines}");
+}
