@@ -203,6 +203,13 @@ async fn prometheus_takes_the_rules_and_they_tell_what_they_should() {
     promtool(&["check", "config"], &folder.join("prometheus.yml")).await;
     promtool(&["check", "rules"], &folder.join("hark-alerts.yml")).await;
     promtool(&["test", "rules"], &folder.join("hark-alerts.test.yml")).await;
+    let tests = monitoring("hark-alerts.test.yml");
+    for rule in monitoring("hark-alerts.yml").lines() {
+        if let Some(alert) = rule.trim().strip_prefix("- alert: ") {
+            let case = format!("alertname: {alert}\n        exp_alerts:\n");
+            assert!(tests.contains(&case), "nothing tests that {alert} is told");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
