@@ -46,8 +46,9 @@ struct Place {
 
 type Test = (&'static str, fn(&Place) -> Step);
 
-const TESTS: [Test; 7] = [
+const TESTS: [Test; 8] = [
     ("hark-in-a-container", containers::hark_alone),
+    ("taken-port", containers::taken_port),
     ("unwritable-volume", containers::unwritable_volume),
     ("compose", containers::the_whole),
     ("package-by-hand", servers::package_by_hand),

@@ -44,6 +44,24 @@ impl Chat {
         })
     }
 
+    /// Whoever has made a name of his own point here (DNS rebinding) gets nothing.
+    pub(super) fn refuses_the_name(&self, name: &str) -> Step {
+        for url in [&self.page, &self.posts, &self.streams] {
+            let mut curl = self.curl();
+            curl.args([
+                "--header",
+                &format!("Host: {name}"),
+                "--output",
+                "/dev/null",
+            ]);
+            let status = output(curl.args(["--write-out", "%{http_code}", url]))?;
+            ensure(status == "403", || {
+                format!("{url} answers {name} with {status}")
+            })?;
+        }
+        Ok(())
+    }
+
     /// Posts a text; the stored event.
     pub(super) fn post(&self, text: &str) -> Step<String> {
         output(

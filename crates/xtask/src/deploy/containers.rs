@@ -1,5 +1,6 @@
 //! `hark` in a container, and the whole by compose.
 
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -21,6 +22,7 @@ pub(super) fn hark_alone(place: &Place) -> Step {
         password: None,
     };
     let first = chat.carries("in a container")?;
+    chat.refuses_the_name("rebound.example")?;
     // Another container, the same volume.
     shell(&mut hark.run(&["down"]))?;
     shell(&mut hark.run(&["up", "--detach"]))?;
@@ -30,6 +32,43 @@ pub(super) fn hark_alone(place: &Place) -> Step {
     })?;
     has_no_shell(place, &hark.container("hark")?)?;
     shell(&mut hark.run(&["down", "--volumes"]))
+}
+
+/// Whoever starts it learns why there is no `hark`, from Docker or from what `is_healthy` fails with.
+pub(super) fn taken_port(place: &Place) -> Step {
+    let hark = Compose::of(place, "compose.hark.yaml");
+    let taken = TcpListener::bind("127.0.0.1:8000").map_err(|error| error.to_string())?;
+    let refused = hark.run(&["up", "--detach", "--build"]).output();
+    let refused = refused.map_err(|error| error.to_string())?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    ensure(
+        !refused.status.success() && said.contains("127.0.0.1:8000") && said.contains("in use"),
+        || format!("{refused:?}"),
+    )?;
+    shell(&mut hark.run(&["down", "--volumes"]))?;
+    drop(taken);
+
+    // On the machine's own network it is `hark` that cannot have its port.
+    let taken = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
+    let taken = taken
+        .local_addr()
+        .map(|address| (taken, address.to_string()));
+    let (_listener, address) = taken.map_err(|error| error.to_string())?;
+    let mut run = place.engine.docker();
+    run.args([
+        "run",
+        "--detach",
+        "--restart=unless-stopped",
+        "--network=host",
+        "hark",
+    ]);
+    let others = ["--sse", "--demo", "--mqtt", "--ops"];
+    run.args(["up", "--data=/data", "--chat", &address]);
+    let container = output(run.args(others.iter().flat_map(|other| [other, "127.0.0.1:0"])))?;
+    let Err(why) = place.engine.is_healthy(&container) else {
+        return Err("healthy without its port".to_owned());
+    };
+    ensure(why.contains("`--chat 127.0.0.1:PORT`"), || why)
 }
 
 fn has_no_shell(place: &Place, container: &str) -> Step {

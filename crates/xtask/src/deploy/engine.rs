@@ -148,13 +148,36 @@ impl Engine {
             .map_err(|why| format!("{name}: {line}: {why}"))
     }
 
-    /// Waits until a container's health check says so.
+    /// Waits until a container's health check says so; fails at once when it cannot stay up, with what
+    /// it and its check have said last.
     pub(super) fn is_healthy(&self, name: &str) -> Step {
-        eventually(|| {
-            let format = "{{.State.Health.Status}}";
-            let health = output(self.docker().args(["inspect", "--format", format, name]))?;
-            super::ensure(health == "healthy", || format!("{name} is {health}"))
-        })
+        let inspect =
+            |format: &str| output(self.docker().args(["inspect", "--format", format, name]));
+        let health = eventually(|| {
+            let health =
+                inspect("{{.State.Health.Status}}, started {{.RestartCount}} times again")?;
+            super::ensure(!health.starts_with("starting, started 0 "), || {
+                health.clone()
+            })?;
+            Ok(health)
+        });
+        let health = health.unwrap_or_else(|why| why);
+        if health.starts_with("healthy") {
+            return Ok(());
+        }
+        let checked = inspect("{{range .State.Health.Log}}{{.Output}}{{end}}").unwrap_or_default();
+        let mut logs = self.docker();
+        let logs = logs.args(["logs", "--tail", "20", name]).output();
+        let said = logs.map(|logs| {
+            let (out, err) = (logs.stdout, logs.stderr);
+            [out, err]
+                .map(|said| String::from_utf8_lossy(&said).into_owned())
+                .concat()
+        });
+        let said = said.unwrap_or_else(|error| error.to_string());
+        Err(format!(
+            "{name} is {health}; its check says:\n{checked}\nand itself:\n{said}"
+        ))
     }
 
     /// All of them, also those of a test that failed.

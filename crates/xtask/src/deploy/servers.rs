@@ -146,6 +146,11 @@ pub(super) fn several_servers(place: &Place) -> Step {
     chat.carries("from one server to another")?;
     chat.is_locked()?;
     strangers::get_nothing(&place.engine)?;
+    // Or all clients would share what one address may have.
+    let web = strangers::address(&place.engine, "web")?;
+    let trusted = "grep ^trusted_proxies /etc/hark/chat-service.toml";
+    let trusted = place.engine.inside("chat-2", trusted)?;
+    ensure(trusted.contains(&format!("[\"{web}\"]")), || trusted)?;
     site.changes_nothing(&place.packages, &[])?;
 
     // A new certificate needs no restart.
