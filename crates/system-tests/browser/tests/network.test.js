@@ -66,9 +66,12 @@ inEveryBrowser((world) => {
   test("a browser that wrongly says that there is no network is not believed for long", async () => {
     const channel = world.channel();
     const tab = await world.open(world.address(channel));
-    await tab.page.evaluate(() => window.dispatchEvent(new Event("offline")));
-    await tab.state("offline");
-    await tab.says("No network");
+    // Read at once: a ping that comes the moment after is better proof already.
+    const said = await tab.page.evaluate(() => {
+      window.dispatchEvent(new Event("offline"));
+      return document.body.innerText;
+    });
+    assert.match(said, /No network/);
     await world.hark.post(channel, "it is there");
     await tab.shows("it is there");
     await tab.live();
