@@ -2,6 +2,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
@@ -22,6 +23,7 @@ pub(crate) async fn accept(listener: TcpListener, state: &State) {
                     exhausted = false;
                     info!("accepting MQTT connections again");
                 }
+                attend(&stream);
                 let (client, ended) = state.clients.enter(peer.ip());
                 let shared = Arc::clone(&state.shared);
                 let router = Arc::clone(&state.router.borrow());
@@ -51,6 +53,18 @@ pub(crate) async fn accept(listener: TcpListener, state: &State) {
                 sleep(PAUSE).await;
             }
         }
+    }
+}
+
+/// Notices a peer that vanished, although its client has turned its keep-alive off, and lets no
+/// message wait until the one before has been confirmed.
+fn attend(stream: &TcpStream) {
+    let probes = TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15));
+    let kept = SockRef::from(stream).set_tcp_keepalive(&probes);
+    if let Err(error) = kept.and_then(|()| stream.set_nodelay(true)) {
+        debug!(%error, "a connection could not be adjusted");
     }
 }
 

@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -29,12 +29,12 @@ struct Inner {
 }
 
 struct HalfOpen {
-    share: IpAddr,
+    share: Share,
     end: oneshot::Sender<Ended>,
 }
 
 struct Standing {
-    share: IpAddr,
+    share: Share,
     own: bool,
     idle: bool,
     id: String,
@@ -53,6 +53,7 @@ pub(crate) enum Ended {
 /// One connection's entry, until it is dropped.
 pub(crate) struct Client {
     number: u64,
+    share: Share,
     clients: Arc<Clients>,
     idle: bool,
 }
@@ -75,7 +76,7 @@ impl Clients {
     /// A new connection, which has not said who it is.
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> (Client, oneshot::Receiver<Ended>) {
         let (end, ended) = oneshot::channel();
-        let share = share_of(address);
+        let share = Share::of(address);
         let mut inner = self.lock();
         if inner.half_open.len() >= HALF_OPEN {
             inner.close_a_half_open();
@@ -85,6 +86,7 @@ impl Clients {
         inner.half_open.insert(number, HalfOpen { share, end });
         let client = Client {
             number,
+            share,
             clients: Arc::clone(self),
             idle: true,
         };
@@ -98,6 +100,11 @@ impl Clients {
 }
 
 impl Client {
+    /// Whose it is.
+    pub(crate) fn share(&self) -> Share {
+        self.share
+    }
+
     /// It has said CONNECT. Whoever had this `id` before is ended; `own` needs no place.
     ///
     /// # Errors
@@ -199,7 +206,7 @@ impl Inner {
     }
 
     fn close_a_half_open(&mut self) {
-        let mut counts = HashMap::<IpAddr, usize>::new();
+        let mut counts = HashMap::<Share, usize>::new();
         for half_open in self.half_open.values() {
             *counts.entry(half_open.share).or_default() += 1;
         }
@@ -216,15 +223,18 @@ impl Inner {
     }
 }
 
-/// Whose share a connection takes: an address; of IPv6, the network of 64 bits, of which one client
-/// has all addresses.
-fn share_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) if !v6.is_loopback() => {
-            let network = u128::from(v6) & (u128::MAX << 64);
-            IpAddr::V6(Ipv6Addr::from(network))
-        }
-        address => address,
+/// Who counts as one client: an IPv4 address, the network of 64 bits of which an IPv6 client has all
+/// addresses, or loopback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Share(IpAddr);
+
+impl Share {
+    pub(crate) fn of(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            address if address.is_loopback() => IpAddr::from([127, 0, 0, 1]),
+            IpAddr::V6(v6) => IpAddr::from((v6.to_bits() & (u128::MAX << 64)).to_be_bytes()),
+            address @ IpAddr::V4(_) => address,
+        })
     }
 }
 
@@ -318,7 +328,7 @@ mod tests {
 
     #[test]
     fn network_of_ipv6_is_one_share() {
-        let share = |text: &str| share_of(text.parse().unwrap());
+        let share = |text: &str| Share::of(text.parse().unwrap());
         assert_eq!(share("2001:db8::1"), share("2001:db8::2:3:4:5"));
         assert_ne!(share("2001:db8::1"), share("2001:db8:0:1::1"));
         assert_eq!(share("::ffff:192.0.2.1"), share("192.0.2.1"));

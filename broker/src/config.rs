@@ -78,6 +78,10 @@ pub struct BrokerConfig {
     pub max_connections_per_address: usize,
     /// Distinct filters, of all clients together, for the life of the broker.
     pub max_filters: usize,
+    /// Distinct topics that clients may publish to, of all together, for the life of the broker.
+    pub max_topics: usize,
+    /// Subscriptions at a time.
+    pub max_subscriptions: usize,
     /// Bytes in one segment of a filter's queue.
     #[serde(with = "size")]
     pub segment_size: usize,
@@ -94,6 +98,8 @@ impl Default for BrokerConfig {
             max_connections: 1000,
             max_connections_per_address: 500,
             max_filters: 10_000,
+            max_topics: 200_000,
+            max_subscriptions: 100_000,
             segment_size: 1024 * 1024,
             segments: 16,
         }
@@ -135,8 +141,14 @@ impl BrokerConfig {
                 "must be at least 1",
             ));
         }
-        if self.max_filters == 0 {
-            return Err(ConfigError::invalid("max_filters", "must be at least 1"));
+        for (key, max) in [
+            ("max_filters", self.max_filters),
+            ("max_topics", self.max_topics),
+            ("max_subscriptions", self.max_subscriptions),
+        ] {
+            if max == 0 {
+                return Err(ConfigError::invalid(key, "must be at least 1"));
+            }
         }
         // The library panics below 1 KiB and below one segment.
         if !(1024..=1 << 30).contains(&self.segment_size) {

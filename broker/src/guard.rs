@@ -1,28 +1,27 @@
 //! What stands between strangers and the router of rumqttd.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use rumqttd::protocol::{
     Connect, LastWill, Packet, PubComp, PubCompReason, PubRec, PubRecReason, Publish, QoS,
-    Subscribe, valid_filter,
+    Subscribe,
 };
 
+use crate::BrokerConfig;
+use crate::budget::{Budget, Kept};
+use crate::clients::Share;
+use crate::exactly_once::Begun;
+use crate::names::{MAX_NAME, check_filter, check_topic};
 use crate::refusals::Refusals;
 use crate::wire::{Read, Refusal};
-
-/// Bytes of a topic, a filter or a client id. rumqttd keeps topics and filters until it ends.
-const MAX_NAME: usize = 1024;
 
 /// A published message below this is copied out of what was read: the queues of rumqttd count its
 /// bytes, while it would keep all bytes alive that were read with it.
 const COPIED_BELOW: usize = 1024;
-
-/// Messages of QoS 2 that a client may have begun and not released (PUBREL).
-const MAX_BEGUN: usize = 100;
 
 /// MQTT 3.1.1 as rumqttd reads it, minus the packets that would harm it. There is one for each
 /// connection.
@@ -34,53 +33,52 @@ const MAX_BEGUN: usize = 100;
 ///   (the router cuts it after its first *byte* and panics);
 /// - shared subscriptions, whose bookkeeping can panic, filters that MQTT does not allow, and those
 ///   that begin with `$`, at which the router would end the link by itself (see `Link`);
-/// - more distinct filters than are configured;
+/// - more distinct filters and topics than are configured, each of which the router keeps for ever,
+///   more subscriptions, and more of each than are this address's share (see [`Budget`]);
 /// - retained messages (taken as ordinary ones) and sessions that outlive their connection (taken
 ///   as clean ones): both are kept in memory for ever;
-/// - messages of QoS 2, whose bookkeeping has no bound: the receiver's half is done here, they are
-///   passed on when they come first, and a subscription is granted QoS 1 at most;
+/// - messages of QoS 2, whose bookkeeping the router would do without a bound: the receiver's half is
+///   done here, they are passed on when they come first, and a subscription is granted QoS 1 at most;
 /// - acknowledgements of what was not sent, at which the router would end the link by itself;
 /// - packets that only a broker sends.
 pub(crate) struct Guard {
-    state: Arc<GuardState>,
-    /// Does not count for the bounds: a client of the process itself.
-    own: bool,
+    #[cfg(test)]
+    asleep: bool,
+    /// What it may make the router keep; without a bound for a client of the process itself.
+    budget: Option<Budget>,
     /// What the client has to acknowledge, in order.
     delivered: VecDeque<u16>,
     /// Messages of QoS 2 that the client has begun (MQTT 3.1.1 §4.3.3, method B).
-    begun: HashSet<u16>,
+    begun: Begun,
 }
 
 /// Shared by the guards of all connections.
 pub(crate) struct GuardState {
-    max_filters: usize,
     refused: AtomicU64,
     /// Tells the log of them.
     refusals: Refusals,
-    /// The filters that rumqttd has a queue for.
-    filters: Mutex<HashSet<String>>,
+    kept: Arc<Kept>,
     /// Lets everything pass: shows what the guard is for.
     #[cfg(test)]
     asleep: bool,
 }
 
 impl GuardState {
-    pub(crate) fn new(max_filters: usize) -> Self {
+    pub(crate) fn new(config: &BrokerConfig) -> Self {
         Self {
-            max_filters,
             refused: AtomicU64::new(0),
             refusals: Refusals::default(),
-            filters: Mutex::new(HashSet::new()),
+            kept: Arc::new(Kept::new(config)),
             #[cfg(test)]
             asleep: false,
         }
     }
 
     #[cfg(test)]
-    pub(crate) fn asleep() -> Self {
+    pub(crate) fn asleep(config: &BrokerConfig) -> Self {
         Self {
             asleep: true,
-            ..Self::new(100)
+            ..Self::new(config)
         }
     }
 
@@ -95,14 +93,9 @@ impl GuardState {
         self.refusals.say(reason, peer);
     }
 
-    /// A new router knows no filters.
-    pub(crate) fn forget_filters(&self) {
-        self.filters().clear();
-    }
-
-    fn filters(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
-        // Nothing can panic while the lock is held.
-        self.filters.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A new router knows no names.
+    pub(crate) fn forget_names(&self) {
+        self.kept.forget_names();
     }
 }
 
@@ -121,12 +114,13 @@ pub(crate) enum Admitted {
 
 impl Guard {
     /// The guard of a connection; `own` for a client of the process itself.
-    pub(crate) fn new(state: Arc<GuardState>, own: bool) -> Self {
+    pub(crate) fn new(state: &GuardState, share: Share, own: bool) -> Self {
         Self {
-            state,
-            own,
+            budget: (!own).then(|| Budget::new(Arc::clone(&state.kept), share)),
+            #[cfg(test)]
+            asleep: state.asleep,
             delivered: VecDeque::new(),
-            begun: HashSet::new(),
+            begun: Begun::default(),
         }
     }
 
@@ -137,22 +131,23 @@ impl Guard {
             exactly_once,
         } = read;
         #[cfg(test)]
-        if self.state.asleep {
+        if self.asleep {
             return Ok(Admitted::Pass(packet));
         }
         match packet {
             Packet::Publish(mut publish, properties) => {
                 check_topic(&publish.topic)?;
+                self.admit_topic(&publish.topic)?;
                 publish.retain = false;
                 unshare(&mut publish);
                 match exactly_once {
-                    Some(packet_id) => self.begin(publish, packet_id),
+                    Some(packet_id) => Ok(self.begin(publish, packet_id)),
                     None => Ok(Admitted::Pass(Packet::Publish(publish, properties))),
                 }
             }
             Packet::PubRel(release, _) => {
                 // Again after a lost PUBCOMP, perhaps.
-                self.begun.remove(&release.pkid);
+                self.begun.release(release.pkid);
                 let complete = PubComp {
                     pkid: release.pkid,
                     reason: PubCompReason::Success,
@@ -174,7 +169,13 @@ impl Guard {
                 }
                 Ok(Admitted::Pass(Packet::Subscribe(subscribe, properties)))
             }
-            Packet::Unsubscribe(..) | Packet::PingReq(_) => Ok(Admitted::Pass(packet)),
+            Packet::Unsubscribe(unsubscribe, properties) => {
+                if let Some(budget) = &mut self.budget {
+                    budget.forget_filters(&unsubscribe.filters);
+                }
+                Ok(Admitted::Pass(Packet::Unsubscribe(unsubscribe, properties)))
+            }
+            Packet::PingReq(_) => Ok(Admitted::Pass(packet)),
             Packet::Disconnect(..) => Ok(Admitted::Farewell),
             Packet::Connect(..) => Err("a second CONNECT"),
             Packet::PubRec(..) | Packet::PubComp(..) => {
@@ -192,44 +193,31 @@ impl Guard {
         self.delivered.push_back(packet_id);
     }
 
-    fn begin(&mut self, publish: Publish, packet_id: u16) -> Result<Admitted, Refusal> {
+    fn begin(&mut self, publish: Publish, packet_id: u16) -> Admitted {
         let received = PubRec {
             pkid: packet_id,
             reason: PubRecReason::Success,
         };
-        if self.begun.contains(&packet_id) {
-            return Ok(Admitted::Answer(Packet::PubRec(received, None)));
+        if !self.begun.begin(packet_id) {
+            return Admitted::Answer(Packet::PubRec(received, None));
         }
-        if self.begun.len() >= MAX_BEGUN {
-            return Err("too many messages of QoS 2 without PUBREL");
-        }
-        self.begun.insert(packet_id);
         // This makes one of QoS 0.
         let pass = Publish::new(publish.topic, publish.payload, false);
-        Ok(Admitted::PassAndAnswer(pass, received))
+        Admitted::PassAndAnswer(pass, received)
     }
 
-    fn admit_filters(&self, subscribe: &Subscribe) -> Result<(), Refusal> {
-        let mut known = self.state.filters();
+    /// Counts a topic: of a message or a will.
+    pub(crate) fn admit_topic(&mut self, topic: &[u8]) -> Result<(), Refusal> {
+        self.budget
+            .as_mut()
+            .map_or(Ok(()), |budget| budget.admit_topic(topic))
+    }
+
+    fn admit_filters(&mut self, subscribe: &Subscribe) -> Result<(), Refusal> {
         for filter in &subscribe.filters {
-            let path = filter.path.as_str();
-            if path.starts_with("$share") {
-                return Err("a shared subscription");
-            }
-            if path.starts_with('$') {
-                return Err("a filter that begins with $");
-            }
-            if path.len() > MAX_NAME {
-                return Err("a filter of more than 1 KiB");
-            }
-            if !valid_filter(path) || path.contains('\0') {
-                return Err("a filter that MQTT does not allow");
-            }
-            if !self.own && !known.contains(path) {
-                if known.len() >= self.state.max_filters {
-                    return Err("more distinct filters than max_filters");
-                }
-                known.insert(path.to_owned());
+            check_filter(&filter.path)?;
+            if let Some(budget) = &mut self.budget {
+                budget.admit_filter(&filter.path)?;
             }
         }
         Ok(())
@@ -248,23 +236,6 @@ pub(crate) fn admit_connect(connect: &Connect, will: Option<&mut LastWill>) -> R
     Ok(())
 }
 
-/// A topic that can be published to (MQTT 3.1.1 §4.7), and that the router survives.
-fn check_topic(topic: &[u8]) -> Result<(), Refusal> {
-    let first = topic.first().ok_or("an empty topic")?;
-    if !first.is_ascii() {
-        return Err("a topic that begins with a character beyond ASCII");
-    }
-    if topic.len() > MAX_NAME {
-        return Err("a topic of more than 1 KiB");
-    }
-    if topic.iter().any(|byte| matches!(byte, b'+' | b'#' | 0)) {
-        return Err("a topic with a wildcard or NUL");
-    }
-    std::str::from_utf8(topic)
-        .map(drop)
-        .map_err(|_| "a topic that is not UTF-8")
-}
-
 /// Topic and payload in memory of their own, if they are small.
 fn unshare(publish: &mut Publish) {
     let topic = publish.topic.len();
@@ -281,11 +252,16 @@ fn unshare(publish: &mut Publish) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
     use crate::wire;
 
     fn guard() -> Guard {
-        Guard::new(Arc::new(GuardState::new(10)), false)
+        let share = Share::of("192.0.2.1".parse().unwrap());
+        let state = GuardState::new(&BrokerConfig::default());
+        Guard::new(&state, share, false)
     }
 
     fn admit(guard: &mut Guard, packet: &[u8]) -> Result<Admitted, Refusal> {
@@ -308,18 +284,6 @@ mod tests {
     }
 
     #[test]
-    fn topics_that_harm_are_refused() {
-        let long = "a".repeat(MAX_NAME + 1);
-        for bad in ["", "\u{e9}t\u{e9}", "chat/+", "#", "a\0b", &long] {
-            assert!(check_topic(bad.as_bytes()).is_err(), "{bad:?}");
-        }
-        assert!(check_topic(b"a\xff").is_err());
-        for good in ["chat/x", "/", "caf\u{e9}", "$SYS/x", "a b"] {
-            assert_eq!(check_topic(good.as_bytes()), Ok(()), "{good:?}");
-        }
-    }
-
-    #[test]
     fn message_of_qos_2_is_passed_on_once() {
         let mut guard = guard();
         let passed = Publish::new("a", "!", false);
@@ -337,14 +301,35 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_qos_2_without_release_are_bounded() {
+    fn as_many_messages_of_qos_2_may_be_begun_as_there_are_packet_ids() {
         let mut guard = guard();
-        for id in 1..=100 {
-            begin(&mut guard, id).unwrap();
+        for id in 1..=u16::MAX {
+            let [high, low] = id.to_be_bytes();
+            let begun = admit(&mut guard, &[0x34, 6, 0, 1, b'a', high, low, b'!']);
+            assert!(
+                matches!(begun, Ok(Admitted::PassAndAnswer(..))),
+                "{id}: {begun:?}"
+            );
         }
-        begin(&mut guard, 101).unwrap_err();
-        release(&mut guard, 1).unwrap();
-        begin(&mut guard, 101).unwrap();
+    }
+
+    #[test]
+    fn topics_of_the_process_itself_do_not_count() {
+        let config = BrokerConfig {
+            max_topics: 2,
+            ..BrokerConfig::default()
+        };
+        let state = GuardState::new(&config);
+        let [mut own, mut stranger] = [true, false].map(|own| {
+            let share = Share::of("127.0.0.1".parse().unwrap());
+            Guard::new(&state, share, own)
+        });
+        let publish = |guard: &mut Guard, topic| admit(guard, &[0x30, 4, 0, 1, topic, b'!']);
+        for topic in b'a'..=b'z' {
+            publish(&mut own, topic).unwrap();
+        }
+        publish(&mut stranger, b'a').unwrap();
+        publish(&mut stranger, b'b').unwrap_err();
     }
 
     #[test]
@@ -366,5 +351,52 @@ mod tests {
         let _passed = guard().admit(read).unwrap();
         inbox.reserve(10_000);
         assert_eq!(inbox.as_ptr(), memory, "the same memory, free again");
+    }
+
+    proptest! {
+        /// What a stranger sends never panics, and nothing passes that the router does not survive.
+        #[test]
+        fn whatever_is_sent_only_passes_what_the_router_survives(
+            packets in vec(packet(), 1..20),
+        ) {
+            let mut guard = guard();
+            let mut inbox = BytesMut::from(packets.concat().as_slice());
+            while let Ok(Some(read)) = wire::read(&mut inbox, 1000) {
+                match guard.admit(read) {
+                    Ok(
+                        Admitted::Pass(Packet::Publish(publish, _))
+                        | Admitted::PassAndAnswer(publish, _),
+                    ) => {
+                        prop_assert!(!publish.retain && publish.topic[0].is_ascii());
+                    }
+                    Ok(Admitted::Pass(Packet::Subscribe(subscribe, _))) => {
+                        for filter in subscribe.filters {
+                            prop_assert_ne!(filter.qos, QoS::ExactlyOnce);
+                            prop_assert!(!filter.path.starts_with('$'));
+                        }
+                    }
+                    Ok(Admitted::Pass(passed)) => prop_assert!(
+                        matches!(passed, Packet::Unsubscribe(..) | Packet::PingReq(_)),
+                        "{:?}",
+                        passed
+                    ),
+                    Ok(Admitted::Answer(_)) => {}
+                    Ok(Admitted::Farewell) | Err(_) => break,
+                }
+            }
+        }
+    }
+
+    /// A header of any kind with a body of its length, mostly of bytes that mean something.
+    fn packet() -> impl Strategy<Value = Vec<u8>> {
+        let byte = prop_oneof![
+            3 => 0_u8..4,
+            2 => proptest::sample::select(b"a/+#$\xc3\xa9".as_slice()),
+            1 => any::<u8>(),
+        ];
+        (any::<u8>(), vec(byte, 0..40)).prop_map(|(first, body)| {
+            let length = u8::try_from(body.len()).unwrap();
+            [&[first, length], body.as_slice()].concat()
+        })
     }
 }

@@ -20,16 +20,23 @@
 #![warn(missing_docs)]
 
 mod accept;
+mod budget;
 mod clients;
 mod config;
+mod conversation;
+mod door;
+mod exactly_once;
 mod guard;
 mod link;
 mod login;
 mod metrics;
+mod names;
+mod outbox;
 mod refusals;
 mod router;
 mod server;
 mod session;
+mod shares;
 mod watch;
 mod wire;
 

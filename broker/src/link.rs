@@ -1,14 +1,25 @@
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
 use futures_util::FutureExt as _;
 use rumqttd::Notification;
 use rumqttd::local::{LinkRx, LinkTx};
 use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet};
+use tokio::time::sleep;
 
-use crate::router::InnerId;
+use crate::door::{Asked, InnerId, Wish};
+
+/// Between two looks whether a full queue of the router has room again.
+const A_MOMENT: Duration = Duration::from_millis(1);
 
 /// The router does not live any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the broker's router is gone")]
 pub(crate) struct RouterGone;
+
+/// Whether the router's queue takes an event at once, from each thread that asks.
+pub(crate) type HasRoom = dyn Fn() -> bool + Send + Sync;
 
 /// One client as the router sees it.
 ///
@@ -16,33 +27,50 @@ pub(crate) struct RouterGone;
 /// ends. A word that comes after the end panics it or strikes the slot's next owner. So a link is
 /// ended in one place only, its drop, by one DISCONNECT after which nothing is sent; and the router
 /// is never given a reason to end a link by itself (see `Guard`).
+///
+/// None of this blocks its thread, whatever the router does.
 pub(crate) struct Link {
-    tx: LinkTx,
+    /// `None` only while dropping.
+    tx: Option<(LinkTx, InnerId)>,
     rx: LinkRx,
-    /// After `drop` has spoken, so that the name is free only when the router has heard it.
-    _id: InnerId,
+    has_room: Arc<HasRoom>,
+    door: Asked,
 }
 
 impl Link {
-    pub(crate) fn new(tx: LinkTx, rx: LinkRx, id: InnerId) -> Self {
-        Self { tx, rx, _id: id }
+    pub(crate) fn new(
+        tx: LinkTx,
+        rx: LinkRx,
+        id: InnerId,
+        has_room: Arc<HasRoom>,
+        door: Asked,
+    ) -> Self {
+        Self {
+            tx: Some((tx, id)),
+            rx,
+            has_room,
+            door,
+        }
     }
 
-    /// Hands packets to the router, in one go. It waits, on its thread, while the router has a
-    /// thousand such calls before it.
+    /// Hands packets to the router, in one go. Waits while the router has a thousand such calls
+    /// before it.
     ///
     /// # Errors
     /// [`RouterGone`].
-    pub(crate) fn send(&mut self, packets: &mut Vec<Packet>) -> Result<(), RouterGone> {
-        let Some(last) = packets.pop() else {
+    pub(crate) async fn send(&mut self, packets: &mut Vec<Packet>) -> Result<(), RouterGone> {
+        if packets.is_empty() {
+            return Ok(());
+        }
+        // rumqttd would wait for room on this thread.
+        while !(self.has_room)() {
+            sleep(A_MOMENT).await;
+        }
+        let (Some((tx, _)), Some(last)) = (&mut self.tx, packets.pop()) else {
             return Ok(());
         };
-        self.tx.buffer().extend(packets.drain(..));
-        // It is an async function that never waits otherwise than on its thread.
-        match self.tx.send(last).now_or_never() {
-            Some(Ok(_queued)) => Ok(()),
-            _ => Err(RouterGone),
-        }
+        tx.buffer().extend(packets.drain(..));
+        send_now(tx, last)
     }
 
     /// Waits for what the router has for the client, and adds all that is there. Loses nothing when
@@ -50,7 +78,10 @@ impl Link {
     ///
     /// # Errors
     /// [`RouterGone`].
-    pub(crate) async fn receive(&mut self, into: &mut Vec<Notification>) -> Result<(), RouterGone> {
+    pub(crate) async fn receive(
+        &mut self,
+        into: &mut VecDeque<Notification>,
+    ) -> Result<(), RouterGone> {
         while into.is_empty() {
             into.extend(self.rx.next().await.map_err(|_gone| RouterGone)?);
         }
@@ -69,12 +100,47 @@ impl Link {
     }
 }
 
+/// It is an async function that never waits otherwise than on its thread.
+fn send_now(tx: &mut LinkTx, packet: Packet) -> Result<(), RouterGone> {
+    match tx.send(packet).now_or_never() {
+        Some(Ok(_queued)) => Ok(()),
+        _ => Err(RouterGone),
+    }
+}
+
+/// Ends a link. It waits, on its thread, while the router's queue is full.
+pub(crate) fn say_farewell(mut tx: LinkTx) {
+    let farewell = Disconnect {
+        reason_code: DisconnectReasonCode::NormalDisconnection,
+    };
+    // A router that is gone needs no farewell.
+    let _ = send_now(&mut tx, Packet::Disconnect(farewell, None));
+}
+
 impl Drop for Link {
     fn drop(&mut self) {
-        let farewell = Disconnect {
-            reason_code: DisconnectReasonCode::NormalDisconnection,
-        };
-        // A router that is gone needs no farewell.
-        let _ = self.send(&mut vec![Packet::Disconnect(farewell, None)]);
+        if let Some((tx, id)) = self.tx.take() {
+            // The thread is gone only with the process.
+            let _ = self.door.send(Wish::End(tx, id));
+        }
+    }
+}
+
+/// Tells the router that there is something for it.
+#[cfg(test)]
+pub(crate) fn ring(tx: &mut LinkTx) {
+    let ping = Packet::PingReq(rumqttd::protocol::PingReq);
+    send_now(tx, ping).unwrap();
+}
+
+#[cfg(test)]
+impl Link {
+    /// Lets the router hang when it next looks at this link, whose number this gives: it waits for a
+    /// lock that nobody opens.
+    pub(crate) fn hang(self) -> rumqttd::ConnectionId {
+        let link = Box::leak(Box::new(self));
+        let (tx, _) = link.tx.as_ref().unwrap();
+        std::mem::forget(tx.buffer());
+        link.rx.id()
     }
 }

@@ -1,15 +1,17 @@
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
+use rumqttd::local::LinkBuilder;
 use rumqttd::protocol::{Packet, PingReq};
-use rumqttd::{Notification, Router, RouterConfig};
+use rumqttd::{Router, RouterConfig};
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::BrokerConfig;
-use crate::link::{Link, RouterGone};
+use crate::door::RouterDoor;
+use crate::link::{HasRoom, RouterGone};
 
 /// The router did not start, or its threads did not.
 pub(crate) type StartError = std::io::Error;
@@ -17,21 +19,25 @@ pub(crate) type StartError = std::io::Error;
 /// One life of rumqttd's router, with the threads that serve its clients.
 ///
 /// rumqttd cannot be stopped: a router lasts until it panics or the process ends. Dropping this ends
-/// the connections; what remains of a router that no longer answers is one thread.
+/// the connections. Of a router that hangs two threads remain: its own, and the one that waits for
+/// it to open and to end links (see [`RouterDoor`]).
 pub(crate) struct RouterLife {
     door: RouterDoor,
     is_gone: Box<dyn Fn() -> bool + Send + Sync>,
-    /// Two threads for the sessions. `None` only while dropping.
+    /// The sessions' threads, none of which ever waits for the router. `None` only while dropping.
     sessions: Option<Runtime>,
+    #[cfg(test)]
+    has_room: Arc<HasRoom>,
+    #[cfg(test)]
+    link_of: Box<dyn Fn(rumqttd::ConnectionId) -> rumqttd::local::LinkTx + Send + Sync>,
 }
 
-/// The way to links with a router. Clones lead to the same one.
-#[derive(Clone)]
-pub(crate) struct RouterDoor {
-    asked: mpsc::UnboundedSender<oneshot::Sender<Result<Link, RouterGone>>>,
-}
+/// Threads for the sessions.
+const THREADS: usize = 2;
 
-type OpenLink = dyn Fn(&str) -> Option<(LinkTx, LinkRx, Notification)> + Send;
+/// Events that may be added to the router's queue between a look whether there is room and the
+/// adding: one by each thread.
+const IN_BETWEEN: usize = THREADS + 1;
 
 impl RouterLife {
     /// Starts the threads.
@@ -40,17 +46,34 @@ impl RouterLife {
     /// When the system refuses threads or descriptors.
     pub(crate) fn start(config: &BrokerConfig) -> Result<Self, StartError> {
         let sessions = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(THREADS)
             .thread_name("broker-network")
             .enable_all()
             .build()?;
         let router = Router::new(0, router_config(config)).spawn();
-        let to_router = router.clone();
-        let open = move |id: &str| LinkBuilder::new(id, router.clone()).build().ok();
+        let links = router.clone();
+        let open = move |id: &str| {
+            let (tx, rx, _connack) = LinkBuilder::new(id, links.clone()).build().ok()?;
+            Some((tx, rx))
+        };
+        let queue = router.clone();
+        let has_room = move || {
+            let full = queue.capacity().unwrap_or(usize::MAX);
+            queue.is_disconnected() || queue.len() + IN_BETWEEN < full
+        };
+        let has_room: Arc<HasRoom> = Arc::new(has_room);
+        #[cfg(test)]
+        let tests = router.clone();
         Ok(Self {
-            door: RouterDoor::start(Box::new(open))?,
+            #[cfg(test)]
+            has_room: Arc::clone(&has_room),
+            #[cfg(test)]
+            link_of: Box::new(move |id| {
+                rumqttd::local::LinkTx::new(id, tests.clone(), Arc::default())
+            }),
+            door: RouterDoor::start(Box::new(open), has_room)?,
             // The router owns the receiver; a panic drops it.
-            is_gone: Box::new(move || to_router.is_disconnected()),
+            is_gone: Box::new(move || router.is_disconnected()),
             sessions: Some(sessions),
         })
     }
@@ -93,8 +116,8 @@ impl RouterLife {
 
 async fn ping(door: RouterDoor) -> Result<(), RouterGone> {
     let mut link = door.open().await?;
-    link.send(&mut vec![Packet::PingReq(PingReq)])?;
-    let mut answers = Vec::new();
+    link.send(&mut vec![Packet::PingReq(PingReq)]).await?;
+    let mut answers = VecDeque::new();
     loop {
         link.receive(&mut answers).await?;
         for answer in answers.drain(..) {
@@ -114,91 +137,6 @@ impl Drop for RouterLife {
     }
 }
 
-impl RouterDoor {
-    /// rumqttd blocks its caller until the router has registered a link, so a thread of its own
-    /// waits for that, and a flood of CONNECTs delays only other CONNECTs.
-    fn start(open: Box<OpenLink>) -> Result<Self, StartError> {
-        let (asked, mut wishes) =
-            mpsc::unbounded_channel::<oneshot::Sender<Result<Link, RouterGone>>>();
-        let ids = InnerIds::default();
-        std::thread::Builder::new()
-            .name("broker-links".to_owned())
-            .spawn(move || {
-                while let Some(wish) = wishes.blocking_recv() {
-                    if wish.is_closed() {
-                        continue;
-                    }
-                    let id = ids.take();
-                    let link = match open(&id.name()) {
-                        Some((tx, rx, _connack)) => Ok(Link::new(tx, rx, id)),
-                        None => Err(RouterGone),
-                    };
-                    // A link that nobody takes any more ends in its drop.
-                    let _ = wish.send(link);
-                }
-            })?;
-        Ok(Self { asked })
-    }
-
-    /// A link of its own with the router.
-    ///
-    /// # Errors
-    /// [`RouterGone`].
-    pub(crate) async fn open(&self) -> Result<Link, RouterGone> {
-        let (wish, granted) = oneshot::channel();
-        self.asked.send(wish).map_err(|_ended| RouterGone)?;
-        granted.await.map_err(|_ended| RouterGone)?
-    }
-}
-
-/// The names by which a router knows its links. It keeps a record of every name that it ever heard,
-/// so they are used again, and clients' own ids never reach it.
-#[derive(Clone, Default)]
-pub(crate) struct InnerIds(Arc<Mutex<Ids>>);
-
-#[derive(Default)]
-struct Ids {
-    free: Vec<u64>,
-    made: u64,
-}
-
-/// In use until it is dropped.
-pub(crate) struct InnerId {
-    number: u64,
-    ids: InnerIds,
-}
-
-impl InnerIds {
-    fn take(&self) -> InnerId {
-        let mut ids = self.lock();
-        let number = ids.free.pop().unwrap_or_else(|| {
-            ids.made += 1;
-            ids.made
-        });
-        InnerId {
-            number,
-            ids: self.clone(),
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Ids> {
-        // Nothing can panic while it is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl InnerId {
-    fn name(&self) -> String {
-        format!("link-{}", self.number)
-    }
-}
-
-impl Drop for InnerId {
-    fn drop(&mut self) {
-        self.ids.lock().free.push(self.number);
-    }
-}
-
 fn router_config(config: &BrokerConfig) -> RouterConfig {
     RouterConfig {
         // The guard keeps the number; the router must never be full, since it then answers nothing.
@@ -211,17 +149,17 @@ fn router_config(config: &BrokerConfig) -> RouterConfig {
 }
 
 #[cfg(test)]
-mod tests {
+mod hanging {
     use super::*;
 
-    #[test]
-    fn names_are_used_again() {
-        let ids = InnerIds::default();
-        let first = ids.take();
-        let second = ids.take();
-        assert_ne!(first.name(), second.name());
-        let name = first.name();
-        drop(first);
-        assert_eq!(ids.take().name(), name);
+    impl RouterLife {
+        /// Lets the router wait for ever, and fills its queue.
+        pub(crate) async fn hang(&self) {
+            let link = self.door().open().await.unwrap();
+            let id = link.hang();
+            while (self.has_room)() {
+                crate::link::ring(&mut (self.link_of)(id));
+            }
+        }
     }
 }

@@ -92,7 +92,7 @@ impl Broker {
     /// [`BrokerError`]; a taken port has its own.
     pub async fn bind(config: BrokerConfig) -> Result<Self, BrokerError> {
         config.validate()?;
-        let guard = GuardState::new(config.max_filters);
+        let guard = GuardState::new(&config);
         Self::start(config, guard).await
     }
 
@@ -227,16 +227,17 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(20);
 
-    /// CONNECT with the client id `x`; SUBSCRIBE to `#`; PUBLISH to a topic that begins with `é`,
+    /// CONNECT without its client id, of one byte; SUBSCRIBE to `#`; PUBLISH to a topic that begins with `é`,
     /// which rumqttd 0.20.0 does not survive when the guard lets it through.
-    const CONNECT: &[u8] = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01x";
+    const CONNECT: &[u8] = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01";
     const SUBSCRIBE: &[u8] = b"\x82\x06\x00\x01\x00\x01#\x00";
     const PUBLISH: &[u8] = b"\x30\x05\x00\x02\xc3\xa9!";
 
     /// Gets CONNACK and SUBACK: from now on the router compares topics with the filter.
-    async fn subscribed(broker: &Broker) -> std::io::Result<TcpStream> {
+    async fn subscribed(broker: &Broker, id: u8) -> std::io::Result<TcpStream> {
         let mut client = TcpStream::connect(broker.local_addr()).await?;
         client.write_all(CONNECT).await?;
+        client.write_all(&[id]).await?;
         client.write_all(SUBSCRIBE).await?;
         client.read_exact(&mut [0; 4 + 5]).await?;
         Ok(client)
@@ -248,9 +249,11 @@ mod tests {
             listen: "127.0.0.1:0".parse().unwrap(),
             ..BrokerConfig::default()
         };
-        let broker = Broker::start(config, GuardState::asleep()).await.unwrap();
+        let broker = Broker::start(config.clone(), GuardState::asleep(&config))
+            .await
+            .unwrap();
         for restarts in 1..=2 {
-            let mut client = subscribed(&broker).await.unwrap();
+            let mut client = subscribed(&broker, b'x').await.unwrap();
             client.write_all(PUBLISH).await.unwrap();
             eventually!(SOON, {
                 test_kit::ensure!(broker.state.restarts.load(Relaxed) == restarts, "not yet");
@@ -260,6 +263,36 @@ mod tests {
             let _reset_or_end = client.read(&mut [0]).await;
             assert!(broker.state.answers.load(Relaxed));
         }
-        subscribed(&broker).await.unwrap();
+        subscribed(&broker, b'x').await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn router_that_hangs_keeps_neither_clients_nor_their_places() {
+        let config = BrokerConfig {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            ..BrokerConfig::default()
+        };
+        let mut broker = Broker::bind(config).await.unwrap();
+        let mut clients = Vec::new();
+        for id in 0..10 {
+            clients.push(subscribed(&broker, id).await.unwrap());
+        }
+        let router = Arc::clone(&broker.state.router.borrow());
+        router.hang().await;
+        for client in &mut clients {
+            client.write_all(&[0xc0, 0]).await.unwrap();
+        }
+        drop(router);
+        // It would notice by itself, after three probes.
+        broker.serving.abort();
+        let _aborted = (&mut broker.serving).await;
+        crate::watch::replace(&broker.state).await;
+        eventually!(SOON, {
+            let count = broker.state.clients.count();
+            test_kit::ensure!(count == 0, "{count} places are taken");
+            Ok(())
+        });
+        let router = Arc::clone(&broker.state.router.borrow());
+        router.answers(SOON).await.unwrap();
     }
 }

@@ -40,12 +40,12 @@ pub(crate) async fn watch_over(state: &State) {
     }
 }
 
-async fn replace(state: &State) {
+pub(crate) async fn replace(state: &State) {
     let mut told = false;
     loop {
         match RouterLife::start(&state.config) {
             Ok(router) => {
-                state.shared.guard.forget_filters();
+                state.shared.guard.forget_names();
                 state.router.send_replace(Arc::new(router));
                 state.restarts.fetch_add(1, Relaxed);
                 state.answers.store(true, Relaxed);

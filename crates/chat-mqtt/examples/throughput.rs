@@ -211,7 +211,10 @@ async fn again_after_a_cut(
 async fn embedded() -> Result<Broker, Failure> {
     Ok(Broker::bind(BrokerConfig {
         listen: "127.0.0.1:0".parse()?,
-        max_filters: 200_000,
+        // One address gets half.
+        max_filters: 400_000,
+        max_topics: 400_000,
+        max_subscriptions: 400_000,
         segment_size: 64 << 20,
         ..BrokerConfig::default()
     })

@@ -1,10 +1,8 @@
 //! The `broker` command as scripts use it.
 
-use std::time::Duration;
-
 use test_kit::{Process, Program, mqtt_publish};
 
-const SOON: Duration = Duration::from_secs(20);
+use crate::client::SOON;
 
 fn command() -> Program {
     Program::of_workspace("broker")

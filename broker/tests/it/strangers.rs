@@ -1,46 +1,12 @@
 //! What strangers send must not cost anyone else anything.
 
-use std::time::Duration;
-
 use broker::{Broker, BrokerConfig, BrokerError};
 use service_kit::lifecycle::Lifecycle;
-use test_kit::{ensure, eventually, mqtt_publish};
+use test_kit::{eventually, mqtt_publish};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-const SOON: Duration = Duration::from_secs(20);
-
-fn config() -> BrokerConfig {
-    BrokerConfig {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        ..BrokerConfig::default()
-    }
-}
-
-/// CONNECT with a client id of one byte (MQTT 3.1.1 §3.1), clean session, keep-alive 60 s.
-fn connect(client_id: u8) -> Vec<u8> {
-    let mut packet = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01".to_vec();
-    packet.push(client_id);
-    packet
-}
-
-async fn connected(broker: &Broker, client_id: u8) -> TcpStream {
-    let mut stream = TcpStream::connect(broker.local_addr()).await.unwrap();
-    stream.write_all(&connect(client_id)).await.unwrap();
-    let mut connack = [0; 4];
-    stream.read_exact(&mut connack).await.unwrap();
-    assert_eq!(connack, [0x20, 2, 0, 0]);
-    stream
-}
-
-/// Whether the broker closes the connection, whatever else it says before.
-async fn is_closed(stream: &mut TcpStream) -> bool {
-    let mut rest = Vec::new();
-    // A reset is a close as well.
-    tokio::time::timeout(SOON, stream.read_to_end(&mut rest))
-        .await
-        .is_ok()
-}
+use crate::client::{SOON, config, connect, connected, is_closed, subscribed};
 
 #[tokio::test]
 async fn packets_that_harm_end_their_own_connection_only() {
@@ -94,46 +60,58 @@ async fn packets_that_harm_end_their_own_connection_only() {
 }
 
 #[tokio::test]
-async fn connections_and_filters_are_bounded() {
+async fn connections_are_bounded() {
     let broker = Broker::bind(BrokerConfig {
         max_connections: 3,
-        max_filters: 2,
         ..config()
     })
     .await
     .unwrap();
     let mut standing = Vec::new();
-    // The probe of the start may not be forgotten yet.
-    eventually!(SOON, {
-        let mut stream = TcpStream::connect(broker.local_addr()).await?;
-        stream
-            .write_all(&connect(b'a' + u8::try_from(standing.len())?))
-            .await?;
-        let mut connack = [0; 4];
-        if stream.read_exact(&mut connack).await.is_ok() {
-            // One that has done nothing would give way.
-            stream.write_all(&[0x82, 6, 0, 1, 0, 1, b'1', 0]).await?;
-            stream.read_exact(&mut [0; 5]).await?;
-            standing.push(stream);
-        }
-        ensure!(standing.len() == 3, "{} connections", standing.len());
-        Ok(())
-    });
+    for number in b'a'..=b'c' {
+        // One that has done nothing would give way.
+        standing.push(subscribed(&broker, number, b't').await);
+    }
     let mut fourth = TcpStream::connect(broker.local_addr()).await.unwrap();
     fourth.write_all(&connect(b'z')).await.unwrap();
     assert!(is_closed(&mut fourth).await);
-
-    for (client, filter) in [(0, b'1'), (1, b'2'), (0, b'2')] {
-        let subscribe = [0x82, 6, 0, 1, 0, 1, filter, 0];
-        standing[client].write_all(&subscribe).await.unwrap();
-        let mut suback = [0; 5];
-        standing[client].read_exact(&mut suback).await.unwrap();
+    for client in &mut standing {
+        client.write_all(&[0xc0, 0]).await.unwrap();
+        client.read_exact(&mut [0; 2]).await.unwrap();
     }
-    standing[2]
-        .write_all(&[0x82, 6, 0, 1, 0, 1, b'3', 0])
-        .await
-        .unwrap();
-    assert!(is_closed(&mut standing[2]).await);
+}
+
+#[tokio::test]
+async fn filters_subscriptions_and_topics_are_bounded() {
+    let broker = Broker::bind(BrokerConfig {
+        max_filters: 6,
+        max_subscriptions: 8,
+        max_topics: 4,
+        ..config()
+    })
+    .await
+    .unwrap();
+    let mut honest = subscribed(&broker, b'h', b'1').await;
+    // As many as are still free, of all connections together.
+    let mut filters = subscribed(&broker, b'f', b'2').await;
+    let subscribe = |filter| [0x82, 6, 0, 1, 0, 1, filter, 0];
+    for filter in b"1323" {
+        filters.write_all(&subscribe(*filter)).await.unwrap();
+        filters.read_exact(&mut [0; 5]).await.unwrap();
+    }
+    filters.write_all(&subscribe(b'4')).await.unwrap();
+    assert!(is_closed(&mut filters).await);
+    let mut topics = connected(&broker, b't').await;
+    let publish = |topic| [0x30, 4, 0, 1, topic, b'!'];
+    for topic in b"12121" {
+        topics.write_all(&publish(*topic)).await.unwrap();
+    }
+    topics.write_all(&publish(b'3')).await.unwrap();
+    assert!(is_closed(&mut topics).await);
+    // Nobody else is, and what the router knows costs nothing more.
+    let mut got = [0; 3 * 6];
+    honest.read_exact(&mut got).await.unwrap();
+    assert_eq!(got, b"\x30\x04\x00\x011!".repeat(3)[..]);
 }
 
 #[tokio::test]
@@ -197,12 +175,7 @@ async fn client_that_is_reset_while_it_connects_can_come_back() {
 #[tokio::test]
 async fn second_connect_with_an_id_ends_the_first_and_publishes_its_will() {
     let broker = Broker::bind(config()).await.unwrap();
-    let mut watcher = connected(&broker, b'w').await;
-    watcher
-        .write_all(b"\x82\x06\x00\x01\x00\x01t\x00")
-        .await
-        .unwrap();
-    watcher.read_exact(&mut [0; 5]).await.unwrap();
+    let mut watcher = subscribed(&broker, b'w', b't').await;
     // CONNECT as "d" with the will "!" on "t".
     let mut first = TcpStream::connect(broker.local_addr()).await.unwrap();
     first
@@ -224,12 +197,7 @@ async fn busy_subscriber_that_answers_nonsense_harms_only_itself() {
     for round in 0..20 {
         // It subscribes, does not read, and acknowledges what it never got, while the router has
         // more for it than its queue takes.
-        let mut stranger = connected(&broker, b'0' + round).await;
-        stranger
-            .write_all(b"\x82\x06\x00\x01\x00\x01t\x00")
-            .await
-            .unwrap();
-        stranger.read_exact(&mut [0; 5]).await.unwrap();
+        let mut stranger = subscribed(&broker, b'0' + round, b't').await;
         let flood = b"\x30\x04\x00\x01t!".repeat(1000);
         honest.write_all(&flood).await.unwrap();
         let _closed_already = stranger.write_all(b"\x40\x02\x00\x07").await;
@@ -257,12 +225,7 @@ async fn connections_that_do_nothing_give_way() {
     for number in 0..100 {
         idle.push(connected(&broker, number).await);
     }
-    let mut working = connected(&broker, b'w').await;
-    working
-        .write_all(b"\x82\x06\x00\x01\x00\x01t\x00")
-        .await
-        .unwrap();
-    working.read_exact(&mut [0; 5]).await.unwrap();
+    let mut working = subscribed(&broker, b'w', b't').await;
     for number in 100..110 {
         idle.push(connected(&broker, number).await);
     }

@@ -1,0 +1,357 @@
+//! What a client and the router say to each other, after CONNECT.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use rumqttd::Notification;
+use rumqttd::protocol::Packet;
+use tokio::io::AsyncRead;
+use tokio::time::{Instant, sleep_until};
+
+use crate::clients::Client;
+use crate::guard::{Admitted, Guard};
+use crate::link::Link;
+use crate::outbox::{STALL, Sink};
+use crate::session::{Connection, End, READ, read_some};
+use crate::wire;
+
+/// Bytes of an unfinished packet that count as a sign of life: a client that sends a large one can
+/// send no PINGREQ meanwhile, and one that sends a byte a minute sends none at all.
+const HEARD: usize = 1000;
+
+/// Carries packets both ways. Neither way waits for the other: a client that takes little is heard
+/// all the same.
+pub(crate) struct Conversation<'a, R, W> {
+    pub(crate) link: Link,
+    connection: Connection<R, W>,
+    client: &'a mut Client,
+    guard: Guard,
+    to_router: Vec<Packet>,
+    /// A batch of the router, of which the client has not been written everything. There is no
+    /// other before it has been.
+    batch: VecDeque<Notification>,
+    /// The router waits to hear that there is room again.
+    unscheduled: bool,
+    /// Bytes that were read while the client did not take what it is sent.
+    ahead: usize,
+    /// When the client was last heard, and how much it has sent since then.
+    heard: Instant,
+    unfinished: usize,
+}
+
+enum Farewell {
+    Said,
+    NotYet,
+}
+
+impl<'a, R: AsyncRead + Unpin, W: Sink> Conversation<'a, R, W> {
+    pub(crate) fn new(
+        connection: Connection<R, W>,
+        link: Link,
+        guard: Guard,
+        client: &'a mut Client,
+    ) -> Self {
+        Self {
+            link,
+            connection,
+            client,
+            guard,
+            to_router: Vec::new(),
+            batch: VecDeque::new(),
+            unscheduled: false,
+            ahead: 0,
+            heard: Instant::now(),
+            unfinished: 0,
+        }
+    }
+
+    /// Until the client says DISCONNECT. It may be silent for `silence`.
+    pub(crate) async fn run(&mut self, silence: Option<Duration>) -> Result<(), End> {
+        let now = Instant::now();
+        let silent = sleep_until(now + silence.unwrap_or_default());
+        tokio::pin!(silent);
+        let stalled = sleep_until(now + STALL);
+        tokio::pin!(stalled);
+        loop {
+            // What came with CONNECT is looked at first.
+            let farewell = self.take().await?;
+            self.fill().await?;
+            if let Farewell::Said = farewell {
+                return Ok(());
+            }
+            let may_read = self.may_read();
+            let Connection {
+                reader,
+                sink,
+                inbox,
+                outbox,
+                ..
+            } = &mut self.connection;
+            tokio::select! {
+                // What has come counts before a time that has passed.
+                biased;
+                read = read_some(reader, inbox), if may_read => {
+                    let read = read?;
+                    self.ahead += read;
+                    self.unfinished += read;
+                    if self.batch.is_empty() {
+                        // A client that sends without end is answered as well.
+                        self.link.receive(&mut self.batch).now_or_never().transpose()?;
+                    }
+                }
+                written = outbox.write(sink), if outbox.is_stuck() => written?,
+                received = self.link.receive(&mut self.batch), if self.batch.is_empty() => {
+                    received?;
+                }
+                () = &mut stalled, if outbox.is_stuck() => {
+                    let until = outbox.stalls_at(sink)?;
+                    if until <= Instant::now() {
+                        return Err(End::Stalled);
+                    }
+                    stalled.as_mut().reset(until);
+                }
+                () = &mut silent, if silence.is_some() => {
+                    let mut until = self.heard + silence.unwrap_or_default();
+                    if !may_read {
+                        // Nobody has listened.
+                        until = Instant::now() + silence.unwrap_or_default();
+                    } else if until <= Instant::now() {
+                        return Err(End::Silent);
+                    }
+                    silent.as_mut().reset(until);
+                }
+            }
+        }
+    }
+
+    /// A client that does not take what it is sent is heard only so far, as the router may have an
+    /// answer for each of its packets.
+    fn may_read(&mut self) -> bool {
+        if self.batch.is_empty() && self.connection.outbox.is_empty() {
+            self.ahead = 0;
+        }
+        self.ahead < READ
+    }
+
+    /// Hands the packets that were read to the router, those before a refused one, too.
+    async fn take(&mut self) -> Result<Farewell, End> {
+        let farewell = self.read_packets();
+        self.link.send(&mut self.to_router).await?;
+        farewell
+    }
+
+    fn read_packets(&mut self) -> Result<Farewell, End> {
+        let Connection {
+            inbox,
+            outbox,
+            max_packet,
+            ..
+        } = &mut self.connection;
+        if self.unfinished >= HEARD {
+            self.unfinished = 0;
+            self.heard = Instant::now();
+        }
+        while let Some(read) = wire::read(inbox, *max_packet).map_err(End::Refused)? {
+            if self.unfinished > 0 {
+                self.unfinished = 0;
+                self.heard = Instant::now();
+            }
+            if matches!(read.packet, Packet::Publish(..) | Packet::Subscribe(..)) {
+                self.client.works();
+            }
+            let (pass, answer) = match self.guard.admit(read).map_err(End::Refused)? {
+                Admitted::Pass(packet) => (Some(packet), None),
+                Admitted::Answer(packet) => (None, Some(packet)),
+                Admitted::PassAndAnswer(publish, answer) => (
+                    Some(Packet::Publish(publish, None)),
+                    Some(Packet::PubRec(answer, None)),
+                ),
+                Admitted::Farewell => return Ok(Farewell::Said),
+            };
+            self.to_router.extend(pass);
+            if let Some(answer) = answer {
+                wire::write(answer, outbox.bytes()).map_err(End::Refused)?;
+            }
+        }
+        Ok(Farewell::NotYet)
+    }
+
+    /// Writes what there is for the client, as much as it takes without waiting.
+    async fn fill(&mut self) -> Result<(), End> {
+        let Connection { sink, outbox, .. } = &mut self.connection;
+        loop {
+            while !outbox.is_full() {
+                let Some(notification) = self.batch.pop_front() else {
+                    break;
+                };
+                if let Notification::Unschedule = notification {
+                    self.unscheduled = true;
+                } else if let Some(packet) = notification.into() {
+                    let delivered = wire::write(packet, outbox.bytes());
+                    if let Some(packet_id) = delivered.map_err(End::Refused)? {
+                        self.guard.deliver(packet_id);
+                    }
+                }
+            }
+            if outbox.is_empty() || outbox.is_stuck() {
+                break;
+            }
+            outbox.begin(sink)?;
+        }
+        if self.unscheduled && self.batch.is_empty() {
+            self.unscheduled = false;
+            self.link.wake().await?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use bytes::BytesMut;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, WriteHalf};
+    use tokio::task::JoinHandle;
+    use tokio::time::{advance, sleep, timeout};
+
+    use super::*;
+    use crate::BrokerConfig;
+    use crate::clients::Clients;
+    use crate::guard::GuardState;
+    use crate::outbox::Outbox;
+    use crate::router::RouterLife;
+
+    const PINGREQ: [u8; 2] = [0xc0, 0];
+
+    /// PUBLISH of 100,000 bytes (MQTT 3.1.1 §3.3), without most of them.
+    const LARGE: [u8; 7] = [0x30, 0xa0, 0x8d, 0x06, 0, 1, b't'];
+
+    impl Sink for WriteHalf<DuplexStream> {
+        fn write_now(&self, _bytes: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+    }
+
+    /// A client of a real router, to whom `waiting` is to be written through a pipe of `width`
+    /// bytes. From now on, time passes only where somebody waits for it.
+    async fn converse(
+        width: usize,
+        waiting: &[u8],
+        silence: Option<Duration>,
+    ) -> (DuplexStream, JoinHandle<Result<(), End>>) {
+        let router = RouterLife::start(&BrokerConfig::default()).unwrap();
+        let link = router.door().open().await.unwrap();
+        tokio::time::pause();
+        let (outside, inside) = tokio::io::duplex(width);
+        let (reader, sink) = tokio::io::split(inside);
+        let mut outbox = Outbox::new();
+        outbox.bytes().extend_from_slice(waiting);
+        let connection = Connection {
+            reader,
+            sink,
+            inbox: BytesMut::new(),
+            outbox,
+            max_packet: 512 * 1024,
+        };
+        let clients = Arc::new(Clients::new(1, 1));
+        let conversing = tokio::spawn(async move {
+            let _router = router;
+            let (mut client, _ended) = clients.enter("192.0.2.1".parse().unwrap());
+            let state = GuardState::new(&BrokerConfig::default());
+            let guard = Guard::new(&state, client.share(), false);
+            let mut conversation = Conversation::new(connection, link, guard, &mut client);
+            conversation.run(silence).await
+        });
+        (outside, conversing)
+    }
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn client_that_takes_a_little_now_and_then_is_not_stalled() {
+        let (mut client, conversing) = converse(64, &[7; 100 * 64], None).await;
+        let start = Instant::now();
+        let mut taken = [0; 64];
+        for _ in 0..100 {
+            sleep(STALL - Duration::from_secs(1)).await;
+            client.read_exact(&mut taken).await.unwrap();
+        }
+        assert!(start.elapsed() > 90 * STALL);
+        assert!(!conversing.is_finished());
+    }
+
+    #[tokio::test]
+    async fn client_that_takes_nothing_is_stalled() {
+        let (_client, conversing) = converse(64, &[7; 65], None).await;
+        let start = Instant::now();
+        let end = conversing.await.unwrap().unwrap_err();
+        assert!(matches!(end, End::Stalled), "{end}");
+        let after = start.elapsed();
+        assert!(after >= STALL && after < STALL + MINUTE, "{after:?}");
+    }
+
+    #[tokio::test]
+    async fn without_keep_alive_silence_lasts_for_ever() {
+        let (client, conversing) = converse(64, &[], None).await;
+        sleep(100 * 24 * 60 * MINUTE).await;
+        assert!(!conversing.is_finished());
+        drop(client);
+        let end = conversing.await.unwrap().unwrap_err();
+        assert!(matches!(end, End::Left), "{end}");
+    }
+
+    #[tokio::test]
+    async fn client_that_says_nothing_is_ended() {
+        let (mut client, conversing) = converse(64, &[], Some(MINUTE)).await;
+        client.write_all(&LARGE[..1]).await.unwrap();
+        let start = Instant::now();
+        // A byte of a packet now and then says nothing.
+        for byte in &LARGE[1..] {
+            sleep(MINUTE / 10).await;
+            client.write_all(&[*byte]).await.unwrap();
+        }
+        let end = conversing.await.unwrap().unwrap_err();
+        assert!(matches!(end, End::Silent), "{end}");
+        assert!(start.elapsed() <= MINUTE + Duration::from_secs(1));
+    }
+
+    #[tokio::test]
+    async fn large_packet_may_take_longer_than_the_keep_alive() {
+        let (mut client, conversing) = converse(10_000, &[], Some(MINUTE)).await;
+        client.write_all(&LARGE).await.unwrap();
+        for _ in 0..99 {
+            sleep(MINUTE / 2).await;
+            client.write_all(&[b'!'; 1000]).await.unwrap();
+        }
+        assert!(!conversing.is_finished());
+    }
+
+    #[tokio::test]
+    async fn what_came_counts_before_a_time_that_has_passed() {
+        let (mut client, conversing) = converse(4096, &[], Some(MINUTE)).await;
+        for _ in 0..50 {
+            client.write_all(&PINGREQ).await.unwrap();
+            // A machine that was asleep: both are there when it wakes up.
+            advance(2 * MINUTE).await;
+        }
+        assert!(!conversing.is_finished());
+    }
+
+    #[tokio::test]
+    async fn client_that_takes_no_answer_is_not_asked_for_more() {
+        let (mut client, _conversing) = converse(64, &[7; 65], None).await;
+        let pings = PINGREQ.repeat(32);
+        let mut taken = 0;
+        while taken < 1 << 20 {
+            let write = timeout(STALL / 2, client.write_all(&pings));
+            if write.await.is_err() {
+                break;
+            }
+            taken += pings.len();
+        }
+        assert!((READ..4 * READ).contains(&taken), "{taken} bytes were read");
+    }
+}

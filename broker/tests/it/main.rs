@@ -1,0 +1,6 @@
+//! The broker from outside.
+
+mod client;
+mod command;
+mod slow_clients;
+mod strangers;

@@ -1,0 +1,44 @@
+//! Clients that take what they are sent slowly, or not at all.
+
+use broker::Broker;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use crate::client::{SOON, config, connected, narrow, subscribed};
+
+/// PUBLISH of QoS 0 to a topic of one byte (MQTT 3.1.1 §3.3).
+fn large_publish(topic: u8) -> Vec<u8> {
+    // 400,003 in seven bits each.
+    let mut packet = vec![0x30, 0x83, 0xb5, 0x18, 0, 1, topic];
+    packet.resize(packet.len() + 400_000, b'!');
+    packet
+}
+
+#[tokio::test]
+async fn client_that_takes_nothing_of_what_it_is_sent_is_heard() {
+    let broker = Broker::bind(config()).await.unwrap();
+    let mut watcher = subscribed(&broker, b'w', b'u').await;
+    let mut slow = narrow(&broker, b's', b't').await;
+    let mut sender = connected(&broker, b'p').await;
+    // More than systems keep for one connection, less than the broker does.
+    for _ in 0..30 {
+        sender.write_all(&large_publish(b't')).await.unwrap();
+    }
+    // PINGREQ, PINGRESP: the router has them.
+    sender.write_all(&[0xc0, 0]).await.unwrap();
+    sender.read_exact(&mut [0; 2]).await.unwrap();
+    for _ in 0..3 {
+        slow.write_all(b"\x30\x04\x00\x01u!").await.unwrap();
+        let mut got = [0; 6];
+        let heard = timeout(SOON, watcher.read_exact(&mut got)).await;
+        heard.expect("in time").unwrap();
+        assert_eq!(&got, b"\x30\x04\x00\x01u!");
+    }
+    // And has lost nothing.
+    let expected = large_publish(b't');
+    let mut got = vec![0; expected.len()];
+    for _ in 0..30 {
+        slow.read_exact(&mut got).await.unwrap();
+        assert!(got == expected);
+    }
+}
