@@ -38,6 +38,7 @@
 //! ```
 #![warn(missing_docs)]
 
+mod absence;
 mod backoff;
 mod broker_state;
 mod broker_url;

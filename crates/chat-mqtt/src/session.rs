@@ -6,6 +6,7 @@ use rustls::ClientConfig;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use crate::absence::Absence;
 use crate::broker_state::StateBoard;
 use crate::complaints::Fault;
 use crate::connection::{Connection, ConnectionError};
@@ -34,6 +35,7 @@ pub(crate) struct Session {
     failures: usize,
     backoff: Backoff,
     up_since: Option<Instant>,
+    absence: Absence,
 }
 
 impl Session {
@@ -59,6 +61,7 @@ impl Session {
             failures: 0,
             backoff: Backoff::CONNECTION,
             up_since: None,
+            absence: Absence::default(),
         }
     }
 
@@ -88,6 +91,7 @@ impl Session {
         let connection =
             Connection::open(&self.config, self.url(), self.tls.clone(), client_id).await?;
         self.up_since = Some(Instant::now());
+        self.absence.connected();
         info!(connection = self.name, broker = %self.url(), "connected to the broker");
         self.board.complaints.clear(Fault::Away, self.number);
         Ok(connection)
@@ -96,7 +100,8 @@ impl Session {
     /// Notes that an attempt failed or a connection ended; gives the pause before the next, which is
     /// made at the next address.
     pub(crate) fn lost(&mut self, error: &ConnectionError) -> Duration {
-        if self.lasted() {
+        let lasted = self.lasted();
+        if lasted {
             self.backoff.reset();
             self.failures = 0;
         }
@@ -112,14 +117,13 @@ impl Session {
         } else {
             BEFORE_ANOTHER_ADDRESS.mul_f64(rand::rng().random_range(0.0..=1.0))
         };
-        let news = self
-            .board
+        self.board
             .complaints
             .raise(Fault::Away, self.number, sentence);
-        if news {
+        if self.absence.lost(lasted) {
             warn!(connection = self.name, %broker, %error, "broker is away; trying again until it is back");
         } else {
-            debug!(connection = self.name, %broker, %error, ?pause, "broker is still away");
+            debug!(connection = self.name, %broker, %error, ?pause, "broker is away");
         }
         pause
     }
