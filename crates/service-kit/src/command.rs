@@ -154,6 +154,7 @@ pub struct Process {
     /// The operators' listener, as a URL.
     pub operations_url: String,
     listener: TcpListener,
+    address: SocketAddr,
 }
 
 impl Process {
@@ -175,6 +176,7 @@ impl Process {
             operations: Operations::new(),
             operations_url: format!("http://{address}"),
             listener,
+            address,
         })
     }
 
@@ -183,10 +185,10 @@ impl Process {
         let (router, life) = (self.operations.router(), stage.clone());
         // Pages of strangers must not read metrics through a name that points to loopback (DNS
         // rebinding). Elsewhere whoever asks may know this machine by any name.
-        let address = self.listener.local_addr().ok();
-        let router = match address.filter(|address| address.ip().is_loopback()) {
-            Some(own) => AccessPolicy::new(&AccessConfig::default(), own, false).layer(router),
-            None => router,
+        let router = if self.address.ip().to_canonical().is_loopback() {
+            AccessPolicy::new(&AccessConfig::default(), self.address, false).layer(router)
+        } else {
+            router
         };
         stage.spawn("operations", async move {
             http::serve(self.listener, router, HttpOptions::default(), &life).await;
