@@ -56,5 +56,5 @@ pub use broker_url::{BadBrokerUrl, BrokerUrl, BrokerUrls};
 pub use config::MqttConfig;
 pub use publisher::{Confirmation, NotConfirmed, Publisher, PublisherCounters, Token};
 pub use subscriber::{
-    Delivery, Standing, Subscriber, SubscriberCounters, Subscription, SubscriptionMode,
+    Changed, Delivery, Standing, Subscriber, SubscriberCounters, Subscription, SubscriptionMode,
 };

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use bytes::Bytes;
 use chat_model::ChannelId;
 use service_kit::lifecycle::Lifecycle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::broker_state::StateBoard;
@@ -67,6 +67,15 @@ pub enum Standing {
     },
 }
 
+/// Of which channels the standing has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changed {
+    /// Perhaps of all.
+    All,
+    /// Of these.
+    Some(Vec<ChannelId>),
+}
+
 /// Receives messages of the channels that somebody watches.
 ///
 /// What is watched is kept here, not in the broker: after every reconnect everything is subscribed
@@ -80,6 +89,8 @@ pub struct Subscriber {
 struct Inner {
     mode: SubscriptionMode,
     shards: Vec<Arc<Shard>>,
+    /// Rung when a standing has changed.
+    news: Arc<Notify>,
     board: Arc<StateBoard>,
     counters: Arc<Counters>,
 }
@@ -130,16 +141,17 @@ impl Subscriber {
                 (Filter::Heartbeat, config.topic_prefix.heartbeat())
             }
         };
+        let news = Arc::new(Notify::new());
         let shards: Vec<_> = (0..connections)
             .map(|number| {
                 let ear = Ear::new(number, filter_text.clone(), Arc::clone(&board));
-                Arc::new(Shard::new(config, ear))
+                Arc::new(Shard::new(config, ear, Arc::clone(&news)))
             })
             .collect();
         for (number, shard) in shards.iter().enumerate() {
             // Watched for as long as the subscriber lives; nobody leaves it. In wildcard mode the first
             // listener need not wait either.
-            let heartbeats = shard.registry().watch(filter);
+            shard.registry().watch(filter);
             let task = ShardTask {
                 config: config.clone(),
                 session: Session::new(config, "subscriber", process, number, Arc::clone(&board)),
@@ -148,13 +160,14 @@ impl Subscriber {
                 board: Arc::clone(&board),
                 counters: Arc::clone(&counters),
                 deliveries: deliveries.clone(),
-                heartbeats,
+                heartbeats: filter,
             };
             lifecycle.spawn("mqtt subscriber", task.run(lifecycle.soft()));
         }
         let inner = Inner {
             mode,
             shards,
+            news,
             board,
             counters,
         };
@@ -178,12 +191,37 @@ impl Subscriber {
             }
         };
         let shard = Arc::clone(&self.inner.shards[shard]);
-        let standing = shard.registry().watch(filter);
+        shard.registry().watch(filter);
         shard.wake();
         Subscription {
             filter,
             shard,
-            standing,
+            lingers: true,
+        }
+    }
+
+    /// Waits until the standing of a channel has changed, or may have, since this was called
+    /// before. For one consumer, who watches many channels: who calls it beside him takes the news
+    /// away from him.
+    pub async fn changed(&self) -> Changed {
+        loop {
+            let mut all = false;
+            let mut channels = Vec::new();
+            for shard in &self.inner.shards {
+                let news = shard.registry().take_news();
+                all |= news.all || news.filters.contains(&Filter::Wildcard);
+                channels.extend(news.filters.iter().filter_map(|filter| match filter {
+                    Filter::Channel(channel) => Some(*channel),
+                    Filter::Wildcard | Filter::Heartbeat => None,
+                }));
+            }
+            if all {
+                return Changed::All;
+            }
+            if !channels.is_empty() {
+                return Changed::Some(channels);
+            }
+            self.inner.news.notified().await;
         }
     }
 
@@ -237,19 +275,33 @@ impl Subscriber {
 pub struct Subscription {
     filter: Filter,
     shard: Arc<Shard>,
-    standing: watch::Receiver<Standing>,
+    lingers: bool,
 }
 
 impl Subscription {
-    /// Where the subscription stands, now and from now on. In wildcard mode all channels share it.
+    /// Where the subscription stands. In wildcard mode all channels share it.
+    pub fn standing(&self) -> Standing {
+        let standing = self.shard.registry().standing(self.filter);
+        standing.expect("a filter stays as long as it is watched")
+    }
+
+    /// The same, now and from now on. It costs some hundred bytes a channel: who watches many uses
+    /// [`Subscriber::changed`].
     pub fn state(&self) -> watch::Receiver<Standing> {
-        self.standing.clone()
+        let state = self.shard.registry().state(self.filter);
+        state.expect("a filter stays as long as it is watched")
+    }
+
+    /// Leaves without the linger: nobody is expected back.
+    pub fn leave_at_once(mut self) {
+        self.lingers = false;
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.shard.registry().leave(self.filter, Instant::now());
+        let now = Instant::now();
+        self.shard.registry().leave(self.filter, self.lingers, now);
         self.shard.wake();
     }
 }

@@ -1,4 +1,6 @@
-use std::collections::{BTreeSet, HashMap, VecDeque};
+mod asks;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use chat_model::ChannelId;
@@ -7,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Standing;
 use crate::Backoff;
+use asks::Asks;
 
 /// What is subscribed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,50 +30,54 @@ pub(super) enum Filter {
 pub(super) struct Registry {
     entries: HashMap<Filter, Entry>,
     linger: Duration,
-    /// Waiting for their SUBSCRIBE. Stale elements are skipped: an entry says itself whether it is queued.
-    queue: VecDeque<Filter>,
-    /// To be told to the broker before anything else is asked for.
-    unwanted: VecDeque<Filter>,
-    /// Entries without watchers, in the order in which their time ends, as nearly as matters.
-    lingering: VecDeque<(Instant, Filter)>,
+    /// Waiting for their SUBSCRIBE, in their order.
+    queue: BTreeMap<u64, Filter>,
+    last_queued: u64,
+    /// Entries without watchers that the broker was told of, by the time until which they stay.
+    leaving: BTreeSet<(Instant, Filter)>,
+    /// Before this moment no UNSUBSCRIBE is sent that is not full.
+    unsubscribe_from: Option<Instant>,
     retries: BTreeSet<(Instant, Filter)>,
     /// Those whose last answer was a refusal.
     refused: BTreeSet<Filter>,
-    /// SUBSCRIBEs without a SUBACK, oldest first.
-    asked: VecDeque<Asked>,
+    asks: Asks,
+    news: News,
     connected: bool,
-    last_packet_id: u16,
-    asks: u64,
     generation: u64,
 }
 
+/// There may be a hundred thousand: what few of them need is made when it is needed.
 #[derive(Debug)]
 struct Entry {
-    watchers: usize,
-    /// Set while the filter is in `lingering`.
-    in_lingering: bool,
-    unwatched_since: Option<Instant>,
-    standing: watch::Sender<Standing>,
+    watchers: u32,
     told: Told,
-    refused: Backoff,
+    standing: Standing,
+    /// Its place in `leaving`.
+    stays_until: Option<Instant>,
+    /// Made for the first who wants to wait for a standing of this filter alone.
+    state: Option<watch::Sender<Standing>>,
+    /// Made by the first refusal.
+    refused: Option<Box<Backoff>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
     Nothing,
-    Queued,
+    /// In `queue`, at this place.
+    Queued(u64),
     /// Asked for, by the ask with this number; an answer to another one does not count.
     Asked(u64),
     Subscribed,
     Refused,
 }
 
-#[derive(Debug)]
-struct Asked {
-    packet_id: u16,
-    number: u64,
-    at: Instant,
-    filters: Vec<Filter>,
+/// The filters whose standing has changed since it was last asked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct News {
+    /// All of them.
+    pub(super) all: bool,
+    /// These.
+    pub(super) filters: HashSet<Filter>,
 }
 
 /// What one SUBACK brought.
@@ -80,54 +87,77 @@ pub(super) struct Answered {
     pub(super) refused: Vec<Filter>,
 }
 
-/// How many SUBSCRIBEs may wait for their SUBACK. Enough to keep a broker busy, few enough that
-/// deliveries are not held up behind a hundred thousand filters.
-const MAX_ASKED: usize = 8;
+/// How long UNSUBSCRIBEs are collected, unless one is full before: who opens streams and closes
+/// them at once costs the broker few packets.
+const COLLECT: Duration = Duration::from_millis(100);
 
 impl Registry {
     pub(super) fn new(linger: Duration) -> Self {
         Self {
             entries: HashMap::new(),
             linger,
-            queue: VecDeque::new(),
-            unwanted: VecDeque::new(),
-            lingering: VecDeque::new(),
+            queue: BTreeMap::new(),
+            last_queued: 0,
+            leaving: BTreeSet::new(),
+            unsubscribe_from: None,
             retries: BTreeSet::new(),
             refused: BTreeSet::new(),
-            asked: VecDeque::new(),
+            asks: Asks::default(),
+            news: News::default(),
             connected: false,
-            last_packet_id: 0,
-            asks: 0,
             generation: 0,
         }
     }
 
     /// One more watcher.
-    pub(super) fn watch(&mut self, filter: Filter) -> watch::Receiver<Standing> {
-        let entry = self.entries.entry(filter).or_insert_with(|| {
-            let (standing, told) = if self.connected {
-                self.queue.push_back(filter);
-                (Standing::Pending, Told::Queued)
-            } else {
-                let generation = self.generation;
-                (Standing::BrokerAway { generation }, Told::Nothing)
-            };
-            Entry {
-                watchers: 0,
-                in_lingering: false,
-                unwatched_since: None,
-                standing: watch::Sender::new(standing),
-                told,
-                refused: Backoff::REFUSED,
+    pub(super) fn watch(&mut self, filter: Filter) {
+        if let Some(entry) = self.entries.get_mut(&filter) {
+            entry.watchers += 1;
+            if let Some(at) = entry.stays_until.take() {
+                self.leaving.remove(&(at, filter));
             }
-        });
-        entry.watchers += 1;
-        entry.unwatched_since = None;
-        entry.standing.subscribe()
+            return;
+        }
+        let (standing, told) = if self.connected {
+            (Standing::Pending, self.enqueue(filter))
+        } else {
+            let generation = self.generation;
+            (Standing::BrokerAway { generation }, Told::Nothing)
+        };
+        let entry = Entry {
+            watchers: 1,
+            told,
+            standing,
+            stays_until: None,
+            state: None,
+            refused: None,
+        };
+        self.entries.insert(filter, entry);
     }
 
-    /// One watcher less; after the last, the filter lingers.
-    pub(super) fn leave(&mut self, filter: Filter, now: Instant) {
+    /// Where a filter stands; `None` if nobody watches it.
+    pub(super) fn standing(&self, filter: Filter) -> Option<Standing> {
+        self.entries.get(&filter).map(|entry| entry.standing)
+    }
+
+    /// The same, now and from now on.
+    pub(super) fn state(&mut self, filter: Filter) -> Option<watch::Receiver<Standing>> {
+        let entry = self.entries.get_mut(&filter)?;
+        let standing = entry.standing;
+        let state = entry
+            .state
+            .get_or_insert_with(|| watch::Sender::new(standing));
+        Some(state.subscribe())
+    }
+
+    /// What has changed since this was last asked. Whoever begins to watch looks for himself.
+    pub(super) fn take_news(&mut self) -> News {
+        std::mem::take(&mut self.news)
+    }
+
+    /// One watcher less. After the last, what the broker was told of stays for the linger if it
+    /// `lingers`, and else until the next UNSUBSCRIBE; what it was not told of is gone.
+    pub(super) fn leave(&mut self, filter: Filter, lingers: bool, now: Instant) {
         let Some(entry) = self.entries.get_mut(&filter) else {
             return;
         };
@@ -135,15 +165,13 @@ impl Registry {
         if entry.watchers > 0 {
             return;
         }
-        if !self.connected {
-            self.entries.remove(&filter);
+        if !matches!(entry.told, Told::Asked(_) | Told::Subscribed) {
+            self.remove(filter);
             return;
         }
-        entry.unwatched_since = Some(now);
-        if !entry.in_lingering {
-            entry.in_lingering = true;
-            self.lingering.push_back((now + self.linger, filter));
-        }
+        let until = if lingers { now + self.linger } else { now };
+        entry.stays_until = Some(until);
+        self.leaving.insert((until, filter));
     }
 
     /// How many filters the broker refuses now, and one of them.
@@ -160,104 +188,86 @@ impl Registry {
     /// A new connection: the broker knows nothing of us.
     pub(super) fn connected(&mut self) {
         self.connected = true;
+        self.news.all = true;
         for (filter, entry) in &mut self.entries {
-            entry.told = Told::Queued;
-            entry.standing.send_replace(Standing::Pending);
-            self.queue.push_back(*filter);
+            self.last_queued += 1;
+            self.queue.insert(self.last_queued, *filter);
+            entry.told = Told::Queued(self.last_queued);
+            entry.set(Standing::Pending);
         }
     }
 
     /// The connection is gone, and with it all that the broker was told.
     pub(super) fn disconnected(&mut self) {
         self.connected = false;
+        self.news.all = true;
+        self.news.filters.clear();
         self.queue.clear();
-        self.unwanted.clear();
-        self.lingering.clear();
+        self.leaving.clear();
         self.retries.clear();
         self.refused.clear();
-        self.asked.clear();
+        self.asks.clear();
         self.entries.retain(|_, entry| entry.watchers > 0);
         self.generation += 1;
         let generation = self.generation;
         for entry in self.entries.values_mut() {
             entry.told = Told::Nothing;
-            entry.in_lingering = false;
-            entry
-                .standing
-                .send_replace(Standing::BrokerAway { generation });
+            entry.set(Standing::BrokerAway { generation });
         }
     }
 
-    /// Does what has come due: lingering that is over, and refused filters to be asked for again.
+    /// Does what has come due: refused filters are to be asked for again.
     pub(super) fn tick(&mut self, now: Instant) {
-        while let Some((at, filter)) = self.lingering.front().copied() {
-            if at > now {
-                break;
-            }
-            self.lingering.pop_front();
-            let Some(entry) = self.entries.get_mut(&filter) else {
-                continue;
-            };
-            entry.in_lingering = false;
-            let Some(since) = entry.unwatched_since else {
-                continue;
-            };
-            if since + self.linger > now {
-                entry.in_lingering = true;
-                self.lingering.push_back((since + self.linger, filter));
-                continue;
-            }
-            if matches!(entry.told, Told::Asked(_) | Told::Subscribed) {
-                self.unwanted.push_back(filter);
-            }
-            self.entries.remove(&filter);
-            self.refused.remove(&filter);
-        }
         while let Some((at, filter)) = self.retries.first().copied() {
             if at > now {
                 break;
             }
             self.retries.pop_first();
-            if let Some(entry) = self.entries.get_mut(&filter)
-                && entry.told == Told::Refused
-            {
-                entry.told = Told::Queued;
-                self.queue.push_back(filter);
+            let told = self.entries.get(&filter).map(|entry| entry.told);
+            if told == Some(Told::Refused) {
+                let told = self.enqueue(filter);
+                self.entries.entry(filter).and_modify(|e| e.told = told);
             }
         }
     }
 
-    /// When [`tick`](Self::tick) has something to do.
+    /// When there is something to do that is not due yet.
     pub(super) fn next_tick(&self) -> Option<Instant> {
-        let lingering = self.lingering.front().map(|(at, _)| *at);
+        let leaving = self.leaving.first().map(|(at, _)| *at);
+        let leaving = leaving.map(|at| self.unsubscribe_from.map_or(at, |from| at.max(from)));
         let retry = self.retries.first().map(|(at, _)| *at);
-        lingering.into_iter().chain(retry).min()
+        leaving.into_iter().chain(retry).min()
     }
 
     /// Since when a SUBSCRIBE has been without an answer, and none has come for another.
     pub(super) fn unanswered_since(&self) -> Option<Instant> {
-        self.asked.front().map(|asked| asked.at)
+        self.asks.unanswered_since()
     }
 
     /// Gives all unanswered SUBSCRIBEs their time anew: while reading was paused, answers could not
     /// be seen.
     pub(super) fn excuse_silence(&mut self, now: Instant) {
-        for asked in &mut self.asked {
-            asked.at = now;
-        }
+        self.asks.excuse_silence(now);
     }
 
     /// Up to `max` filters for the next UNSUBSCRIBE, with its packet id. To be sent before what
     /// [`next_subscribe`](Self::next_subscribe) gives: a filter may be in both.
-    pub(super) fn next_unsubscribe(&mut self, max: usize) -> Option<(u16, Vec<Filter>)> {
-        if self.unwanted.is_empty() {
+    pub(super) fn next_unsubscribe(
+        &mut self,
+        max: usize,
+        now: Instant,
+    ) -> Option<(u16, Vec<Filter>)> {
+        let due = self.leaving.iter().take_while(|(until, _)| *until <= now);
+        let filters: Vec<Filter> = due.take(max).map(|(_, filter)| *filter).collect();
+        let early = self.unsubscribe_from.is_some_and(|from| now < from);
+        if filters.is_empty() || (early && filters.len() < max) {
             return None;
         }
-        let filters = self
-            .unwanted
-            .drain(..max.min(self.unwanted.len()))
-            .collect();
-        Some((self.packet_id(), filters))
+        self.unsubscribe_from = Some(now + COLLECT);
+        for filter in &filters {
+            self.remove(*filter);
+        }
+        Some((self.asks.packet_id(), filters))
     }
 
     /// Up to `max` filters for the next SUBSCRIBE, with its packet id; `None` when no filter waits
@@ -267,72 +277,56 @@ impl Registry {
         max: usize,
         now: Instant,
     ) -> Option<(u16, Vec<Filter>)> {
-        if self.asked.len() >= MAX_ASKED {
+        if self.asks.is_full() || self.queue.is_empty() {
             return None;
         }
-        let number = self.asks + 1;
-        let mut filters = Vec::new();
+        let number = self.asks.next_number();
+        let mut filters = Vec::with_capacity(max.min(self.queue.len()));
         while filters.len() < max
-            && let Some(filter) = self.queue.pop_front()
+            && let Some((_, filter)) = self.queue.pop_first()
         {
-            if let Some(entry) = self.entries.get_mut(&filter)
-                && entry.told == Told::Queued
-            {
+            if let Some(entry) = self.entries.get_mut(&filter) {
                 entry.told = Told::Asked(number);
                 filters.push(filter);
             }
         }
-        if filters.is_empty() {
-            return None;
-        }
-        self.asks = number;
-        let packet_id = self.packet_id();
-        self.asked.push_back(Asked {
-            packet_id,
-            number,
-            at: now,
-            filters: filters.clone(),
-        });
-        Some((packet_id, filters))
+        Some((self.asks.begin(filters.clone(), now), filters))
     }
 
     /// Takes a SUBACK: for each filter of that SUBSCRIBE, in order, whether the broker took it. A
     /// filter without an answer counts as refused.
     pub(super) fn answered(&mut self, packet_id: u16, taken: &[bool], now: Instant) -> Answered {
         let mut answered = Answered::default();
-        let Some(at) = self
-            .asked
-            .iter()
-            .position(|asked| asked.packet_id == packet_id)
-        else {
-            return answered;
-        };
-        let Some(asked) = self.asked.remove(at) else {
+        let Some(ask) = self.asks.take(packet_id) else {
             return answered;
         };
         // A slow broker is given its time for each, not for all that wait: RabbitMQ takes some hundred
         // filters a second.
         self.excuse_silence(now);
         self.generation += 1;
-        for (index, filter) in asked.filters.into_iter().enumerate() {
+        for (index, filter) in ask.filters.into_iter().enumerate() {
             let Some(entry) = self.entries.get_mut(&filter) else {
                 continue;
             };
-            if entry.told != Told::Asked(asked.number) {
+            if entry.told != Told::Asked(ask.number) {
                 // Unsubscribed since, and perhaps asked for anew: only that answer counts.
                 continue;
             }
             if taken.get(index).copied().unwrap_or(false) {
                 entry.told = Told::Subscribed;
-                entry.refused.reset();
+                entry.refused = None;
                 self.refused.remove(&filter);
                 answered.subscribed += 1;
                 let since = self.generation;
-                entry.standing.send_replace(Standing::Live { since });
+                entry.set(Standing::Live { since });
+                self.news.filters.insert(filter);
+            } else if entry.watchers == 0 {
+                // Nobody is there to ask again for.
+                self.remove(filter);
             } else {
                 entry.told = Told::Refused;
-                self.retries
-                    .insert((now + entry.refused.next_pause(), filter));
+                let backoff = entry.refused.get_or_insert_with(|| Backoff::REFUSED.into());
+                self.retries.insert((now + backoff.next_pause(), filter));
                 self.refused.insert(filter);
                 answered.refused.push(filter);
             }
@@ -340,19 +334,35 @@ impl Registry {
         answered
     }
 
-    /// An id that no unanswered SUBSCRIBE has. UNSUBACKs are not waited for: some brokers send
-    /// none for a filter they did not know, others several for one packet.
-    fn packet_id(&mut self) -> u16 {
-        loop {
-            self.last_packet_id = self.last_packet_id.checked_add(1).unwrap_or(1);
-            let id = self.last_packet_id;
-            if self.asked.iter().all(|asked| asked.packet_id != id) {
-                return id;
-            }
+    fn enqueue(&mut self, filter: Filter) -> Told {
+        self.last_queued += 1;
+        self.queue.insert(self.last_queued, filter);
+        Told::Queued(self.last_queued)
+    }
+
+    fn remove(&mut self, filter: Filter) {
+        let Some(entry) = self.entries.remove(&filter) else {
+            return;
+        };
+        if let Told::Queued(place) = entry.told {
+            self.queue.remove(&place);
+        }
+        if let Some(until) = entry.stays_until {
+            self.leaving.remove(&(until, filter));
+        }
+        self.refused.remove(&filter);
+        self.news.filters.remove(&filter);
+    }
+}
+
+impl Entry {
+    fn set(&mut self, standing: Standing) {
+        self.standing = standing;
+        if let Some(state) = &self.state {
+            state.send_replace(standing);
         }
     }
 }
 
 #[cfg(test)]
-#[path = "registry_tests.rs"]
 mod tests;

@@ -9,7 +9,7 @@ use rumqttc::mqttbytes::{
         Unsubscribe,
     },
 };
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -30,14 +30,17 @@ const MAX_FILTERS: usize = 512;
 pub(super) struct Shard {
     registry: Mutex<Registry>,
     changed: Notify,
+    /// Rung when the standing of a filter has changed; all connections have one.
+    news: Arc<Notify>,
     pub(super) ear: Ear,
 }
 
 impl Shard {
-    pub(super) fn new(config: &MqttConfig, ear: Ear) -> Self {
+    pub(super) fn new(config: &MqttConfig, ear: Ear, news: Arc<Notify>) -> Self {
         Self {
             registry: Mutex::new(Registry::new(config.linger)),
             changed: Notify::new(),
+            news,
             ear,
         }
     }
@@ -63,8 +66,8 @@ pub(super) struct ShardTask {
     pub(super) board: Arc<StateBoard>,
     pub(super) counters: Arc<Counters>,
     pub(super) deliveries: mpsc::Sender<Vec<Delivery>>,
-    /// Of the filter that heartbeats come by.
-    pub(super) heartbeats: watch::Receiver<Standing>,
+    /// The filter that heartbeats come by.
+    pub(super) heartbeats: Filter,
 }
 
 impl ShardTask {
@@ -77,12 +80,14 @@ impl ShardTask {
             let lost = match connected {
                 Ok(connection) => {
                     self.shard.registry().connected();
+                    self.shard.news.notify_one();
                     self.shard.ear.connected(self.session.url());
                     self.board.set(self.number, true);
                     let ended = self.serve(connection, &soft).await;
                     let asked = self.shard.registry().unanswered_since().is_some();
                     self.board.set(self.number, false);
                     self.shard.registry().disconnected();
+                    self.shard.news.notify_one();
                     self.shard.ear.excuse(true);
                     self.board.complaints.clear(Fault::Refused, self.number);
                     match ended {
@@ -159,7 +164,8 @@ impl ShardTask {
 
     /// Whether the subscription stands that heartbeats come by.
     fn may_hear(&self) -> bool {
-        matches!(*self.heartbeats.borrow(), Standing::Live { .. })
+        let standing = self.shard.registry().standing(self.heartbeats);
+        matches!(standing, Some(Standing::Live { .. }))
     }
 
     /// Tells the broker what has changed, as far as the output has room; gives the time of the
@@ -181,7 +187,7 @@ impl ShardTask {
             return Err(ConnectionError::Unacknowledged(self.config.ack_timeout));
         }
         while connection.has_room() {
-            if let Some((packet_id, filters)) = registry.next_unsubscribe(max_filters) {
+            if let Some((packet_id, filters)) = registry.next_unsubscribe(max_filters, now) {
                 let packet = Packet::Unsubscribe(Unsubscribe {
                     pkid: packet_id,
                     topics: filters
@@ -207,10 +213,12 @@ impl ShardTask {
                 break;
             }
         }
-        let (next, refused) = (registry.next_tick(), registry.refused());
+        // Without room, the next turn comes when something was written.
+        let next = connection.has_room().then(|| registry.next_tick());
+        let refused = registry.refused();
         drop(registry);
         self.forgive(refused.is_none());
-        Ok(next.into_iter().chain(overdue).min())
+        Ok(next.flatten().into_iter().chain(overdue).min())
     }
 
     fn text(&self, filter: Filter) -> String {
@@ -292,6 +300,7 @@ impl ShardTask {
             .fetch_add(answered.refused.len() as u64, Relaxed);
         let refused = registry.refused();
         drop(registry);
+        self.shard.news.notify_one();
         if answered.subscribed > 0 && self.may_hear() {
             self.shard.ear.excuse(false);
         }

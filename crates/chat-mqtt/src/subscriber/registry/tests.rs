@@ -1,14 +1,21 @@
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::asks::MAX_ASKED;
 use super::*;
 
 const LINGER: Duration = Duration::from_secs(10);
 
 fn channel(n: u8) -> Filter {
     Filter::Channel(Uuid::from_u128(u128::from(n)).into())
+}
+
+/// One more watcher, and what he sees.
+fn watch(registry: &mut Registry, filter: Filter) -> watch::Receiver<Standing> {
+    registry.watch(filter);
+    registry.state(filter).unwrap()
 }
 
 fn connected() -> Registry {
@@ -21,14 +28,14 @@ fn connected() -> Registry {
 fn a_channel_is_live_from_its_suback_on() {
     let now = Instant::now();
     let mut registry = connected();
-    let standing = registry.watch(channel(1));
+    let standing = watch(&mut registry, channel(1));
     assert_eq!(*standing.borrow(), Standing::Pending);
     let (id, filters) = registry.next_subscribe(512, now).unwrap();
     assert_eq!(filters, [channel(1)]);
     assert_eq!(*standing.borrow(), Standing::Pending);
     assert_eq!(registry.answered(id, &[true], now).subscribed, 1);
     assert!(matches!(*standing.borrow(), Standing::Live { .. }));
-    let second = registry.watch(channel(1));
+    let second = watch(&mut registry, channel(1));
     assert!(matches!(*second.borrow(), Standing::Live { .. }));
     assert_eq!(
         registry.next_subscribe(512, now),
@@ -43,7 +50,7 @@ fn a_broker_that_answers_slowly_but_steadily_is_given_its_time() {
     let second = Duration::from_secs(1);
     let mut registry = connected();
     for n in 0..4 {
-        drop(registry.watch(channel(n)));
+        registry.watch(channel(n));
     }
     let mut asked = Vec::new();
     while let Some((id, _)) = registry.next_subscribe(1, start) {
@@ -64,13 +71,12 @@ fn a_broker_that_answers_slowly_but_steadily_is_given_its_time() {
 fn an_answer_older_than_the_last_unsubscribe_does_not_count() {
     let now = Instant::now();
     let mut registry = connected();
-    drop(registry.watch(channel(1)));
+    registry.watch(channel(1));
     let (first, _) = registry.next_subscribe(512, now).unwrap();
-    registry.leave(channel(1), now);
-    registry.tick(now + LINGER);
-    let again = registry.watch(channel(1));
-    let (_, unsubscribed) = registry.next_unsubscribe(512).unwrap();
+    registry.leave(channel(1), true, now);
+    let (_, unsubscribed) = registry.next_unsubscribe(512, now + LINGER).unwrap();
     assert_eq!(unsubscribed, [channel(1)]);
+    let again = watch(&mut registry, channel(1));
     let (second, filters) = registry.next_subscribe(512, now).unwrap();
     assert_eq!(filters, [channel(1)]);
     registry.answered(first, &[true], now);
@@ -87,31 +93,120 @@ fn an_answer_older_than_the_last_unsubscribe_does_not_count() {
 fn lingering_begins_anew_with_every_last_watcher() {
     let start = Instant::now();
     let mut registry = connected();
-    drop(registry.watch(channel(1)));
+    registry.watch(channel(1));
     let (id, _) = registry.next_subscribe(512, start).unwrap();
     registry.answered(id, &[true], start);
-    registry.leave(channel(1), start);
-    drop(registry.watch(channel(1)));
-    registry.tick(start + LINGER);
-    assert_eq!(registry.next_unsubscribe(512), None, "somebody watches");
-    registry.leave(channel(1), start + LINGER);
-    registry.tick(start + LINGER + LINGER / 2);
-    assert_eq!(registry.next_unsubscribe(512), None, "it lingers");
-    assert_eq!(registry.next_tick(), Some(start + 2 * LINGER));
-    registry.tick(start + 2 * LINGER);
+    registry.leave(channel(1), true, start);
+    registry.watch(channel(1));
     assert_eq!(
-        registry.next_unsubscribe(512).map(|(_, filters)| filters),
+        registry.next_unsubscribe(512, start + LINGER),
+        None,
+        "somebody watches"
+    );
+    registry.leave(channel(1), true, start + LINGER);
+    let half = start + LINGER + LINGER / 2;
+    assert_eq!(registry.next_unsubscribe(512, half), None, "it lingers");
+    assert_eq!(registry.next_tick(), Some(start + 2 * LINGER));
+    let unsubscribed = registry.next_unsubscribe(512, start + 2 * LINGER);
+    assert_eq!(
+        unsubscribed.map(|(_, filters)| filters),
         Some(vec![channel(1)])
     );
     assert_eq!(registry.len(), 0);
 }
 
 #[test]
+fn what_need_not_linger_leaves_at_once_and_lingers_no_more() {
+    let now = Instant::now();
+    let mut registry = connected();
+    for n in [1, 2] {
+        registry.watch(channel(n));
+    }
+    let (id, _) = registry.next_subscribe(512, now).unwrap();
+    registry.answered(id, &[true, true], now);
+    registry.leave(channel(1), true, now);
+    registry.leave(channel(2), false, now);
+    assert_eq!(registry.next_tick(), Some(now));
+    let (_, unsubscribed) = registry.next_unsubscribe(512, now).unwrap();
+    assert_eq!(unsubscribed, [channel(2)]);
+    registry.watch(channel(1));
+    registry.leave(channel(1), false, now);
+    let later = now + COLLECT;
+    assert!(registry.next_unsubscribe(512, later).is_some());
+    assert_eq!(registry.len(), 0, "also one that lingered before");
+}
+
+#[test]
+fn what_is_left_before_it_was_asked_for_costs_the_broker_nothing() {
+    let now = Instant::now();
+    let mut registry = connected();
+    for _ in 0..3 {
+        for n in 0..=255 {
+            registry.watch(channel(n));
+        }
+        for n in 0..=255 {
+            registry.leave(channel(n), n % 2 == 0, now);
+        }
+    }
+    assert_eq!((registry.len(), registry.queue.len()), (0, 0));
+    assert_eq!(registry.next_subscribe(512, now), None);
+    assert_eq!(registry.next_unsubscribe(512, now), None);
+    assert_eq!(registry.next_tick(), None);
+}
+
+#[test]
+fn unsubscribes_are_collected_unless_one_is_full() {
+    let now = Instant::now();
+    let mut registry = connected();
+    let come_and_go = |registry: &mut Registry, n| {
+        registry.watch(channel(n));
+        let (id, _) = registry.next_subscribe(512, now).unwrap();
+        registry.answered(id, &[true], now);
+        registry.leave(channel(n), false, now);
+    };
+    come_and_go(&mut registry, 0);
+    assert!(registry.next_unsubscribe(3, now).is_some(), "the first");
+    for n in 1..=2 {
+        come_and_go(&mut registry, n);
+        assert_eq!(registry.next_unsubscribe(3, now), None);
+    }
+    assert_eq!(registry.next_tick(), Some(now + COLLECT));
+    come_and_go(&mut registry, 3);
+    let (_, full) = registry.next_unsubscribe(3, now).unwrap();
+    assert_eq!(full.len(), 3);
+    come_and_go(&mut registry, 4);
+    let (_, collected) = registry.next_unsubscribe(3, now + COLLECT).unwrap();
+    assert_eq!(collected, [channel(4)]);
+}
+
+#[test]
+fn changes_are_told_once_and_a_change_of_the_connection_is_one_of_all() {
+    let now = Instant::now();
+    let mut registry = connected();
+    assert!(registry.take_news().all);
+    for n in [1, 2, 3] {
+        registry.watch(channel(n));
+    }
+    let whoever_joins_looks_himself = registry.take_news();
+    assert_eq!(whoever_joins_looks_himself, News::default());
+    let (id, _) = registry.next_subscribe(512, now).unwrap();
+    registry.answered(id, &[true, false, true], now);
+    registry.leave(channel(3), false, now);
+    registry.next_unsubscribe(512, now).unwrap();
+    let news = registry.take_news();
+    assert!(!news.all);
+    assert_eq!(news.filters, HashSet::from([channel(1)]));
+    assert_eq!(registry.take_news(), News::default());
+    registry.disconnected();
+    assert!(registry.take_news().all);
+}
+
+#[test]
 fn a_refused_channel_stays_pending_and_is_asked_for_again() {
     let now = Instant::now();
     let mut registry = connected();
-    let refused = registry.watch(channel(1));
-    let taken = registry.watch(channel(2));
+    let refused = watch(&mut registry, channel(1));
+    let taken = watch(&mut registry, channel(2));
     let (id, filters) = registry.next_subscribe(512, now).unwrap();
     let codes: Vec<bool> = filters.iter().map(|filter| *filter == channel(2)).collect();
     assert_eq!(registry.answered(id, &codes, now).refused, [channel(1)]);
@@ -130,7 +225,7 @@ fn a_refused_channel_stays_pending_and_is_asked_for_again() {
 fn after_a_reconnect_everything_is_asked_for_and_generations_grow() {
     let now = Instant::now();
     let mut registry = connected();
-    let standing = registry.watch(channel(1));
+    let standing = watch(&mut registry, channel(1));
     let (id, _) = registry.next_subscribe(512, now).unwrap();
     registry.answered(id, &[true], now);
     let Standing::Live { since: first } = *standing.borrow() else {
@@ -162,7 +257,7 @@ fn outstanding_subscribes_are_few_and_of_bounded_size() {
     let now = Instant::now();
     let mut registry = connected();
     for n in 0..=255 {
-        drop(registry.watch(channel(n)));
+        registry.watch(channel(n));
     }
     let mut ids = Vec::new();
     while let Some((id, filters)) = registry.next_subscribe(10, now) {
@@ -177,7 +272,7 @@ fn outstanding_subscribes_are_few_and_of_bounded_size() {
 #[derive(Debug, Clone)]
 enum Step {
     Watch(u8),
-    Leave(u8),
+    Leave(u8, bool),
     Wait(u64),
     /// The broker reads and answers the n oldest packets.
     Answer(usize),
@@ -187,7 +282,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0_u8..6).prop_map(Step::Watch),
-        4 => (0_u8..6).prop_map(Step::Leave),
+        4 => (0_u8..6, any::<bool>()).prop_map(|(n, lingers)| Step::Leave(n, lingers)),
         3 => (0_u64..15_000).prop_map(Step::Wait),
         4 => (1_usize..4).prop_map(Step::Answer),
         1 => Just(Step::Reconnect),
@@ -213,13 +308,13 @@ proptest! {
         for step in steps.into_iter().chain(settle) {
             match step {
                 Step::Watch(n) => {
-                    let standing = registry.watch(channel(n));
+                    let standing = watch(&mut registry, channel(n));
                     watched.push((channel(n), standing));
                 }
-                Step::Leave(n) => {
+                Step::Leave(n, lingers) => {
                     if let Some(at) = watched.iter().position(|(filter, _)| *filter == channel(n)) {
                         watched.swap_remove(at);
-                        registry.leave(channel(n), now);
+                        registry.leave(channel(n), lingers, now);
                     }
                 }
                 Step::Wait(millis) => now += Duration::from_millis(millis),
@@ -246,7 +341,7 @@ proptest! {
                 }
             }
             registry.tick(now);
-            while let Some((_, filters)) = registry.next_unsubscribe(2) {
+            while let Some((_, filters)) = registry.next_unsubscribe(2, now) {
                 wire.push_back(Packet::Unsubscribe(filters));
             }
             while let Some((id, filters)) = registry.next_subscribe(2, now) {
