@@ -1,6 +1,6 @@
 //! All routes on one page.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -22,7 +22,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::{
     access::{Caller, may_listen},
-    hub::Hub,
+    hub::{Bell, Hub, Listener, Start, TooManyChannels},
     metrics::Metrics,
     paths,
     permit::StreamPermit,
@@ -108,17 +108,28 @@ impl App {
         let starts = query.starts();
         let Some(offer) = offer else {
             let bell = Arc::new(Notify::new());
-            let listener = self.hub.listen(&starts, bell.clone());
+            let listener = self.listen(&starts, bell.clone())?;
             let stream = EventStream::new(listener, form, permit);
             let body = stream.into_body(bell, self.hub.pings(), &self.lifecycle);
             return Ok(event_stream(Body::from_stream(body)));
         };
         let slot = self.writers.reserve();
-        let listener = self.hub.listen(&starts, slot.clone());
+        let listener = self.listen(&starts, slot.clone())?;
         let mut stream = EventStream::new(listener, form, permit);
         let first = stream.beginning();
         let take = move |taken| slot.adopt(taken, stream.framed(offer.framing));
         Ok(offer.accept(event_stream(Body::empty()), first, take))
+    }
+
+    fn listen(
+        &self,
+        starts: &[(ChannelId, Start)],
+        bell: Arc<dyn Bell>,
+    ) -> Result<Listener, Problem> {
+        self.hub.listen(None, starts, bell).map_err(|error| {
+            self.metrics.streams_refused.inc();
+            too_many_channels(error)
+        })
     }
 }
 
@@ -139,6 +150,17 @@ fn bad_query(error: &QueryError) -> Problem {
         "This stream cannot be opened",
     )
     .detail(error.to_string())
+}
+
+fn too_many_channels(error: TooManyChannels) -> Problem {
+    let problem = Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "too-many-channels",
+        "There is no room for so many more channels",
+    );
+    problem
+        .detail(format!("{error}; come back later, or with fewer"))
+        .retry_after(Duration::from_secs(10))
 }
 
 fn forbidden(channel: ChannelId) -> Problem {

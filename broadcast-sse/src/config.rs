@@ -128,6 +128,8 @@ pub struct HubConfig {
     pub max_streams: usize,
     /// Channels in one stream.
     pub max_channels: usize,
+    /// Channels in memory.
+    pub known_channels: usize,
     /// Bytes of all rings.
     #[serde(with = "size")]
     pub memory: usize,
@@ -196,6 +198,7 @@ impl Config {
             ("subscribe.connections", self.subscribe.connections),
             ("hub.max_streams", self.hub.max_streams),
             ("hub.max_channels", self.hub.max_channels),
+            ("hub.known_channels", self.hub.known_channels),
             ("hub.ring_events", self.hub.ring_events),
             ("hub.history_requests", self.hub.history_requests),
         ];

@@ -1,14 +1,16 @@
 //! The channels that somebody listens to on this node.
 //!
 //! The hub hands out events, gaps and cursors and knows nothing of server-sent events. A channel
-//! is a [`Tail`], the newest part of its log, kept whole by an attendant task; a listener is a
-//! [`Seat`] in each of its channels, which pulls what comes after its position.
+//! is a [`Tail`], the newest part of its log, kept whole by the attendant, one task for all; a
+//! listener is a [`Seat`] in each of its channels, which pulls what comes after its position.
 
 mod attendant;
 mod bell;
 pub(crate) mod bench;
 mod channel;
+mod channels;
 mod entry;
+mod errands;
 mod heads;
 mod history;
 mod lag;
@@ -21,12 +23,13 @@ mod tail;
 mod example_log;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -36,12 +39,14 @@ use chat_mqtt::{Delivery, Subscriber};
 use service_kit::lifecycle::Lifecycle;
 use tokio::sync::{mpsc, watch};
 
-use channel::{Channel, Patience};
+use channel::{Channel, Patience, Shared};
+use channels::Channels;
 use heads::Heads;
 use pages::Pages;
 use tail::{Heard, Tail, TailLimits};
 
 pub(crate) use bell::Bell;
+pub(crate) use channels::{Client, TooManyChannels};
 pub(crate) use entry::Entry;
 pub(crate) use history::History;
 pub(crate) use lag::Lag;
@@ -52,7 +57,8 @@ use crate::{config::HubConfig, metrics::Metrics};
 
 /// All channels of this node.
 pub(crate) struct Hub {
-    channels: Mutex<HashMap<ChannelId, Arc<Channel>>>,
+    channels: Mutex<Channels>,
+    shared: Arc<Shared>,
     subscriber: Subscriber,
     heads: Heads,
     pages: Arc<Pages>,
@@ -61,8 +67,7 @@ pub(crate) struct Hub {
     /// Numbers the lives of channels, so that pages of an earlier one are never taken for those of
     /// a later one.
     lives: AtomicU64,
-    /// Bytes of all rings, and how many there may be.
-    memory: Arc<AtomicUsize>,
+    /// Bytes that all rings may have.
     max_memory: usize,
     /// Counts up; every stream sends a ping when it does.
     pings: watch::Sender<u64>,
@@ -88,7 +93,11 @@ impl Hub {
             lifecycle.clone(),
         );
         let hub = Arc::new(Self {
-            channels: Mutex::default(),
+            channels: Mutex::new(Channels::new(config.known_channels, config.linger)),
+            shared: Arc::new(Shared {
+                lag: metrics.lag.clone(),
+                ..Shared::default()
+            }),
             subscriber,
             heads: Heads::start(history, lifecycle),
             pages,
@@ -99,16 +108,16 @@ impl Hub {
             patience: Patience {
                 hole: config.hole_patience,
                 subscription: Duration::from_secs(2),
-                linger: config.linger,
             },
             lives: AtomicU64::new(0),
-            memory: Arc::default(),
             max_memory: config.memory,
             pings: watch::Sender::new(0),
             metrics,
             lifecycle: lifecycle.clone(),
         });
         lifecycle.spawn("intake", intake(hub.clone(), deliveries));
+        let attendant = attendant::attend(hub.clone(), config.history_requests);
+        lifecycle.spawn("attendant", attendant);
         lifecycle.spawn(
             "watch",
             watch_over(hub.clone(), config.ping, config.head_check),
@@ -116,18 +125,36 @@ impl Hub {
         hub
     }
 
-    /// Seats a listener in these channels, which must be distinct. The bell is rung when there may
+    /// Seats a listener of this client in these channels, which must be distinct. The bell is rung when there may
     /// be something to [take](Listener::take).
+    ///
+    /// # Errors
+    /// If the node, or this client's share of it, has no room for those that nobody listens to yet.
     pub(crate) fn listen(
         self: &Arc<Self>,
+        client: Client,
         starts: &[(ChannelId, Start)],
         bell: Arc<dyn Bell>,
-    ) -> Listener {
-        let seats = starts
-            .iter()
-            .map(|&(id, start)| self.join(id, start, &bell))
-            .collect();
-        Listener::new(self.clone(), seats, bell)
+    ) -> Result<Listener, TooManyChannels> {
+        let seats = self
+            .lock()
+            .join(client, starts, &bell, |id| self.make(id))?;
+        Ok(Listener::new(self.clone(), seats, bell))
+    }
+
+    /// The last listeners of these channels have left.
+    fn left<'a>(&self, channels: impl Iterator<Item = &'a Channel>) {
+        let mut channels = channels.peekable();
+        if channels.peek().is_none() {
+            return;
+        }
+        let now = Instant::now();
+        let mut known = self.lock();
+        let before = known.next_end();
+        channels.for_each(|channel| known.left(channel, now));
+        if known.next_end() != before {
+            self.shared.errands.ring();
+        }
     }
 
     /// Counts up at every moment in which streams should send a ping.
@@ -142,46 +169,43 @@ impl Hub {
 
     /// Bytes in all rings.
     fn memory(&self) -> usize {
-        self.memory.load(Ordering::Relaxed)
+        self.shared.memory.load(Ordering::Relaxed)
     }
 
-    fn join(
-        self: &Arc<Self>,
-        id: ChannelId,
-        start: Start,
-        bell: &Arc<dyn Bell>,
-    ) -> (Arc<Channel>, usize, seat::Seat) {
-        let mut channels = self.lock();
-        let channel = channels.entry(id).or_insert_with(|| {
-            // A life has room for four billion generations.
-            let generation = self.lives.fetch_add(1 << 32, Ordering::Relaxed);
-            let tail = Tail::new(self.limits, generation);
-            let (memory, lag) = (self.memory.clone(), self.metrics.lag.clone());
-            let channel = Channel::new(id, tail, memory, lag, Instant::now());
-            let channel = Arc::new(channel);
-            let subscription = self.subscriber.watch(id);
-            let attendant = attendant::attend(self.clone(), channel.clone(), subscription);
-            self.lifecycle.spawn_transient(attendant);
-            channel
-        });
-        // Under the lock: a channel that somebody has joined is not forgotten.
-        let (bell, seat) = channel.join(bell.clone(), start);
-        (channel.clone(), bell, seat)
+    /// A channel that nobody has asked for before.
+    fn make(&self, id: ChannelId) -> Arc<Channel> {
+        // A life has room for four billion generations.
+        let generation = self.lives.fetch_add(1 << 32, Ordering::Relaxed);
+        let tail = Tail::new(self.limits, generation);
+        let subscription = Some(self.subscriber.watch(id));
+        let now = Instant::now();
+        let channel = Channel::new(id, tail, self.shared.clone(), subscription, now);
+        channel.follow_subscription(now);
+        Arc::new(channel)
     }
 
-    /// Drops a channel, unless somebody has joined it meanwhile.
-    fn forget(&self, channel: &Channel) -> bool {
-        let mut channels = self.lock();
-        let idle = channel.is_idle();
-        if idle {
-            channels.remove(&channel.id());
-        }
-        idle
+    fn channel(&self, id: ChannelId) -> Option<Arc<Channel>> {
+        self.lock().get(id).cloned()
+    }
+
+    fn all_channels(&self) -> Vec<Arc<Channel>> {
+        self.lock().all().cloned().collect()
+    }
+
+    /// Forgets the channels that nobody has listened to for long.
+    fn end_lingering(&self, now: Instant) {
+        self.lock().end_lingering(now);
+    }
+
+    /// When a channel has something to do, if nothing happens before.
+    fn next_errand(&self) -> Option<Instant> {
+        let end = self.lock().next_end();
+        self.shared.errands.next().into_iter().chain(end).min()
     }
 
     /// Events of one channel, in the order in which they came. Says how many payloads were none.
     fn hear(&self, id: ChannelId, deliveries: &[Delivery]) -> u64 {
-        let Some(channel) = self.lock().get(&id).cloned() else {
+        let Some(channel) = self.channel(id) else {
             // Nobody listens; with a wildcard subscription the broker sends it all the same.
             return 0;
         };
@@ -207,7 +231,7 @@ impl Hub {
     /// Has the rings shrink while they hold more than they may.
     fn keep_within_memory(&self) {
         while self.memory() > self.max_memory {
-            let channels: Vec<_> = self.lock().values().cloned().collect();
+            let channels = self.all_channels();
             let before = self.memory();
             for channel in channels {
                 channel.shrink();
@@ -218,7 +242,7 @@ impl Hub {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ChannelId, Arc<Channel>>> {
+    fn lock(&self) -> MutexGuard<'_, Channels> {
         // A panic while it is held leaves the map whole: entries are put in and taken out at once.
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -286,7 +310,7 @@ async fn watch_over(hub: Arc<Hub>, ping: Duration, head_check: Duration) {
                 let everybody = service.borrow().behind || deaf;
                 // On a machine that started only just now, all heads count as old.
                 let before = Instant::now().checked_sub(head_check).unwrap_or_else(Instant::now);
-                let channels: Vec<_> = hub.lock().values().cloned().collect();
+                let channels = hub.all_channels();
                 for channel in &channels {
                     let contradictions = channel.check(everybody, before);
                     if contradictions > 0 {
@@ -306,7 +330,7 @@ async fn watch_over(hub: Arc<Hub>, ping: Duration, head_check: Duration) {
                 let was = std::mem::replace(&mut behind, now.behind);
                 if behind && !was {
                     // Not only at the next poll: that would be two seconds later.
-                    let channels: Vec<_> = hub.lock().values().cloned().collect();
+                    let channels = hub.all_channels();
                     channels.iter().for_each(|channel| channel.want_head());
                 }
             }

@@ -22,8 +22,8 @@ mod writers;
 pub use config::Config;
 pub use server::{Server, StartError};
 
-/// What `crates/bench` measures; no part of the API.
+/// What `crates/bench` and `examples/idle_channels.rs` measure; no part of the API.
 #[doc(hidden)]
 pub mod bench_support {
-    pub use crate::hub::bench::{Dispatch, frame};
+    pub use crate::hub::bench::{Dispatch, IdleChannels, frame};
 }

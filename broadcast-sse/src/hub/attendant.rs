@@ -1,95 +1,100 @@
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-use chat_model::{MAX_PAGE_EVENTS, Seq};
-use chat_mqtt::{Standing, Subscription};
+use chat_model::{ChannelId, MAX_PAGE_EVENTS, Seq};
+use chat_mqtt::Changed;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     Hub,
-    channel::{Channel, Errand, Hearing},
+    channel::{Duty, Errand},
     tail::Ask,
 };
 
-/// Looks after one channel as long as somebody listens, and a while longer: keeps its subscription,
-/// asks the store where the log stands, and fills holes from history.
-pub(super) async fn attend(hub: Arc<Hub>, channel: Arc<Channel>, subscription: Subscription) {
+/// How many channels are looked at before others get their turn of the processor.
+const AT_A_TIME: usize = 256;
+
+/// A hole in a channel, to be filled from history.
+struct Hole {
+    duty: Duty,
+    ask: Ask,
+    after: Seq,
+}
+
+/// Looks after all channels: follows their subscriptions, has the store asked where their logs
+/// stand, fills holes from history, and forgets those that nobody has listened to for long.
+///
+/// The task sleeps until a channel has something to do; what a channel waits for is in its state,
+/// so that one that has nothing to do costs nothing here.
+pub(super) async fn attend(hub: Arc<Hub>, reads: usize) {
     let soft = hub.lifecycle.soft();
-    let mut standing = subscription.state();
-    // So that the first standing counts as news.
-    standing.mark_changed();
+    let reads = Arc::new(Semaphore::new(reads));
+    // Of a channel there is one at most.
+    let mut holes = VecDeque::new();
     loop {
-        // An error is found below, where the change is waited for.
-        if standing.has_changed().unwrap_or(false) {
-            channel.hearing(hearing(*standing.borrow_and_update()));
+        let now = Instant::now();
+        hub.end_lingering(now);
+        for id in hub.shared.errands.take(AT_A_TIME, now) {
+            look_after(&hub, id, now, &mut holes);
         }
-        let until = match channel.errand(hub.patience, Instant::now()) {
-            Errand::Leave if hub.forget(&channel) => return,
-            Errand::Leave => continue,
-            Errand::Nothing(until) => until,
-            // Boxed: errands are rare, and every channel's task would keep room for them.
-            Errand::Head(ask) => {
-                let ask = Box::pin(ask_head(&hub, &channel, ask));
-                match soft.run_until_cancelled(ask).await {
-                    Some(()) => continue,
-                    None => return,
-                }
-            }
-            Errand::Page(ask, after) => {
-                let fill = Box::pin(fill_hole(&hub, &channel, ask, after));
-                match soft.run_until_cancelled(fill).await {
-                    Some(()) => continue,
-                    None => return,
-                }
-            }
-        };
+        let next = hub.next_errand();
         tokio::select! {
             () = soft.cancelled() => return,
-            // An error means that the subscriber is gone: so is the process, soon.
-            changed = standing.changed() => match changed {
-                Ok(()) => standing.mark_changed(),
-                Err(_) => return,
-            },
-            () = channel.errand_changed() => {}
-            () = sleep_until(until) => {}
+            changed = hub.subscriber.changed() => follow(&hub, changed),
+            () = hub.shared.errands.added() => {}
+            Ok(permit) = reads.clone().acquire_owned(), if !holes.is_empty() => {
+                if let Some(hole) = holes.pop_front() {
+                    hub.lifecycle.spawn_transient(fill(hub.clone(), hole, permit));
+                }
+            }
+            () = sleep_until(next) => {}
         }
     }
 }
 
-async fn ask_head(hub: &Hub, channel: &Channel, ask: Ask) {
-    match hub.heads.head(channel.id()).await {
-        Some(head) => channel.answered(ask, &head, Instant::now()),
-        None => {
-            pause().await;
-            // Somebody may wait for just this answer.
-            channel.want_head();
+fn look_after(hub: &Hub, id: ChannelId, now: Instant, holes: &mut VecDeque<Hole>) {
+    // Whoever has left before is looked after no more.
+    let Some(channel) = hub.channel(id) else {
+        return;
+    };
+    match channel.errand(hub.patience, now) {
+        Errand::Head(duty) => hub.heads.ask(duty),
+        Errand::Page(duty, ask, after) => holes.push_back(Hole { duty, ask, after }),
+        Errand::Nothing => {}
+    }
+}
+
+/// Channels learn how their subscriptions stand.
+fn follow(hub: &Hub, changed: Changed) {
+    let now = Instant::now();
+    match changed {
+        Changed::All => {
+            for channel in hub.all_channels() {
+                channel.follow_subscription(now);
+            }
+        }
+        Changed::Some(channels) => {
+            for id in channels {
+                if let Some(channel) = hub.channel(id) {
+                    channel.follow_subscription(now);
+                }
+            }
         }
     }
 }
 
-async fn fill_hole(hub: &Hub, channel: &Channel, ask: Ask, after: Seq) {
-    match hub
-        .pages
-        .read_now(channel.id(), after, MAX_PAGE_EVENTS)
-        .await
-    {
-        Some(page) => {
-            let brought = channel.fill(ask, &page, Instant::now());
-            hub.metrics.healed.inc_by(brought);
-            hub.keep_within_memory();
-        }
-        None => pause().await,
+async fn fill(hub: Arc<Hub>, hole: Hole, _permit: OwnedSemaphorePermit) {
+    let Hole { duty, ask, after } = hole;
+    if duty.channel().is_gone() {
+        return duty.give_up();
     }
-}
-
-fn hearing(standing: Standing) -> Hearing {
-    match standing {
-        Standing::Pending => Hearing::NotYet {
-            since: Instant::now(),
-        },
-        Standing::Live { .. } => Hearing::Live,
-        Standing::BrokerAway { .. } => Hearing::Polling,
+    let soft = hub.lifecycle.soft();
+    let id = duty.channel().id();
+    let read = hub.pages.read_now(id, after, MAX_PAGE_EVENTS);
+    // Without a page, the duty's end has the channel ask again.
+    if let Some(Some(page)) = soft.run_until_cancelled(read).await {
+        let brought = duty.page(ask, &page, Instant::now());
+        hub.metrics.healed.inc_by(brought);
+        hub.keep_within_memory();
     }
 }
 
@@ -98,9 +103,4 @@ async fn sleep_until(moment: Option<Instant>) {
         Some(moment) => tokio::time::sleep_until(moment.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// Before a question that had no answer is asked again; spread, for there may be many channels.
-async fn pause() {
-    tokio::time::sleep(Duration::from_millis(rand::random_range(200..800))).await;
 }

@@ -1,22 +1,38 @@
+mod bells;
+mod errand;
+
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, Once, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use chat_model::{ChannelId, Head, Seq};
-use slab::Slab;
-use tokio::sync::Notify;
+use chat_model::{ChannelId, Head};
+use chat_mqtt::{Standing, Subscription};
 
 use super::{
     bell::Bell,
     entry::Entry,
+    errands::Errands,
     lag::Lag,
     seat::{Page, Seat, Start, Step},
     tail::{Ask, Heard, Tail},
 };
+use bells::Bells;
+
+use errand::Hearing;
+pub(super) use errand::{Duty, Errand, Patience};
+
+/// What the channels of a node have in common.
+#[derive(Default)]
+pub(super) struct Shared {
+    /// Bytes of all rings.
+    pub(super) memory: AtomicUsize,
+    pub(super) errands: Errands,
+    pub(super) lag: Lag,
+}
 
 /// A channel that somebody listens to: its tail, and the bells of its listeners.
 ///
@@ -24,86 +40,75 @@ use super::{
 /// next. Nothing is awaited under it.
 pub(super) struct Channel {
     id: ChannelId,
+    shared: Arc<Shared>,
     state: Mutex<State>,
-    /// Rung when the attendant has something to do.
-    errand: Notify,
-    /// Bytes of all rings of the node.
-    memory: Arc<AtomicUsize>,
-    lag: Lag,
 }
 
+/// There may be hundreds of thousands: `examples/idle_channels.rs` says what one costs.
 struct State {
     tail: Tail,
-    bells: Slab<Arc<dyn Bell>>,
-    /// Since when nobody listens.
-    idle_since: Option<Instant>,
+    bells: Bells,
+    /// `None` when the channel is gone.
+    subscription: Option<Subscription>,
+    /// Where the subscription stood when it was last looked at.
+    standing: Option<Standing>,
     hearing: Hearing,
-    head_wanted: bool,
+    /// Since when nobody listens, while the channel lingers.
+    idle_since: Option<Instant>,
     hole_since: Option<Instant>,
     answered_at: Option<Instant>,
+    /// Until when nothing is asked, because there was no answer.
+    paused_until: Option<Instant>,
+    /// When it is looked at whether there is something to do.
+    alarm: Option<Instant>,
+    head_wanted: bool,
+    /// Whether it is on the list of those that have something to do.
+    listed: bool,
+    /// Whether a question is under way.
+    under_way: bool,
+    /// Whether the node has forgotten it.
+    gone: bool,
 }
 
-/// How the channel's events reach this node.
+/// What becomes of a channel that was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hearing {
-    /// Not yet: the broker has not confirmed the subscription.
-    NotYet {
-        /// Since when.
-        since: Instant,
-    },
-    /// By the broker.
-    Live,
-    /// By asking the store again and again, because the broker cannot be heard.
-    Polling,
-}
-
-/// What a channel needs from its attendant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Errand {
-    /// Ask the store for the head.
-    Head(Ask),
-    /// Fetch history after this number, to fill a hole.
-    Page(Ask, Seq),
-    /// Nothing before this moment, if nothing happens.
-    Nothing(Option<Instant>),
-    /// Nobody has listened for long.
-    Leave,
-}
-
-/// The times that an [`Errand`] depends on.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    /// How long an event may be late before history is asked for it.
-    pub(super) hole: Duration,
-    /// How long a subscription may stay unconfirmed before the channel is polled.
-    pub(super) subscription: Duration,
-    /// How long a channel without listeners stays.
-    pub(super) linger: Duration,
+pub(super) enum Left {
+    /// Somebody listens, or it was left before.
+    Stays,
+    /// It stays for a while, for those who come back.
+    Lingers,
+    /// It has no log: there is nothing to keep.
+    Goes,
 }
 
 impl Channel {
     pub(super) fn new(
         id: ChannelId,
         tail: Tail,
-        memory: Arc<AtomicUsize>,
-        lag: Lag,
+        shared: Arc<Shared>,
+        subscription: Option<Subscription>,
         now: Instant,
     ) -> Self {
         let state = State {
             tail,
-            bells: Slab::new(),
-            idle_since: Some(now),
+            bells: Bells::None,
+            subscription,
+            standing: None,
             hearing: Hearing::NotYet { since: now },
-            head_wanted: false,
+            idle_since: None,
             hole_since: None,
             answered_at: None,
+            paused_until: None,
+            alarm: None,
+            head_wanted: false,
+            listed: false,
+            under_way: false,
+            gone: false,
         };
         Self {
             id,
+            shared,
             state: Mutex::new(state),
-            errand: Notify::new(),
-            memory,
-            lag,
         }
     }
 
@@ -111,32 +116,62 @@ impl Channel {
         self.id
     }
 
-    /// Takes a bell in and gives its listener a seat.
-    pub(super) fn join(&self, bell: Arc<dyn Bell>, start: Start) -> (usize, Seat) {
+    /// Takes a bell in and gives its listener a seat. Says also since when the channel has
+    /// lingered.
+    pub(super) fn join(&self, bell: Arc<dyn Bell>, start: Start) -> (usize, Seat, Option<Instant>) {
         let mut state = self.lock();
-        state.idle_since = None;
+        let idle_since = state.idle_since.take();
         let seat = Seat::new(self.id, start, state.tail.mark());
-        (state.bells.insert(bell), seat)
+        (state.bells.insert(bell), seat, idle_since)
     }
 
-    /// Takes the bell out again.
-    pub(super) fn leave(&self, bell: usize, now: Instant) {
+    /// Takes the bell out again. Says whether it was the last.
+    pub(super) fn leave(&self, bell: usize) -> bool {
         let mut state = self.lock();
         state.bells.remove(bell);
-        if state.bells.is_empty() {
-            state.idle_since = Some(now);
-            self.errand.notify_one();
+        state.bells.is_empty()
+    }
+
+    /// What becomes of the channel, whose last listener has left.
+    pub(super) fn left(&self, now: Instant) -> Left {
+        let mut state = self.lock();
+        if !state.bells.is_empty() || state.idle_since.is_some() || state.gone {
+            return Left::Stays;
+        }
+        let has_log = state.tail.known().is_some_and(|known| known.seq > 0);
+        if !has_log && state.tail.cost() == 0 {
+            return Left::Goes;
+        }
+        state.idle_since = Some(now);
+        Left::Lingers
+    }
+
+    /// The node forgets the channel. Unless the subscription `lingers`, it is ended at once.
+    pub(super) fn go(&self, lingers: bool) {
+        let mut state = self.lock();
+        state.gone = true;
+        if let Some(at) = state.alarm.take() {
+            self.shared.errands.let_sleep(self.id, at);
+        }
+        match state.subscription.take() {
+            Some(subscription) if !lingers => subscription.leave_at_once(),
+            subscription => drop(subscription),
         }
     }
 
-    pub(super) fn is_idle(&self) -> bool {
-        self.lock().bells.is_empty()
+    /// Whether the node has forgotten it: nobody listens, or will.
+    pub(super) fn is_gone(&self) -> bool {
+        self.lock().gone
     }
 
     /// What comes next for a seat; whether it is owed nothing is looked up under the same lock.
     pub(super) fn step(&self, seat: &mut Seat, room: usize) -> (Step, bool) {
         let mut state = self.lock();
-        let step = seat.step(&state.tail, room);
+        let step = match seat.step(&state.tail, room) {
+            // Who waits is rung when the pause is over.
+            Step::NeedsPage(_) if state.is_paused() => Step::Waits,
+            step => step,
+        };
         if matches!(step, Step::NeedsHead) {
             self.want_head_of(&mut state);
         }
@@ -223,22 +258,6 @@ impl Channel {
         });
     }
 
-    /// Rings everybody.
-    pub(super) fn ring(&self) {
-        self.change(|_| true);
-    }
-
-    /// The subscription's standing has changed.
-    pub(super) fn hearing(&self, hearing: Hearing) {
-        self.change(|state| {
-            state.hearing = hearing;
-            if !matches!(hearing, Hearing::NotYet { .. }) {
-                state.tail.starts_afresh();
-            }
-            false
-        });
-    }
-
     /// Has the head asked for, if the channel is polled or was last heard of before `before`. Says
     /// how often there were two different events of one number since the last time.
     pub(super) fn check(&self, everybody: bool, before: Instant) -> u32 {
@@ -260,7 +279,7 @@ impl Channel {
     fn want_head_of(&self, state: &mut State) {
         if !state.head_wanted {
             state.head_wanted = true;
-            self.errand.notify_one();
+            self.add_errand(state);
         }
     }
 
@@ -274,54 +293,13 @@ impl Channel {
         });
     }
 
-    /// What there is to do now.
-    pub(super) fn errand(&self, patience: Patience, now: Instant) -> Errand {
-        let mut state = self.lock();
-        if let Hearing::NotYet { since } = state.hearing
-            && now >= since + patience.subscription
-        {
-            state.hearing = Hearing::Polling;
-            state.tail.starts_afresh();
+    /// Has it looked at whether there is something to do.
+    fn add_errand(&self, state: &mut State) {
+        // When a question is under way, its end is what has it looked at.
+        if !state.listed && !state.under_way && !state.gone {
+            state.listed = true;
+            self.shared.errands.add(self.id);
         }
-        let mut next = None;
-        let mut at = |moment: Instant| {
-            next = Some(next.map_or(moment, |earlier: Instant| earlier.min(moment)));
-        };
-        if let Some(since) = state.idle_since {
-            if now >= since + patience.linger {
-                return Errand::Leave;
-            }
-            at(since + patience.linger);
-        }
-        if let Hearing::NotYet { since } = state.hearing {
-            at(since + patience.subscription);
-        }
-        // First what is missing for certain: its page says where the log stands as well.
-        match state.tail.hole() {
-            None => state.hole_since = None,
-            Some(after) => {
-                // While polling, the answer about the head is the news itself.
-                let live = state.hearing == Hearing::Live;
-                let patience = if live { patience.hole } else { Duration::ZERO };
-                let since = *state.hole_since.get_or_insert(now);
-                if now >= since + patience {
-                    return Errand::Page(state.tail.ask(), after.seq);
-                }
-                at(since + patience);
-            }
-        }
-        let heard = !matches!(state.hearing, Hearing::NotYet { .. });
-        let unverified = heard && !state.tail.is_verified();
-        if unverified || state.head_wanted || state.tail.needs_head() {
-            state.head_wanted = false;
-            return Errand::Head(state.tail.ask());
-        }
-        Errand::Nothing(next)
-    }
-
-    /// Waits until there may be something to do.
-    pub(super) async fn errand_changed(&self) {
-        self.errand.notified().await;
     }
 
     /// Changes the state, keeps the account of memory, and rings the bells if `change` says so.
@@ -331,25 +309,23 @@ impl Channel {
         let known = state.tail.known();
         let ring = change(&mut state);
         let after = state.tail.cost();
+        let memory = &self.shared.memory;
         if after >= before {
-            self.memory.fetch_add(after - before, Ordering::Relaxed);
+            memory.fetch_add(after - before, Ordering::Relaxed);
         } else {
-            self.memory.fetch_sub(before - after, Ordering::Relaxed);
+            memory.fetch_sub(before - after, Ordering::Relaxed);
+        }
+        let tail = &state.tail;
+        if tail.hole().is_some() || tail.needs_head() || !tail.is_verified() {
+            self.add_errand(&mut state);
         }
         if ring {
-            for (_, bell) in &state.bells {
-                bell.ring();
-            }
+            state.bells.ring();
         }
-        if !state.bells.is_empty() && state.tail.known() != known {
+        let tail = &state.tail;
+        if !state.bells.is_empty() && tail.known() != known {
             let seq = known.map_or(0, |known| known.seq);
-            self.lag.handed_out(self.id, state.tail.above(seq));
-        }
-        let busy =
-            state.tail.hole().is_some() || state.tail.needs_head() || !state.tail.is_verified();
-        drop(state);
-        if busy {
-            self.errand.notify_one();
+            self.shared.lag.handed_out(self.id, tail.above(seq));
         }
     }
 
@@ -362,6 +338,6 @@ impl Channel {
 impl Drop for Channel {
     fn drop(&mut self) {
         let cost = self.lock().tail.cost();
-        self.memory.fetch_sub(cost, Ordering::Relaxed);
+        self.shared.memory.fetch_sub(cost, Ordering::Relaxed);
     }
 }

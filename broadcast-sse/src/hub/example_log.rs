@@ -1,5 +1,6 @@
 //! A channel's log for examples: one epoch, with an event for every number.
 
+use bytes::Bytes;
 use chat_model::{ChannelId, Epoch, EpochStart, Event, Head, NewMessage, Seq};
 use uuid::Uuid;
 
@@ -32,19 +33,28 @@ pub(super) fn entry(seq: Seq, at: u64) -> Entry {
     entry_with(seq, at, "a")
 }
 
+/// The same in another channel.
+pub(super) fn entry_of(channel: ChannelId, seq: Seq) -> Entry {
+    Entry::new(channel, &event(channel, seq, 0, "a")).unwrap()
+}
+
 /// What somebody else published in the place of the event with this number.
 pub(super) fn forged(seq: Seq) -> Entry {
     entry_with(seq, 0, "forged")
 }
 
 fn entry_with(seq: Seq, at: u64, text: &str) -> Entry {
+    Entry::new(channel(), &event(channel(), seq, at, text)).unwrap()
+}
+
+fn event(channel: ChannelId, seq: Seq, at: u64, text: &str) -> Bytes {
     let event = Event {
-        channel: channel(),
+        channel,
         epoch: epoch(),
         seq,
         id: Uuid::from_u128(u128::from(seq)),
         at,
         message: &NewMessage::text(text),
     };
-    Entry::new(channel(), &event.encode()).unwrap()
+    event.encode()
 }

@@ -1,10 +1,13 @@
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use chat_model::{ChannelId, Head, MAX_HEADS};
+use chat_model::MAX_HEADS;
 use service_kit::lifecycle::Lifecycle;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
-use super::history::History;
+use super::{channel::Duty, history::History};
 
 /// Asks chat-service for heads, many in one request.
 ///
@@ -12,7 +15,10 @@ use super::history::History;
 /// channels that wake up at once cost ten requests.
 #[derive(Clone)]
 pub(super) struct Heads {
-    questions: mpsc::Sender<Question>,
+    /// One for each channel at most.
+    questions: mpsc::UnboundedSender<Duty>,
+    /// Rung when the state of the service itself is to be looked up.
+    look: Arc<Notify>,
     service: watch::Receiver<Service>,
 }
 
@@ -27,29 +33,29 @@ pub(super) struct Service {
     pub(super) heartbeats: Vec<String>,
 }
 
-/// `None` asks only for the state of the service.
-type Question = Option<(ChannelId, oneshot::Sender<Head>)>;
-
 impl Heads {
     pub(super) fn start(history: History, lifecycle: &Lifecycle) -> Self {
-        let (questions, asked) = mpsc::channel(4 * MAX_HEADS);
+        let (questions, asked) = mpsc::unbounded_channel();
         let (tell, service) = watch::channel(Service::default());
-        lifecycle.spawn("heads", ask(history, asked, tell, lifecycle.clone()));
-        Self { questions, service }
+        let look = Arc::new(Notify::new());
+        let task = ask(history, asked, look.clone(), tell, lifecycle.clone());
+        lifecycle.spawn("heads", task);
+        Self {
+            questions,
+            look,
+            service,
+        }
     }
 
-    /// The head of a channel, read after this call; `None` if chat-service does not answer.
-    pub(super) async fn head(&self, channel: ChannelId) -> Option<Head> {
+    /// Asks for the head of a channel, which is told the answer.
+    pub(super) fn ask(&self, duty: Duty) {
         // Nobody takes questions any more when the process ends.
-        let (answer, answered) = oneshot::channel();
-        self.questions.send(Some((channel, answer))).await.ok()?;
-        answered.await.ok()
+        self.questions.send(duty).ok();
     }
 
-    /// Has the state of the service looked up. Says nothing if questions are waiting anyway.
+    /// Has the state of the service looked up.
     pub(super) fn look(&self) {
-        // A full queue will be answered, and tells the same.
-        self.questions.try_send(None).ok();
+        self.look.notify_one();
     }
 
     /// What the last answer said of chat-service itself.
@@ -60,7 +66,8 @@ impl Heads {
 
 async fn ask(
     history: History,
-    mut asked: mpsc::Receiver<Question>,
+    mut asked: mpsc::UnboundedReceiver<Duty>,
+    look: Arc<Notify>,
     tell: watch::Sender<Service>,
     lifecycle: Lifecycle,
 ) {
@@ -69,16 +76,31 @@ async fn ask(
     // `None` until the first answer, so that the first trouble is worth a line as well.
     let mut answering = None;
     loop {
-        batch.clear();
         let more = tokio::select! {
-            count = asked.recv_many(&mut batch, MAX_HEADS) => count > 0,
+            biased;
             () = soft.cancelled() => false,
+            count = asked.recv_many(&mut batch, MAX_HEADS) => count > 0,
+            () = look.notified() => true,
         };
         if !more {
             return;
         }
-        let questions: Vec<_> = batch.drain(..).flatten().collect();
-        let channels: Vec<_> = questions.iter().map(|(channel, _)| *channel).collect();
+        // Who has left meanwhile wants no answer.
+        let (gone, duties): (Vec<_>, Vec<_>) =
+            batch.drain(..).partition(|duty| duty.channel().is_gone());
+        let nobody_asks = !gone.is_empty() && duties.is_empty();
+        gone.into_iter().for_each(Duty::give_up);
+        if nobody_asks {
+            continue;
+        }
+        let questions: Vec<_> = duties
+            .into_iter()
+            .map(|duty| (duty.channel().ask(), duty))
+            .collect();
+        let channels: Vec<_> = questions
+            .iter()
+            .map(|(_, duty)| duty.channel().id())
+            .collect();
         let result = tokio::select! {
             result = history.heads(&channels) => result,
             () = soft.cancelled() => return,
@@ -94,9 +116,9 @@ async fn ask(
                     behind: answer.behind,
                     heartbeats: answer.heartbeats,
                 });
-                for ((_, question), head) in questions.into_iter().zip(answer.heads) {
-                    // Whoever asked may have gone.
-                    question.send(head).ok();
+                let now = Instant::now();
+                for ((ask, duty), head) in questions.into_iter().zip(answer.heads) {
+                    duty.head(ask, &head, now);
                 }
             }
             Err(error) => {
@@ -107,7 +129,7 @@ async fn ask(
                     service.answers = false;
                     service.heartbeats.clear();
                 });
-                // The questions are dropped, and their askers come again after a while.
+                // The channels come again after a while.
                 drop(questions);
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }

@@ -84,7 +84,7 @@ mod tests {
 
     use super::*;
     use crate::hub::{
-        channel::Channel,
+        channel::{Channel, Shared},
         example_log::{channel, entry, head},
         seat::{Page, Start},
         tail::{Tail, TailLimits},
@@ -114,8 +114,12 @@ mod tests {
             ring_events: 10,
             ring_bytes: 1 << 20,
         };
-        let (now, memory) = (Instant::now(), Arc::default());
-        let log = Channel::new(channel(), Tail::new(limits, 0), memory, lag.clone(), now);
+        let now = Instant::now();
+        let shared = Arc::new(Shared {
+            lag: lag.clone(),
+            ..Shared::default()
+        });
+        let log = Channel::new(channel(), Tail::new(limits, 0), shared, None, now);
         let hear = |seq, at| log.hear(std::iter::once(entry(seq, at)), |_| ());
 
         log.answered(log.ask(), &head(3), now);

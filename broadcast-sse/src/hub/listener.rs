@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use chat_model::{ChannelId, Cursor, Position};
 
@@ -208,9 +208,8 @@ impl Place {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let now = Instant::now();
-        for place in &self.seats {
-            place.channel.leave(place.bell, now);
-        }
+        let places = self.seats.iter();
+        let left = places.filter(|place| place.channel.leave(place.bell));
+        self.hub.left(left.map(|place| &*place.channel));
     }
 }

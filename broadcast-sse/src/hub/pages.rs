@@ -1,7 +1,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use chat_model::{ChannelId, Seq};
@@ -94,13 +94,32 @@ impl Pages {
         }
         let after = if stale { seq } else { aligned };
         let key = (channel.id(), generation, after);
+        let under_way = self.begin(&mut shelf, channel, key);
+        drop(shelf);
+        self.lifecycle.spawn_transient(under_way.read());
+        None
+    }
+
+    fn begin(self: &Arc<Self>, shelf: &mut Shelf, channel: &Arc<Channel>, key: Key) -> UnderWay {
         shelf.remove(&key);
         shelf.slots.insert(key, Slot::UnderWay);
-        drop(shelf);
-        let (pages, channel) = (self.clone(), channel.clone());
-        self.lifecycle
-            .spawn_transient(async move { pages.read(&channel, key).await });
-        None
+        UnderWay {
+            pages: self.clone(),
+            channel: channel.clone(),
+            key,
+            came: false,
+        }
+    }
+
+    /// A page that is being read by whoever drops what this gives.
+    #[cfg(test)]
+    pub(super) fn pretend_to_read(
+        self: &Arc<Self>,
+        channel: &Arc<Channel>,
+        generation: u64,
+    ) -> impl Send + use<> {
+        let key = (channel.id(), generation, 0);
+        self.begin(&mut self.lock(), channel, key)
     }
 
     /// Reads one page for whoever asks, without the shelf.
@@ -126,34 +145,45 @@ impl Pages {
         }
     }
 
-    async fn read(&self, channel: &Channel, key: Key) {
-        let ask = channel.ask();
-        let soft = self.lifecycle.soft();
-        let page = tokio::select! {
-            page = self.read_now(channel.id(), key.2, PAGE_EVENTS as usize) => page,
-            () = soft.cancelled() => None,
-        };
-        match page {
-            Some(page) => {
-                let page = Arc::new(page);
-                self.lock().put(key, page.clone(), self.max_bytes);
-                channel.page_came(ask, &page, Instant::now());
-            }
-            None => {
-                let patience = Duration::from_millis(rand::random_range(300..1_000));
-                tokio::select! {
-                    () = tokio::time::sleep(patience) => {}
-                    () = soft.cancelled() => {}
-                }
-                self.lock().remove(&key);
-                channel.ring();
-            }
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Shelf> {
         // Nothing panics while it is held.
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A page that is being read. However its task ends, the page is not under way any more: it is
+/// here, or the channel's listeners look again after a moment.
+struct UnderWay {
+    pages: Arc<Pages>,
+    channel: Arc<Channel>,
+    key: Key,
+    came: bool,
+}
+
+impl UnderWay {
+    async fn read(mut self) {
+        let ask = self.channel.ask();
+        let soft = self.pages.lifecycle.soft();
+        let (channel, after) = (self.channel.id(), self.key.2);
+        let read = self.pages.read_now(channel, after, PAGE_EVENTS as usize);
+        let Some(Some(page)) = soft.run_until_cancelled(read).await else {
+            return;
+        };
+        let page = Arc::new(page);
+        let max_bytes = self.pages.max_bytes;
+        self.pages.lock().put(self.key, page.clone(), max_bytes);
+        self.channel.page_came(ask, &page, Instant::now());
+        self.came = true;
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if !self.came {
+            // First the pause: who looks in between is not to ask at once.
+            self.channel.pause(Instant::now());
+            self.pages.lock().remove(&self.key);
+        }
     }
 }
 

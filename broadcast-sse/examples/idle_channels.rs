@@ -1,0 +1,59 @@
+//! Prints what a distinct channel costs that nothing happens in: `cargo run --release -p
+//! broadcast-sse --example idle_channels`. Channels are those of the hub, with a log but without
+//! events in memory; what the stream itself costs is not counted.
+
+use std::{error::Error, fs};
+
+use broadcast_sse::{Config, bench_support::IdleChannels};
+use chat_mqtt::{Subscriber, SubscriptionMode};
+use service_kit::lifecycle::Lifecycle;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const CHANNELS: u32 = 200_000;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let modes = [
+        ("wildcard", SubscriptionMode::Wildcard),
+        (
+            "per-channel",
+            SubscriptionMode::PerChannel { connections: 2 },
+        ),
+    ];
+    println!("bytes for each of {CHANNELS} channels");
+    for (name, mode) in modes {
+        let listened = cost(mode, true)?;
+        let lingering = cost(mode, false)?;
+        println!("{name:>12}: {listened:.0} with a listener, {lingering:.0} lingering without");
+    }
+    Ok(())
+}
+
+fn cost(mode: SubscriptionMode, listened: bool) -> Result<f64, Box<dyn Error>> {
+    let life = Lifecycle::new();
+    // Nothing listens on the discard port; what is watched is kept all the same.
+    let broker = ("HARK_MQTT__URL".to_owned(), "mqtt://127.0.0.1:9".to_owned());
+    let config = Config::load(None, [broker])?;
+    let (subscriber, _deliveries) = Subscriber::start(&config.mqtt, mode, &life);
+    let mut channels = IdleChannels::new(subscriber);
+    let before = resident()?;
+    channels.add(CHANNELS, listened);
+    let cost = (resident()? - before) / f64::from(CHANNELS);
+    // Whoever comes next is to need new memory.
+    std::mem::forget(channels);
+    life.shutdown();
+    Ok(cost)
+}
+
+/// Resident memory of this process, in bytes.
+fn resident() -> Result<f64, Box<dyn Error>> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: f64 = line
+        .and_then(|line| line.trim().strip_suffix(" kB"))
+        .ok_or("no VmRSS in /proc/self/status")?
+        .parse()?;
+    Ok(kib * 1024.0)
+}

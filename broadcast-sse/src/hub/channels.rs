@@ -1,0 +1,179 @@
+use std::{
+    collections::{BTreeSet, HashMap, hash_map::Entry},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chat_model::ChannelId;
+
+use super::{
+    Bell, Start,
+    channel::{Channel, Left},
+    seat::Seat,
+};
+
+/// The channels that a node has in memory: those that somebody listens to, and those that linger
+/// for listeners who come back. There is a bound on both together.
+///
+/// A client's share of them is measured by what is still free: who holds as many gets no more.
+pub(super) struct Channels {
+    known: HashMap<ChannelId, Known>,
+    /// How many channels clients hold.
+    held: HashMap<Client, usize>,
+    /// Those that nobody listens to, and since when.
+    lingering: BTreeSet<(Instant, ChannelId)>,
+    linger: Duration,
+    max: usize,
+}
+
+struct Known {
+    channel: Arc<Channel>,
+    /// Who was the first to listen, as long as somebody does.
+    holder: Option<Client>,
+}
+
+/// Whose streams hold channels: a number of its own. `None` has no share.
+pub(crate) type Client = Option<u64>;
+
+/// A stream would need more channels than it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TooManyChannels {
+    /// There is no room, and too few linger that could give way.
+    #[error("this node has no room for so many more channels")]
+    Node,
+    /// This client already holds as many as would be left for others.
+    #[error("the streams of this address hold as many channels as it may have here")]
+    Share,
+}
+
+impl Channels {
+    /// None yet, and `max` at most; one that was left stays for `linger`.
+    pub(super) fn new(max: usize, linger: Duration) -> Self {
+        Self {
+            known: HashMap::new(),
+            held: HashMap::new(),
+            lingering: BTreeSet::new(),
+            linger,
+            max,
+        }
+    }
+
+    pub(super) fn get(&self, id: ChannelId) -> Option<&Arc<Channel>> {
+        self.known.get(&id).map(|known| &known.channel)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Channel>> {
+        self.known.values().map(|known| &known.channel)
+    }
+
+    /// Seats a listener of this client in these channels, which must be distinct; `make` makes
+    /// those that are not here. For them, those that have lingered longest give way.
+    pub(super) fn join(
+        &mut self,
+        client: Client,
+        starts: &[(ChannelId, Start)],
+        bell: &Arc<dyn Bell>,
+        mut make: impl FnMut(ChannelId) -> Arc<Channel>,
+    ) -> Result<Vec<(Arc<Channel>, usize, Seat)>, TooManyChannels> {
+        self.make_room(client, starts)?;
+        let join = |&(id, start): &(ChannelId, Start)| {
+            let known = self.known.entry(id).or_insert_with(|| Known {
+                channel: make(id),
+                holder: None,
+            });
+            let (bell, seat, idle_since) = known.channel.join(bell.clone(), start);
+            if let Some(since) = idle_since {
+                self.lingering.remove(&(since, id));
+            }
+            if known.holder.is_none() {
+                known.holder = Some(client);
+                *self.held.entry(client).or_default() += 1;
+            }
+            (known.channel.clone(), bell, seat)
+        };
+        Ok(starts.iter().map(join).collect())
+    }
+
+    /// The last listener of a channel has left, if nobody has come since.
+    pub(super) fn left(&mut self, channel: &Channel, now: Instant) {
+        let id = channel.id();
+        let holder = match channel.left(now) {
+            Left::Stays => return,
+            Left::Lingers => {
+                self.lingering.insert((now, id));
+                self.known
+                    .get_mut(&id)
+                    .and_then(|known| known.holder.take())
+            }
+            Left::Goes => {
+                channel.go(false);
+                self.known.remove(&id).and_then(|known| known.holder)
+            }
+        };
+        if let Some(client) = holder
+            && let Entry::Occupied(mut held) = self.held.entry(client)
+        {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
+    }
+
+    /// Forgets those that have lingered long enough.
+    pub(super) fn end_lingering(&mut self, now: Instant) {
+        while let Some(&(since, id)) = self.lingering.first()
+            && now >= since + self.linger
+        {
+            self.forget(since, id, true);
+        }
+    }
+
+    /// When the next one has lingered long enough.
+    pub(super) fn next_end(&self) -> Option<Instant> {
+        let (since, _) = self.lingering.first()?;
+        Some(*since + self.linger)
+    }
+
+    fn make_room(
+        &mut self,
+        client: Client,
+        starts: &[(ChannelId, Start)],
+    ) -> Result<(), TooManyChannels> {
+        let known = starts.iter().filter_map(|(id, _)| self.known.get(id));
+        let (listened, back): (Vec<_>, Vec<_>) = known.partition(|known| known.holder.is_some());
+        let (listened, back) = (listened.len(), back.len());
+        if listened == starts.len() {
+            return Ok(());
+        }
+        let wanted = starts.len() - listened;
+        let free = self.max - (self.known.len() - self.lingering.len());
+        if wanted > free {
+            return Err(TooManyChannels::Node);
+        }
+        let held = self.held.get(&client).copied().unwrap_or(0);
+        if client.is_some() && held + wanted > free - wanted {
+            return Err(TooManyChannels::Share);
+        }
+        let excess = (self.known.len() + wanted - back).saturating_sub(self.max);
+        if excess > 0 {
+            let wanted = |id: &ChannelId| starts.iter().any(|(start, _)| start == id);
+            let oldest = self.lingering.iter().filter(|(_, id)| !wanted(id));
+            let give_way: Vec<_> = oldest.take(excess).copied().collect();
+            for (since, id) in give_way {
+                self.forget(since, id, false);
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, since: Instant, id: ChannelId, lingers: bool) {
+        self.lingering.remove(&(since, id));
+        if let Some(known) = self.known.remove(&id) {
+            known.channel.go(lingers);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
