@@ -181,3 +181,59 @@ async fn what_has_expired_is_a_gap_that_says_exactly_what_is_missing() {
         Some(205)
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_channel_of_a_stream_tells_its_gap_and_holds_up_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let broker = Node::broker().started().await;
+    let mut chat = Node::chat_service(&broker.mqtt_url(), &store)
+        .started()
+        .await;
+    let sender = Sender::to(chat.url());
+    let (damaged, good) = (new_channel(), new_channel());
+    for number in 1..=3 {
+        sender.post(&damaged, &format!("spoiled-{number}")).await;
+        sender.post(&good, "good").await;
+    }
+    chat.stop(SOON).await;
+    let file = store.join("store.sqlite3");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let needle = b"spoiled-2";
+    let at = bytes.windows(needle.len()).position(|part| part == needle);
+    // A bit of the text: the line stays good JSON.
+    bytes[at.unwrap()] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    chat.start().await;
+
+    let sse = Node::broadcast_sse(&broker.mqtt_url(), &chat.url())
+        .started()
+        .await;
+    let url = format!("{}/events?c={damaged}&c={good}&last=10", sse.url());
+    let mut listener = Listener::new(url);
+    let mut ledger = Ledger::default();
+    let mut kinds = Vec::new();
+    while kinds.last().is_none_or(|kind| kind != "ready") {
+        let next = tokio::time::timeout(SOON, listener.next());
+        let event = next.await.expect("in time").unwrap();
+        ledger.enter(&event).unwrap();
+        kinds.push(event.event);
+    }
+    let seqs = |channel: &str| -> Vec<u64> {
+        let delivered = ledger.delivered(channel).iter();
+        delivered.map(|message| message.seq).collect()
+    };
+    assert_eq!((seqs(&damaged), seqs(&good)), (vec![1, 3], vec![1, 2, 3]));
+    let gap = Gap {
+        from: Some(2),
+        to: Some(2),
+        reason: "damaged".to_owned(),
+    };
+    assert_eq!(ledger.gaps(&damaged), [gap]);
+    assert_eq!(ledger.gaps(&good), []);
+    for channel in [&good, &damaged] {
+        sender.post(channel, "after it").await;
+        let live = listener.expect("message", SOON).await;
+        assert_eq!(live.json()["channel"], *channel.as_str());
+    }
+}

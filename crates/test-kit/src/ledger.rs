@@ -22,7 +22,7 @@ pub struct Gap {
     pub from: Option<u64>,
     /// The last number that is missing.
     pub to: Option<u64>,
-    /// `retention`, `epoch` or `cursor`.
+    /// `retention`, `epoch`, `damaged` or `cursor`.
     pub reason: String,
 }
 
@@ -148,8 +148,8 @@ impl Ledger {
         }
         let channel = self.channels.entry(name.to_owned()).or_default();
         channel.next = match (gap.reason.as_str(), gap.from, gap.to) {
-            // Expired: the log goes on behind the gap.
-            ("retention", Some(from), Some(to)) if from <= to => {
+            // Expired or damaged: the log goes on behind the gap.
+            ("retention" | "damaged", Some(from), Some(to)) if from <= to => {
                 if channel.next.is_some_and(|next| next != from) {
                     return Err(format!(
                         "a gap from {from} where {:?} was due",
