@@ -2,6 +2,7 @@
 //! for each row of "What a stranger can use up" in docs/operations.md, one file a theme.
 
 mod broker;
+mod channels;
 mod connections;
 mod frames;
 mod history;
