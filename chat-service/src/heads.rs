@@ -45,10 +45,8 @@ pub(crate) async fn heads(
     let store = &*state.store;
     let unavailable = |error| problems::store(&error);
     // In this order: what is published by the time the heads are read is in them.
-    let behind = state.outbox.lately_set_aside()
-        || outbox::is_behind(store, &*state.clock)
-            .await
-            .map_err(unavailable)?;
+    let behind =
+        state.outbox.lately_set_aside() || outbox::is_behind(store).await.map_err(unavailable)?;
     let heads = if channels.is_empty() {
         Vec::new()
     } else {

@@ -138,14 +138,14 @@ impl StoreConfig {
     }
 
     /// Gives every log a new epoch, of a folder that no service has open or of a database; returns
-    /// their number.
+    /// their number, `None` if they have it and could not be counted.
     ///
     /// # Errors
     /// As [`chat_store::new_epoch`] and [`postgres::new_epoch`].
-    pub async fn new_epoch(&self, clock: SharedClock) -> Result<u64, StoreError> {
+    pub async fn new_epoch(&self, clock: SharedClock) -> Result<Option<u64>, StoreError> {
         match self.engine {
             Engine::Postgres => postgres::new_epoch(&self.postgres(clock)).await,
-            Engine::Sqlite => chat_store::new_epoch(&self.dir, &clock),
+            Engine::Sqlite => chat_store::new_epoch(&self.dir, &clock).map(Some),
         }
     }
 

@@ -11,7 +11,7 @@ mod outbox;
 mod pages;
 mod room;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -29,6 +29,10 @@ pub trait Bench: Send + Sync {
 
     /// The clock that all these stores run on; the suite moves it.
     fn clock(&self) -> &TestClock;
+
+    /// Makes all that is stored older by this time, by the clock that tells
+    /// [`oldest_unpublished`](Store::oldest_unpublished).
+    async fn age(&self, store: &Arc<dyn Store>, by: Duration);
 
     /// Lets the store forget what its retention and the clock say should go.
     async fn expire(&self, store: &Arc<dyn Store>);

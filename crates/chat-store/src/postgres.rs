@@ -62,7 +62,7 @@ mod steps;
 mod tests;
 mod writer;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chat_model::{ChannelId, Head};
@@ -101,21 +101,27 @@ pub async fn migrate(options: &PostgresOptions) -> Result<(), StoreError> {
 }
 
 /// Gives every log a new epoch, which starts after the newest event that is kept; returns the
-/// number of logs. Services may be running.
+/// number of logs, `None` if they have it and could not be counted. Services may be running.
 ///
 /// Needed only after the files of a server were put back without PostgreSQL's own recovery. A
 /// replica that took over and a dump that was put back are recognised without it.
 ///
 /// # Errors
 /// As [`PostgresStore::open`], and [`StoreError::Unavailable`] when the server cannot be reached.
-pub async fn new_epoch(options: &PostgresOptions) -> Result<u64, StoreError> {
+pub async fn new_epoch(options: &PostgresOptions) -> Result<Option<u64>, StoreError> {
     let connector = connector(options).await?;
     let session = connector.connect().await.map_err(plain)?;
-    let begun = async {
-        epochs::new_epoch(&session, crate::expiry_clock::now(&options.clock)).await?;
-        epochs::count_logs(&session).await
-    };
-    begun.await.map_err(|failure| failure.to_error())
+    let begun = epochs::new_epoch(&session, crate::expiry_clock::now(&options.clock)).await;
+    begun.map_err(|failure| failure.to_error())?;
+    let count = epochs::count_logs(&session).await;
+    Ok(counted(count.map_err(|failure| failure.to_error())))
+}
+
+/// The number of logs that have a new epoch already: that they cannot be counted changes nothing.
+fn counted(count: Result<u64, StoreError>) -> Option<u64> {
+    count
+        .inspect_err(|error| tracing::warn!(%error, "all logs have a new epoch; not counted"))
+        .ok()
 }
 
 async fn connector(options: &PostgresOptions) -> Result<Connector, StoreError> {
@@ -278,7 +284,7 @@ impl Store for PostgresStore {
         self.shared.mark_published(up_to);
     }
 
-    async fn oldest_unpublished(&self) -> Result<Option<u64>, StoreError> {
+    async fn oldest_unpublished(&self) -> Result<Option<Duration>, StoreError> {
         let ours = self.shared.published_to();
         self.readers
             .ask(move |reader| Box::pin(queries::oldest_unpublished(reader, ours)))
@@ -305,9 +311,9 @@ impl Store for PostgresStore {
         self.alarm.rings().await;
     }
 
-    async fn new_epoch(&self) -> Result<u64, StoreError> {
+    async fn new_epoch(&self) -> Result<Option<u64>, StoreError> {
         self.ask(Job::NewEpoch).await?;
-        self.readers.count_logs().await
+        Ok(counted(self.readers.count_logs().await))
     }
 
     async fn close(&self) {

@@ -29,11 +29,13 @@ use std::{
         atomic::Ordering::Relaxed,
         mpsc::{RecvTimeoutError, Sender, channel},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use chat_model::{ChannelId, Head};
 use rusqlite::Connection;
+use service_kit::clock::SharedClock;
 use tokio::sync::{Mutex, mpsc};
 
 pub use self::backup::{backup, backup_progress, restore};
@@ -78,6 +80,7 @@ pub struct SqliteStore {
     queue: Queue,
     readers: Readers,
     shared: Arc<Shared>,
+    clock: SharedClock,
     /// Ends when every thread has.
     ended: Mutex<mpsc::Receiver<()>>,
     alarm: Alarm,
@@ -162,6 +165,7 @@ impl SqliteStore {
             queue: Queue::new(options.queue_bytes),
             readers,
             shared,
+            clock: options.clock.clone(),
             ended: Mutex::new(ended),
             alarm,
         })
@@ -241,9 +245,10 @@ impl Store for SqliteStore {
         }
     }
 
-    async fn oldest_unpublished(&self) -> Result<Option<u64>, StoreError> {
+    async fn oldest_unpublished(&self) -> Result<Option<Duration>, StoreError> {
         let oldest = self.unpublished(self.published_to().await?, ONE).await?;
-        Ok(oldest.first().map(|event| event.committed_at))
+        let age = |event: &Unpublished| now(&self.clock).abs_diff(event.committed_at);
+        Ok(oldest.first().map(age).map(Duration::from_millis))
     }
 
     fn follow(&self, batches: usize) -> mpsc::Receiver<Vec<Unpublished>> {
@@ -266,8 +271,8 @@ impl Store for SqliteStore {
         self.alarm.rings().await;
     }
 
-    async fn new_epoch(&self) -> Result<u64, StoreError> {
-        self.ask(Job::NewEpoch).await
+    async fn new_epoch(&self) -> Result<Option<u64>, StoreError> {
+        self.ask(Job::NewEpoch).await.map(Some)
     }
 
     async fn close(&self) {

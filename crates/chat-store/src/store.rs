@@ -1,5 +1,7 @@
 //! What the services ask of a store, whatever it is made of.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use chat_model::{
@@ -73,10 +75,13 @@ pub trait Store: Send + Sync + 'static {
     /// highest noted, or of another lane, changes nothing.
     fn mark_published(&self, up_to: Position);
 
-    /// When the oldest event that is not known to be published was committed, whoever stored it,
-    /// in milliseconds since 1970; `None` when there is none. What was published within the last
-    /// second may count as not published.
-    async fn oldest_unpublished(&self) -> Result<Option<u64>, StoreError>;
+    /// How long ago the oldest event was committed that is not known to be published, whoever stored
+    /// it; `None` when there is none. What was published within the last second may count as not
+    /// published.
+    ///
+    /// Both ends of that time are told by one clock, that of the store itself where several processes
+    /// share it. An event of its future, which a clock that was put back leaves, counts as old.
+    async fn oldest_unpublished(&self) -> Result<Option<Duration>, StoreError>;
 
     /// Follows what is committed from now on, in the order of the log, without reading it back.
     ///
@@ -105,8 +110,8 @@ pub trait Store: Send + Sync + 'static {
     /// Gives every log a new epoch, which starts after the newest event that is kept.
     ///
     /// For a store whose newest events may be missing, because it was put back from a copy.
-    /// Returns the number of logs.
-    async fn new_epoch(&self) -> Result<u64, StoreError>;
+    /// Returns the number of logs; `None` if they have it and could not be counted.
+    async fn new_epoch(&self) -> Result<Option<u64>, StoreError>;
 
     /// Stores what was already asked, saves the watermark and stops. Later calls answer
     /// [`StoreError::Unavailable`].

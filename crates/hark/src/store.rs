@@ -15,11 +15,13 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 pub(crate) async fn new_epoch(options: NewEpoch) -> Result<(), Failure> {
     let clock = SystemClock::shared();
     let logs = match options.data {
-        Some(folder) => chat_store::new_epoch(&folder, &clock),
+        Some(folder) => chat_store::new_epoch(&folder, &clock).map(Some),
         None => store(options.config.as_deref())?.new_epoch(clock).await,
     };
-    let logs = logs.map_err(Failure::failed)?;
-    println!("{logs} logs have a new epoch");
+    match logs.map_err(Failure::failed)? {
+        Some(logs) => println!("{logs} logs have a new epoch"),
+        None => println!("all logs have a new epoch; they could not be counted"),
+    }
     Ok(())
 }
 

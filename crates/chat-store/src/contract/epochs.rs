@@ -12,7 +12,7 @@ pub(super) async fn new_epoch_starts_after_the_kept_head(bench: &impl Bench) {
     fill(&opened, channel(2), 3).await;
     let old = opened.heads(&[channel(1)]).await.unwrap().remove(0);
     bench.clock().advance(Duration::from_secs(1));
-    assert_eq!(opened.new_epoch().await.unwrap(), 2);
+    assert_eq!(opened.new_epoch().await.unwrap(), Some(2));
     let new = opened.heads(&[channel(1)]).await.unwrap().remove(0);
     assert!(new.epoch > old.epoch);
     assert_eq!((new.head, new.first), (5, 1));

@@ -1,9 +1,11 @@
 //! The task that removes what has expired, in steps so small that posts do not notice.
 
+mod floors;
 mod segments;
 mod trim;
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -37,6 +39,8 @@ const EVERY: Duration = Duration::from_secs(10);
 /// The pause between steps while there is more to remove.
 const STEP_PAUSE: Duration = Duration::from_millis(20);
 
+/// For what is not waited for any longer: others would wait behind it.
+const NOT_FOR_LONG: &str = "SET LOCAL lock_timeout = 200";
 /// Only one process at a time does the chores that concern all channels; the others pass.
 const TRY_ALONE: &str = "SELECT pg_try_advisory_xact_lock(hashtext('hark'), hashtext('keep'))";
 
@@ -51,6 +55,9 @@ pub(super) struct Keeper {
     /// The last channel that the sweep over all of them has seen; `None` when it is done. It
     /// starts with the store, since the rules may have changed.
     sweep: Option<i64>,
+    /// Segments whose events nobody sees any more, and whose tables are still there because somebody
+    /// holds them for long.
+    held_up: BTreeSet<i32>,
     /// Whether to go on at once, without pauses.
     in_haste: bool,
     is_failing: bool,
@@ -70,6 +77,7 @@ impl Keeper {
             asked,
             session: None,
             sweep: Some(0),
+            held_up: BTreeSet::new(),
             in_haste: false,
             is_failing: false,
         }

@@ -2,6 +2,8 @@
 //!
 //! No answer shows what lies at or below a log's floor: its rows go after the floor was raised.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use chat_model::{ChannelId, Damaged, Head};
 use tokio_postgres::{Row, Statement};
@@ -79,12 +81,14 @@ const UNPUBLISHED: &str = "
     WHERE bytes <= $4 OR place = 1
     ORDER BY pos";
 
-/// Every lane has its own watermark; that of this process may be newer than the one saved.
+/// Milliseconds by the server's own clock, which stamps what is stored: those of the processes may
+/// differ. Every lane has its own watermark; that of this process may be newer than the one saved.
 const OLDEST_UNPUBLISHED: &str = "
-    SELECT min((SELECT at FROM log
+    SELECT (1000 * max(abs(extract(epoch FROM clock_timestamp() - (
+        SELECT coalesce(log.stored, to_timestamp(log.at / 1000.0)) FROM log
         WHERE log.lane = lanes.lane
             AND log.pos > CASE lanes.lane WHEN $1 THEN $2 ELSE lanes.published_to END
-        ORDER BY log.pos LIMIT 1))
+        ORDER BY log.pos LIMIT 1)))))::bigint
     FROM lanes WHERE pos > published_to";
 
 /// The questions, prepared for one connection.
@@ -234,13 +238,13 @@ pub(super) fn sound(
 pub(super) async fn oldest_unpublished(
     reader: &Reader,
     ours: Option<Position>,
-) -> Result<Option<u64>, Failure> {
+) -> Result<Option<Duration>, Failure> {
     let lane = ours.map_or(0, |mark| lane_number(mark.lane()));
     let mark = ours.map_or(0, |mark| to_stored_number(mark.offset()));
     let question = &reader.questions.oldest_unpublished;
     let row = reader.session.row(question, &[&lane, &mark]).await?;
     let oldest: Option<i64> = row.and_then(|row| row.get(0));
-    Ok(oldest.map(from_stored_number))
+    Ok(oldest.map(from_stored_number).map(Duration::from_millis))
 }
 
 fn limits(limit: PageLimit) -> (i64, i64) {

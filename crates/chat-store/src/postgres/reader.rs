@@ -1,6 +1,7 @@
 //! Connections for reading, so that a page of history never waits for a commit.
 
 use std::{
+    collections::VecDeque,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -35,7 +36,8 @@ type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a
 /// a large page does not hold up small ones more than it must.
 pub(super) struct Readers {
     connector: Connector,
-    idle: Mutex<Vec<Arc<Reader>>>,
+    /// The last is taken first.
+    idle: Mutex<VecDeque<Arc<Reader>>>,
     room: Semaphore,
     /// When and why there was no connection.
     failed: Mutex<Option<(Instant, StoreError)>>,
@@ -66,12 +68,14 @@ impl Readers {
             let mut lent = Lent {
                 readers: self,
                 reader: self.reader().await?,
-                is_lost: false,
+                state: State::Asked,
             };
-            match question(&lent.reader).await {
+            let answer = question(&lent.reader).await;
+            lent.state = State::Idle;
+            match answer {
                 Ok(answer) => return Ok(answer),
                 Err(failure @ Failure::Lost(_)) => {
-                    lent.is_lost = true;
+                    lent.state = State::Lost;
                     // The others were lost with it, most likely.
                     lock(&self.idle).clear();
                     if !std::mem::take(&mut again) {
@@ -85,7 +89,7 @@ impl Readers {
 
     async fn reader(&self) -> Result<Arc<Reader>, StoreError> {
         let idle = lock(&self.idle)
-            .pop()
+            .pop_back()
             .filter(|reader| !reader.session.is_closed());
         if let Some(idle) = idle {
             return Ok(idle);
@@ -117,11 +121,17 @@ impl Readers {
         counted.map_err(|failure| failure.to_error())
     }
 
-    fn put_back(&self, reader: Arc<Reader>) {
+    fn put_back(&self, reader: Arc<Reader>, is_at_work: bool) {
         let mut idle = lock(&self.idle);
         // Nobody takes it out of a closed store again, which waits for its end.
-        if !self.room.is_closed() {
-            idle.push(reader);
+        if self.room.is_closed() {
+            return;
+        }
+        // What is still at work for somebody who is gone is the last that is needed again.
+        if is_at_work {
+            idle.push_front(reader);
+        } else {
+            idle.push_back(reader);
         }
     }
 
@@ -137,14 +147,24 @@ impl Readers {
 struct Lent<'a> {
     readers: &'a Readers,
     reader: Arc<Reader>,
-    is_lost: bool,
+    state: State,
+}
+
+enum State {
+    /// Its answer has not come.
+    Asked,
+    Idle,
+    Lost,
 }
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        if !self.is_lost {
-            self.readers.put_back(self.reader.clone());
-        }
+        let is_at_work = match self.state {
+            State::Asked => true,
+            State::Idle => false,
+            State::Lost => return,
+        };
+        self.readers.put_back(self.reader.clone(), is_at_work);
     }
 }
 

@@ -81,8 +81,8 @@ const KEY_ROOM: &str = "
     FROM ends";
 
 const INSERT_EVENTS: &str = "
-    INSERT INTO log (channel_no, seq, pos, at, event, sum, segment, lane)
-    SELECT channel_no, seq, pos, at, event, sum, $7, $8
+    INSERT INTO log (channel_no, seq, pos, at, event, sum, segment, lane, stored)
+    SELECT channel_no, seq, pos, at, event, sum, $7, $8, now()
     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::integer[])
         new (channel_no, seq, pos, at, event, sum)";
 

@@ -1,6 +1,6 @@
 //! The SQLite store keeps the contract of `Store`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chat_store::{
@@ -43,6 +43,10 @@ impl Bench for SqliteBench {
 
     fn clock(&self) -> &TestClock {
         &self.folder.clock
+    }
+
+    async fn age(&self, _: &Arc<dyn Store>, by: Duration) {
+        self.clock().advance(by);
     }
 
     async fn expire(&self, _: &Arc<dyn Store>) {

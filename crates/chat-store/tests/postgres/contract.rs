@@ -1,6 +1,9 @@
 //! The PostgreSQL store keeps the contract of `Store`.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use chat_store::{
@@ -47,6 +50,13 @@ impl Bench for PostgresBench {
 
     fn clock(&self) -> &TestClock {
         &self.clock
+    }
+
+    async fn age(&self, _: &Arc<dyn Store>, by: Duration) {
+        let database = self.database.get().unwrap();
+        let seconds = by.as_secs();
+        let older = format!("UPDATE hark.log SET stored = stored - interval '{seconds} s'");
+        database.run(&older).await;
     }
 
     async fn expire(&self, _: &Arc<dyn Store>) {

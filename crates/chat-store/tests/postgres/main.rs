@@ -1,5 +1,6 @@
 //! The PostgreSQL store from outside: its contract, and what happens when things break.
 
+mod connections;
 mod contract;
 mod damage;
 mod faults;

@@ -162,3 +162,24 @@ async fn keys_are_bounded_and_the_oldest_go_first() {
     );
     store.close().await;
 }
+
+/// Clocks of machines differ, and all compare with what another one has stored.
+#[tokio::test]
+async fn clocks_that_differ_make_nothing_old() {
+    let database = Database::new().await;
+    let day = Duration::from_secs(24 * 3600);
+    let before = database.open().await;
+    let other = Database::at(database.url.clone());
+    other.clock.advance(day);
+    let ahead = other.open().await;
+    let stores = [&before, &ahead];
+    for store in stores {
+        post(store, text(1, "words")).await.unwrap();
+        for asked in stores {
+            let age = asked.oldest_unpublished().await.unwrap();
+            assert!(age.is_some_and(|age| age < day / 2), "{age:?}");
+        }
+    }
+    before.close().await;
+    ahead.close().await;
+}

@@ -4,10 +4,16 @@
 //! A segment that has expired goes in two parts. First the floors of its channels are raised, some
 //! at a time; from then on nobody sees its events. Then its table is dropped. After a crash in
 //! between, the same is done again from the start, and finds the floors raised.
+//!
+//! A table that somebody reads for long (a dump, which holds all of them) stays until that is over:
+//! whoever waited for it would hold up all posts. Events expire in the meantime all the same.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-use super::{Keeper, NoSession, STEP_CHANNELS, is_alone};
+use tokio::time::{Instant, sleep};
+use tokio_postgres::Row;
+
+use super::{Keeper, NOT_FOR_LONG, NoSession, floors::Hidden, is_alone};
 use crate::{
     Retention,
     expiry_clock::milliseconds,
@@ -19,6 +25,10 @@ use crate::{
     },
 };
 
+/// How long transactions that hold a table are waited for before it is dropped, and how often it is
+/// looked whether they are over.
+const PATIENCE: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Into how many segments the log of the longest age, or of the largest size, is cut.
 const SEGMENTS: u64 = 16;
 
@@ -30,50 +40,101 @@ impl Keeper {
         };
         let retention = self.connector.options.retention;
         let session = self.session().await?;
-        if session
+        match session
             .transaction(turn(session, &retention, reading))
-            .await?
+            .await
         {
-            tracing::info!("a new segment of the log");
-        }
-        let mut removed = 0;
-        loop {
-            let session = self.session().await?;
-            let Some(segment) = oldest_expired(session, &retention, reading).await? else {
-                return Ok(removed);
-            };
-            let Some(events) = self.remove(segment).await? else {
-                // Another process is at it.
-                return Ok(removed);
-            };
-            tracing::info!(segment, events, "a segment of the log has expired");
-            removed += events;
-        }
-    }
-
-    /// Removes a segment; `None` if another process is at it.
-    async fn remove(&mut self, segment: i32) -> Result<Option<u64>, NoSession> {
-        let (mut after, mut removed) = (0, 0);
-        loop {
-            let session = self.session().await?;
-            let step = session
-                .transaction(raise_floors(session, segment, after))
-                .await?;
-            let Some(Raised { events, last }) = step else {
-                return Ok(None);
-            };
-            removed += events;
-            self.shared.counters.expired.fetch_add(events, Relaxed);
-            match last {
-                Some(last) => after = last,
-                None => break,
-            }
-            self.pause().await;
+            Ok(true) => tracing::info!("a new segment of the log"),
+            Ok(false) => {}
+            // It is no reason to keep what has expired.
+            Err(Failure::Conflict(reason)) => tracing::debug!(reason, "no new segment yet"),
+            Err(failure) => return Err(failure.into()),
         }
         let session = self.session().await?;
-        let dropped = session.transaction(drop_table(session, segment)).await?;
-        Ok(dropped.then_some(removed))
+        let expired = expired_segments(session, &retention, reading).await?;
+        self.held_up.retain(|segment| expired.contains(segment));
+        let mut removed = 0;
+        let was_held_up = !self.held_up.is_empty();
+        // For all of them together: where one dump holds one, it holds all.
+        let patience = Instant::now() + PATIENCE;
+        for segment in expired {
+            if !self.held_up.contains(&segment) {
+                match self.hide(segment).await? {
+                    Hidden::Yes(events) => {
+                        tracing::info!(segment, events, "a segment of the log has expired");
+                        removed += events;
+                        self.held_up.insert(segment);
+                    }
+                    // The next ones cover what it has of their channels.
+                    Hidden::Locked => continue,
+                    Hidden::ByAnother => return Ok(removed),
+                }
+            }
+            match self.drop_segment(segment, patience).await? {
+                Dropped::Yes => {
+                    self.held_up.remove(&segment);
+                }
+                Dropped::HeldUp => {}
+                Dropped::ByAnother => return Ok(removed),
+            }
+        }
+        if !self.held_up.is_empty() && !was_held_up {
+            tracing::warn!(
+                "somebody reads the tables of the log for long (a dump?): what has expired is no \
+                 longer shown, and its disk space is given back when that is over"
+            );
+        }
+        Ok(removed)
     }
+
+    /// Drops the table of a segment, unless somebody reads it for long.
+    async fn drop_segment(
+        &mut self,
+        segment: i32,
+        patience: Instant,
+    ) -> Result<Dropped, NoSession> {
+        let session = self.session().await?;
+        // Batches and pages are soon over, and others come; one that stays is not waited for.
+        let mut still = holders(session, segment).await?;
+        while !still.is_empty() {
+            if Instant::now() >= patience {
+                return Ok(Dropped::HeldUp);
+            }
+            sleep(LOOK_AGAIN).await;
+            let now = holders(session, segment).await?;
+            still.retain(|holder| now.contains(holder));
+        }
+        match session.transaction(drop_table(session, segment)).await {
+            Ok(true) => Ok(Dropped::Yes),
+            Ok(false) => Ok(Dropped::ByAnother),
+            // Somebody came in between.
+            Err(Failure::Conflict(_)) => Ok(Dropped::HeldUp),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+}
+
+/// What became of the table of a segment that has expired.
+enum Dropped {
+    Yes,
+    /// Somebody holds it for long.
+    HeldUp,
+    /// Another process is at it.
+    ByAnother,
+}
+
+/// The transactions that hold the log or a segment's table.
+async fn holders(session: &Session, segment: i32) -> Result<Vec<String>, Failure> {
+    let rows = session
+        .seldom(
+            "SELECT DISTINCT virtualtransaction FROM pg_locks
+             WHERE locktype = 'relation' AND granted AND pid <> pg_backend_pid()
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND relation IN ('hark.log'::regclass, to_regclass(format('hark.log_%s', $1::integer)))",
+            &[&segment],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Begins a new segment if the one that is written to has grown too old or too large.
@@ -85,10 +146,10 @@ async fn turn(session: &Session, retention: &Retention, reading: u64) -> Result<
     if !is_alone(session).await? {
         return Ok(false);
     }
+    session.run(NOT_FOR_LONG).await?;
     let rows = session
         .seldom(
             "SELECT segment, created, pg_total_relation_size(format('hark.log_%s', segment)::regclass),
-                EXISTS (SELECT FROM log WHERE log.segment = state.segment),
                 (SELECT coalesce(max(wrote_at), 0) FROM lanes)
              FROM state JOIN segments ON n = segment",
             &[],
@@ -101,13 +162,18 @@ async fn turn(session: &Session, retention: &Retention, reading: u64) -> Result<
     let (created, bytes, newest) = (
         from_stored_number(row.get(1)),
         from_stored_number(row.get(2)),
-        from_stored_number(row.get(4)),
+        from_stored_number(row.get(3)),
     );
     let max_age = milliseconds(retention.max_age);
     let is_due = reading >= created.saturating_add(max_age / SEGMENTS)
         || reading >= newest.saturating_add(max_age)
         || bytes > retention.max_bytes / SEGMENTS;
-    if !is_due || !row.get::<_, bool>(3) {
+    if !is_due {
+        return Ok(false);
+    }
+    // Of its own table: of the whole log, somebody may hold another part.
+    let is_used = format!("SELECT EXISTS (SELECT FROM log_{segment})");
+    if !session.seldom(&is_used, &[]).await?[0].get::<_, bool>(0) {
         return Ok(false);
     }
     session
@@ -133,118 +199,53 @@ async fn turn(session: &Session, retention: &Retention, reading: u64) -> Result<
     Ok(true)
 }
 
-/// The oldest segment, if all of it is too old or all segments together are too large.
-async fn oldest_expired(
+/// The segments of which all is too old, or which are too much with all later ones; the oldest
+/// first. What nobody may look at counts as empty for now. One that is hidden already is among them as long as its table is there.
+async fn expired_segments(
     session: &Session,
     retention: &Retention,
     reading: u64,
-) -> Result<Option<i32>, Failure> {
+) -> Result<Vec<i32>, Failure> {
     let rows = session
         .seldom(
-            "SELECT n, newest,
-                (SELECT sum(pg_total_relation_size(inhrelid))::bigint FROM pg_inherits
-                 WHERE inhparent = 'hark.log'::regclass)
-             FROM segments WHERE n < (SELECT segment FROM state) ORDER BY n LIMIT 1",
+            "SELECT n, newest, n < state.segment,
+                CASE WHEN EXISTS (SELECT FROM pg_locks WHERE mode = 'AccessExclusiveLock'
+                        AND relation = to_regclass(format('hark.log_%s', n)))
+                    THEN 0
+                    ELSE coalesce(pg_total_relation_size(to_regclass(format('hark.log_%s', n))), 0)
+                END
+             FROM segments, state ORDER BY n",
             &[],
         )
         .await?;
-    let Some(row) = rows.first() else {
-        return Ok(None);
-    };
-    // Both are known of a segment that is no longer written to; if they were not, it would stay.
-    let newest = row
-        .get::<_, Option<i64>>(1)
-        .map_or(reading, from_stored_number);
-    let bytes = row.get::<_, Option<i64>>(2).map_or(0, from_stored_number);
-    let is_old = reading >= newest.saturating_add(milliseconds(retention.max_age));
-    let is_large = bytes > retention.max_bytes;
-    Ok((is_old || is_large).then(|| row.get(0)))
-}
-
-/// What one step raised.
-struct Raised {
-    events: u64,
-    /// The last channel that it looked at; `None` after the last of all.
-    last: Option<i64>,
-}
-
-/// Raises the floors of some channels over what a segment holds of them; `None` if another process
-/// is at it. Nobody writes to the segment any more, so its index tells all of them: from one to the
-/// next, whatever number of events lies in between.
-async fn raise_floors(
-    session: &Session,
-    segment: i32,
-    after: i64,
-) -> Result<Option<Raised>, Failure> {
-    if !is_alone(session).await? {
-        return Ok(None);
+    let size = |row: &Row| from_stored_number(row.get(3));
+    let mut bytes: u64 = rows.iter().map(size).sum();
+    let mut expired = Vec::new();
+    for row in rows.iter().filter(|row| row.get(2)) {
+        // Known of a segment that is no longer written to; if it were not, it would stay.
+        let newest = row
+            .get::<_, Option<i64>>(1)
+            .map_or(reading, from_stored_number);
+        let is_old = reading >= newest.saturating_add(milliseconds(retention.max_age));
+        if !is_old && bytes <= retention.max_bytes {
+            break;
+        }
+        bytes = bytes.saturating_sub(size(row));
+        expired.push(row.get(0));
     }
-    let exists = session
-        .seldom(
-            "SELECT EXISTS (SELECT FROM segments WHERE n = $1)",
-            &[&segment],
-        )
-        .await?;
-    if !exists[0].get::<_, bool>(0) {
-        return Ok(None);
-    }
-    let table = format!("log_{segment}");
-    let rows = session
-        .seldom(
-            &format!(
-                "WITH RECURSIVE found (no) AS (
-                    (SELECT channel_no FROM {table} WHERE channel_no > $1 ORDER BY channel_no LIMIT 1)
-                    UNION ALL
-                    SELECT (SELECT channel_no FROM {table} WHERE channel_no > found.no
-                            ORDER BY channel_no LIMIT 1)
-                    FROM found WHERE found.no IS NOT NULL)
-                 SELECT no, (SELECT max(seq) FROM {table} WHERE channel_no = found.no)
-                 FROM found WHERE no IS NOT NULL LIMIT $2"
-            ),
-            &[&after, &STEP_CHANNELS],
-        )
-        .await?;
-    let channels: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
-    let seqs: Vec<i64> = rows.iter().map(|row| row.get(1)).collect();
-    // In the order in which all lock them.
-    let locked = session
-        .seldom(
-            "SELECT no, floor FROM channels WHERE no = ANY($1) ORDER BY uuid FOR UPDATE",
-            &[&channels],
-        )
-        .await?;
-    let floors: std::collections::HashMap<i64, i64> =
-        locked.iter().map(|row| (row.get(0), row.get(1))).collect();
-    let raised = channels.iter().zip(&seqs);
-    let events = raised.filter_map(|(no, seq)| Some(seq - floors.get(no)?));
-    let events = events
-        .filter(|&more| more > 0)
-        .map(from_stored_number)
-        .sum();
-    session
-        .seldom(
-            "UPDATE channels c SET floor = gone.seq
-             FROM unnest($1::bigint[], $2::bigint[]) gone (no, seq)
-             WHERE c.no = gone.no AND c.floor < gone.seq",
-            &[&channels, &seqs],
-        )
-        .await?;
-    let is_last = to_stored_number(rows.len() as u64) < STEP_CHANNELS;
-    Ok(Some(Raised {
-        events,
-        last: channels.last().copied().filter(|_| !is_last),
-    }))
+    Ok(expired)
 }
 
 /// Drops a segment whose floors are raised; false if another process is at it.
 ///
 /// The whole log is locked for it, which waits for the batches and pages under way and lets later
-/// ones wait: not for long, and another time if that is not enough.
+/// ones wait. Those that were there a moment ago are over; what came since is waited for, not for
+/// long, and another time if that is not enough.
 async fn drop_table(session: &Session, segment: i32) -> Result<bool, Failure> {
     if !is_alone(session).await? {
         return Ok(false);
     }
-    session.run("SET LOCAL lock_timeout = 1000").await?;
+    session.run(NOT_FOR_LONG).await?;
     session
         .run(&format!("DROP TABLE IF EXISTS log_{segment}"))
         .await?;

@@ -1,0 +1,168 @@
+//! Raising the floors of channels over what a segment holds of them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::atomic::Ordering::Relaxed,
+};
+
+use super::{Keeper, NOT_FOR_LONG, NoSession, STEP_CHANNELS, is_alone};
+use crate::postgres::{
+    batch::{from_stored_number, to_stored_number},
+    failure::Failure,
+    session::Session,
+};
+
+/// What became of the events of a segment that has expired.
+pub(super) enum Hidden {
+    Yes(u64),
+    /// Somebody lets nobody read it.
+    Locked,
+    /// Another process is at it.
+    ByAnother,
+}
+
+impl Keeper {
+    /// Hides what a segment holds.
+    pub(super) async fn hide(&mut self, segment: i32) -> Result<Hidden, NoSession> {
+        let (mut after, mut hidden, mut is_locked) = (0, 0, false);
+        loop {
+            let session = self.session().await?;
+            let step = session
+                .transaction(next_floors(session, segment, after))
+                .await;
+            let (mut raised, busy, last) = match step {
+                Ok(Some(step)) => (step.raised, step.busy, step.last),
+                Ok(None) => return Ok(Hidden::ByAnother),
+                Err(Failure::Conflict(_)) => return Ok(Hidden::Locked),
+                Err(failure) => return Err(failure.into()),
+            };
+            // One by one, so that nothing is held while another's batch is waited for.
+            for floor in busy {
+                let one = std::slice::from_ref(&floor);
+                let step = session.transaction(raise_floors(session, one, WAITING));
+                match step.await {
+                    Ok((events, _)) => raised += events,
+                    Err(Failure::Conflict(_)) => is_locked = true,
+                    Err(failure) => return Err(failure.into()),
+                }
+            }
+            hidden += raised;
+            self.shared.counters.expired.fetch_add(raised, Relaxed);
+            match last {
+                Some(last) => after = last,
+                None if is_locked => return Ok(Hidden::Locked),
+                None => return Ok(Hidden::Yes(hidden)),
+            }
+            self.pause().await;
+        }
+    }
+}
+
+/// What one step did.
+struct Step {
+    /// Events that nobody sees any more.
+    raised: u64,
+    /// The floors that could not be raised without waiting.
+    busy: Vec<Floor>,
+    /// The last channel that it looked at; `None` after the last of all.
+    last: Option<i64>,
+}
+
+/// The highest number that a channel has in a segment.
+struct Floor {
+    channel: i64,
+    seq: i64,
+}
+
+const WAITING: &str = "FOR UPDATE";
+const NOT_WAITING: &str = "FOR UPDATE SKIP LOCKED";
+
+/// Raises the floors of some channels over what a segment holds of them; `None` if another process
+/// is at it. Nobody writes to the segment any more, so its index tells all of them: from one to the
+/// next, whatever number of events lies in between.
+async fn next_floors(session: &Session, segment: i32, after: i64) -> Result<Option<Step>, Failure> {
+    if !is_alone(session).await? {
+        return Ok(None);
+    }
+    // Who lets nobody read it is not waited for: there is another round, and other segments.
+    session.run(NOT_FOR_LONG).await?;
+    let exists = session
+        .seldom(
+            "SELECT EXISTS (SELECT FROM segments WHERE n = $1)",
+            &[&segment],
+        )
+        .await?;
+    if !exists[0].get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let table = format!("log_{segment}");
+    let rows = session
+        .seldom(
+            &format!(
+                "WITH RECURSIVE found (no) AS (
+                    (SELECT channel_no FROM {table} WHERE channel_no > $1 ORDER BY channel_no LIMIT 1)
+                    UNION ALL
+                    SELECT (SELECT channel_no FROM {table} WHERE channel_no > found.no
+                            ORDER BY channel_no LIMIT 1)
+                    FROM found WHERE found.no IS NOT NULL)
+                 SELECT no, (SELECT max(seq) FROM {table} WHERE channel_no = found.no)
+                 FROM found WHERE no IS NOT NULL LIMIT $2"
+            ),
+            &[&after, &STEP_CHANNELS],
+        )
+        .await?;
+    let mut floors: Vec<Floor> = rows
+        .iter()
+        .map(|row| Floor {
+            channel: row.get(0),
+            seq: row.get(1),
+        })
+        .collect();
+    let is_last = to_stored_number(rows.len() as u64) < STEP_CHANNELS;
+    let last = floors.last().map(|last| last.channel);
+    let (raised, seen) = raise_floors(session, &floors, NOT_WAITING).await?;
+    floors.retain(|floor| !seen.contains(&floor.channel));
+    Ok(Some(Step {
+        raised,
+        busy: floors,
+        last: last.filter(|_| !is_last),
+    }))
+}
+
+/// Raises floors, inside the open transaction: how many events that hides, and which channels were
+/// looked at. Others are busy, or gone.
+async fn raise_floors(
+    session: &Session,
+    floors: &[Floor],
+    lock: &str,
+) -> Result<(u64, HashSet<i64>), Failure> {
+    let channels: Vec<i64> = floors.iter().map(|floor| floor.channel).collect();
+    let seqs: Vec<i64> = floors.iter().map(|floor| floor.seq).collect();
+    session.run(NOT_FOR_LONG).await?;
+    // In the order in which all lock them.
+    let locked = session
+        .seldom(
+            &format!("SELECT no, floor FROM channels WHERE no = ANY($1) ORDER BY uuid {lock}"),
+            &[&channels],
+        )
+        .await?;
+    let before: HashMap<i64, i64> = locked.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let events = floors
+        .iter()
+        .filter_map(|floor| Some(floor.seq - before.get(&floor.channel)?));
+    let events = events
+        .filter(|&more| more > 0)
+        .map(from_stored_number)
+        .sum();
+    let seen: HashSet<i64> = before.into_keys().collect();
+    let seen_channels: Vec<i64> = seen.iter().copied().collect();
+    session
+        .seldom(
+            "UPDATE channels c SET floor = gone.seq
+             FROM unnest($1::bigint[], $2::bigint[]) gone (no, seq)
+             WHERE c.no = gone.no AND c.floor < gone.seq AND c.no = ANY($3)",
+            &[&channels, &seqs, &seen_channels],
+        )
+        .await?;
+    Ok((events, seen))
+}

@@ -1,0 +1,58 @@
+//! Which connection answers what.
+
+use std::time::Duration;
+
+use chat_store::{PageLimit, PageRange, PostgresStore, Store};
+use futures_util::FutureExt;
+use tokio_postgres::NoTls;
+
+use crate::posts::{channel, post, text};
+use crate::support::Database;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The server is still at work for whoever has gone: another connection answers the next one.
+#[tokio::test]
+async fn question_that_nobody_waits_for_holds_up_no_other() {
+    let database = Database::new().await;
+    let mut options = database.options();
+    options.connections = 2;
+    options.statement_timeout = PATIENCE * 2;
+    let store = PostgresStore::open(&options).await.unwrap();
+    post(&store, text(1, "words")).await.unwrap();
+    let asked = [channel(1)];
+    let (one, other) = tokio::join!(store.heads(&asked), store.heads(&asked));
+    assert_eq!(one.unwrap(), other.unwrap(), "both connections are there");
+    let (client, connection) = tokio_postgres::connect(&database.url, NoTls).await.unwrap();
+    let somebody = async {
+        let lock = "BEGIN; LOCK TABLE hark.log";
+        client.batch_execute(lock).await.unwrap();
+        let page = store.page(channel(1), PageRange::Newest, PageLimit::MAX);
+        assert!(page.now_or_never().is_none(), "asked, and given up");
+        let answer = tokio::time::timeout(PATIENCE, store.heads(&asked)).await;
+        answer.expect("on the other connection").unwrap();
+    };
+    tokio::select! {
+        () = somebody => {}
+        ended = connection => panic!("{ended:?}"),
+    }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn logs_that_cannot_be_counted_have_their_new_epoch() {
+    let database = Database::new().await;
+    let store = database.open().await;
+    post(&store, text(1, "words")).await.unwrap();
+    let before = store.heads(&[channel(1)]).await.unwrap().remove(0);
+    let name = database.url.rsplit('/').next().unwrap();
+    let no_more = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false");
+    test_kit::Postgres::shared()
+        .await
+        .run("postgres", &no_more)
+        .await;
+    assert_eq!(store.new_epoch().await.unwrap(), None);
+    let after = store.heads(&[channel(1)]).await.unwrap().remove(0);
+    assert!(after.epoch > before.epoch);
+    store.close().await;
+}
