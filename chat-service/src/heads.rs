@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
-use chat_model::{ChannelId, Heads, MAX_HEADS, explain_json};
+use chat_model::{ChannelId, Head, Heads, MAX_HEADS, explain_json};
 use serde::Deserialize;
 use serde_json::error::Category;
 use service_kit::problem::Problem;
@@ -52,12 +52,23 @@ pub(crate) async fn heads(
     } else {
         store.heads(&channels).await.map_err(unavailable)?
     };
+    let damaged = left_out(&channels, &heads);
     let answer = Heads {
         behind,
         heartbeats: state.publisher.heartbeats(),
         heads,
+        damaged,
     };
     Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+}
+
+/// The channels that the store has given no head of.
+fn left_out(channels: &[ChannelId], heads: &[Head]) -> Vec<ChannelId> {
+    let mut heads = heads.iter().peekable();
+    let channels = channels.iter().copied();
+    channels
+        .filter(|channel| heads.next_if(|head| head.channel == *channel).is_none())
+        .collect()
 }
 
 fn parse(bytes: &[u8]) -> Result<Vec<ChannelId>, Problem> {

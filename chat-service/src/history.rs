@@ -50,10 +50,7 @@ pub(crate) async fn head(
         .heads(&[channel])
         .await
         .map_err(|error| problems::store(&error))?;
-    let head = heads
-        .into_iter()
-        .next()
-        .ok_or_else(|| Problem::internal().caused_by("the store answered with no head"))?;
+    let head = heads.into_iter().next().ok_or_else(problems::damaged)?;
     Ok(([(CACHE_CONTROL, "no-store")], Json(head)).into_response())
 }
 

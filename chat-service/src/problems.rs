@@ -163,6 +163,7 @@ pub(crate) fn store(error: &StoreError) -> Problem {
         )
         .retry_after(STORE_RETRY)
         .caused_by(error),
+        StoreError::Damaged { .. } => damaged().caused_by(error),
         // Ingest logs the beginning and the end of an outage, not each of its requests.
         _ => {
             tracing::debug!(%error, "the store did not do what was asked");
@@ -175,6 +176,16 @@ pub(crate) fn store(error: &StoreError) -> Problem {
             .retry_after(STORE_RETRY)
         }
     }
+}
+
+/// What was asked for cannot be read or written any more; the rest of the store goes on.
+pub(crate) fn damaged() -> Problem {
+    Problem::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "store-damaged",
+        "Store damaged",
+    )
+    .detail("the part of the store that this needs is damaged; nothing was stored")
 }
 
 /// Enough of a caller's text to recognise it by.

@@ -117,8 +117,14 @@ async fn ask(
                     heartbeats: answer.heartbeats,
                 });
                 let now = Instant::now();
-                for ((ask, duty), head) in questions.into_iter().zip(answer.heads) {
-                    duty.head(ask, &head, now);
+                let mut heads = answer.heads.into_iter().peekable();
+                for (ask, duty) in questions {
+                    let channel = duty.channel().id();
+                    match heads.next_if(|head| head.channel == channel) {
+                        Some(head) => duty.head(ask, &head, now),
+                        // It comes again after a while; the others have their answers.
+                        None => tracing::debug!(%channel, "its entry in the store is damaged"),
+                    }
                 }
             }
             Err(error) => {

@@ -3,6 +3,7 @@
 mod bad_input;
 mod broker_away;
 mod command;
+mod damage;
 mod history;
 mod limits;
 mod newcomers;

@@ -28,8 +28,12 @@ pub struct Heads {
     /// away from its broker, or knows of no heartbeats.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub heartbeats: Vec<String>,
-    /// One head for each channel asked, in the order of the question.
+    /// The heads of the channels asked, in the order of the question.
     pub heads: Vec<Head>,
+    /// Channels that were asked and have no head there, because their entries in the store are
+    /// damaged; usually none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<ChannelId>,
 }
 
 /// Numbers of a log whose events were stored and cannot be read any more: a disk or memory has

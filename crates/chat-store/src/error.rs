@@ -15,6 +15,13 @@ pub enum StoreError {
         /// What went wrong, for the operator.
         reason: String,
     },
+    /// The part of the store that this needs is damaged; others are not, or not known to be. Nothing
+    /// was stored, and trying again is of no use before somebody has repaired it.
+    #[error("a part of the store is damaged: {reason}")]
+    Damaged {
+        /// What was found, for the operator.
+        reason: String,
+    },
     /// The commit failed in a way that leaves open whether the message is there.
     ///
     /// Trying again is safe with the same sender's id or key, and may double without one.
@@ -142,6 +149,12 @@ impl std::fmt::Display for ReusedKey {
 }
 
 impl StoreError {
+    pub(crate) fn damaged(reason: impl std::fmt::Display) -> Self {
+        Self::Damaged {
+            reason: reason.to_string(),
+        }
+    }
+
     pub(crate) fn unavailable(reason: impl std::fmt::Display) -> Self {
         Self::Unavailable {
             reason: reason.to_string(),

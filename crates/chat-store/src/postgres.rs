@@ -53,6 +53,7 @@ mod lane;
 mod options;
 mod queries;
 mod reader;
+mod salvage;
 mod schema;
 mod session;
 mod shared;
@@ -86,7 +87,7 @@ use crate::{
 };
 
 /// Channels that may wait to be trimmed; others are told of again by later events.
-const TOO_LONG: usize = 10_000;
+const CHORES: usize = 10_000;
 
 /// Brings the database to today's format, from an empty one on.
 ///
@@ -168,24 +169,18 @@ impl PostgresStore {
             first => first,
         };
         let (jobs, asked_jobs) = mpsc::unbounded_channel();
-        let (too_long, found_too_long) = mpsc::channel(TOO_LONG);
+        let (chores, found_chores) = mpsc::channel(CHORES);
         let (expire, asked_to_expire) = mpsc::channel(1);
         let shared = Arc::new(Shared::default());
         let tasks = connector.tasks.clone();
         let stop = CancellationToken::new();
         let alarm = Alarm::default();
-        let writer = Writer::new(
-            connector.clone(),
-            shared.clone(),
-            asked_jobs,
-            too_long,
-            first,
-        )
-        .await;
+        let writer =
+            Writer::new(connector.clone(), shared.clone(), asked_jobs, chores, first).await;
         let keeper = Keeper::new(
             connector.aside(),
             shared.clone(),
-            found_too_long,
+            found_chores,
             asked_to_expire,
         );
         let (writing, keeping) = (alarm.clone(), alarm.clone());
@@ -240,9 +235,16 @@ impl Store for PostgresStore {
         range: PageRange,
         limit: PageLimit,
     ) -> Result<StoredPage, StoreError> {
+        let shared = self.shared.clone();
         let page = self
             .readers
-            .ask(move |reader| Box::pin(queries::page(reader, channel, range, limit)))
+            .ask_long(move |reader| {
+                let shared = shared.clone();
+                Box::pin(async move {
+                    let damage = &shared.counters.damage;
+                    queries::page(reader, channel, range, limit, damage).await
+                })
+            })
             .await?;
         self.shared.counters.damage.note(channel, &page.damaged);
         Ok(page)
@@ -250,10 +252,13 @@ impl Store for PostgresStore {
 
     async fn heads(&self, channels: &[ChannelId]) -> Result<Vec<Head>, StoreError> {
         let channels: Arc<[ChannelId]> = channels.into();
+        let shared = self.shared.clone();
         self.readers
             .ask(move |reader| {
-                let channels = channels.clone();
-                Box::pin(async move { queries::heads(reader, &channels).await })
+                let (channels, shared) = (channels.clone(), shared.clone());
+                Box::pin(
+                    async move { queries::heads(reader, &channels, &shared.counters.damage).await },
+                )
             })
             .await
     }

@@ -208,9 +208,9 @@ impl Store for SqliteStore {
     }
 
     async fn heads(&self, channels: &[ChannelId]) -> Result<Vec<Head>, StoreError> {
-        let channels = channels.to_vec();
+        let (channels, shared) = (channels.to_vec(), self.shared.clone());
         self.readers
-            .ask(move |connection| queries::heads(connection, &channels))
+            .ask(move |connection| queries::heads(connection, &channels, &shared.counters.damage))
             .await
     }
 

@@ -46,6 +46,7 @@ pub trait Store: Send + Sync + 'static {
     /// A page that does not begin right after the asked position says that what lies between has
     /// expired. There is always one event if there is any in the range, whatever its size; or what
     /// cannot be read any more is named in its place ([`StoredPage::damaged`]).
+    /// [`StoreError::Damaged`] if it is the channel's own entry that cannot be read.
     async fn page(
         &self,
         channel: ChannelId,
@@ -54,6 +55,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<StoredPage, StoreError>;
 
     /// The heads of channels at one moment, in the order asked; [`Head::none`] for those unknown.
+    /// Those whose entries are damaged are left out.
     async fn heads(&self, channels: &[ChannelId]) -> Result<Vec<Head>, StoreError>;
 
     /// Events after a position in the order of the log, for the outbox; empty at its end. What

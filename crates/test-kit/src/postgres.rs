@@ -11,6 +11,7 @@ use tokio::sync::OnceCell;
 use crate::free_address::free_address;
 use crate::{ensure, eventually};
 
+mod damage;
 mod folder;
 mod programs;
 mod replica;

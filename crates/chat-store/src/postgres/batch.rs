@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use chat_model::Epoch;
 use uuid::Uuid;
 
 use super::epochs::{Epochs, from_stored, to_stored};
@@ -85,6 +86,8 @@ pub(super) struct Batch<'a> {
     /// Where it is written to.
     pub(super) segment: i32,
     pub(super) incarnations: Vec<i64>,
+    /// The newest epoch of channels that are gone.
+    pub(super) forgotten: Epoch,
     pub(super) logs: HashMap<Uuid, Log>,
     pub(super) known: HashMap<(Uuid, [u8; 17]), Known>,
     pub(super) key_room: KeyRoom,
@@ -144,6 +147,7 @@ impl<'a> Batch<'a> {
             lane,
             segment: 0,
             incarnations: Vec::new(),
+            forgotten: Epoch::ZERO,
             logs: HashMap::new(),
             known: HashMap::new(),
             key_room: KeyRoom::default(),
@@ -175,7 +179,7 @@ impl<'a> Batch<'a> {
         let mut new_epochs = epochs.complete(&self.incarnations, log.head);
         let epoch = epochs.current().unwrap_or_else(|| {
             new_epochs = true;
-            epochs.begin(&self.incarnations, now)
+            epochs.begin(&self.incarnations, self.forgotten, now)
         });
         let seq = log.head + 1;
         let no = log.no;

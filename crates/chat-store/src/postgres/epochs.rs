@@ -104,7 +104,7 @@ async fn lock_alone(session: &Session) -> Result<(), Failure> {
 async fn begin_epoch(session: &Session, now: u64) -> Result<(), Failure> {
     let rows = session
         .seldom(
-            "SELECT incarnations, coalesce((SELECT max(epoch) FROM channels), 0) FROM state",
+            "SELECT incarnations, greatest(forgotten, (SELECT max(epoch) FROM channels)) FROM state",
             &[],
         )
         .await?;
@@ -181,12 +181,13 @@ impl Epochs {
         changed
     }
 
-    /// Begins a log, and returns its epoch: never an older one than what was given to all.
-    pub(super) fn begin(&mut self, incarnations: &[i64], now: u64) -> Epoch {
+    /// Begins a log, and returns its epoch: never an older one than what was given to all, and a later
+    /// one than `forgotten`, which this log may have had before.
+    pub(super) fn begin(&mut self, incarnations: &[i64], forgotten: Epoch, now: u64) -> Epoch {
         let last = incarnations
             .last()
             .map_or(Epoch::ZERO, |&last| from_stored(last));
-        let epoch = last.max(Epoch::after(Epoch::ZERO, now));
+        let epoch = last.max(Epoch::after(forgotten, now));
         self.list.push(EpochStart { epoch, from: 1 });
         epoch
     }

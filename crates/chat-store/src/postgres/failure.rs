@@ -58,10 +58,19 @@ impl From<Error> for Failure {
 impl Refusal {
     /// Whether one of several messages may have caused it, so that it is worth trying them one by
     /// one: class 22 (data), 23 (integrity) or 54 (a limit), not the disk, memory or an operator.
+    /// Damage concerns those who need what is damaged.
     pub(super) fn may_be_one_message(&self) -> bool {
-        ["22", "23", "54"]
-            .iter()
-            .any(|class| self.code.code().starts_with(class))
+        self.is_damage()
+            || ["22", "23", "54"]
+                .iter()
+                .any(|class| self.code.code().starts_with(class))
+    }
+
+    /// The server itself refuses to read a part of the database: a page that is no page or whose
+    /// checksum is wrong, a piece of a large value that is gone (XX001); an index that contradicts
+    /// itself (XX002).
+    pub(super) fn is_damage(&self) -> bool {
+        [SqlState::DATA_CORRUPTED, SqlState::INDEX_CORRUPTED].contains(&self.code)
     }
 
     /// Class 53: no room on the disk, in memory, for connections.
@@ -78,8 +87,15 @@ impl Failure {
         }
     }
 
+    pub(super) fn is_damage(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.is_damage())
+    }
+
     /// For a transaction that did not come to its COMMIT.
     pub(super) fn to_error(&self) -> StoreError {
+        if self.is_damage() {
+            return StoreError::damaged(self.reason());
+        }
         StoreError::unavailable(self.reason())
     }
 }

@@ -16,6 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::trim::Sweep;
 use super::{
     batch::to_stored_number,
     connection::{Connector, NoSession},
@@ -36,6 +37,8 @@ const STEP_CHANNELS: i64 = 500;
 const STEP_KEYS: i64 = 1_000;
 /// How often it looks for something to do, and saves the expiry clock.
 const EVERY: Duration = Duration::from_secs(10);
+/// Steps of the sweep over all channels in each round.
+const SWEEP_STEPS: usize = 20;
 /// The pause between steps while there is more to remove.
 const STEP_PAUSE: Duration = Duration::from_millis(20);
 
@@ -44,17 +47,24 @@ const NOT_FOR_LONG: &str = "SET LOCAL lock_timeout = 200";
 /// Only one process at a time does the chores that concern all channels; the others pass.
 const TRY_ALONE: &str = "SELECT pg_try_advisory_xact_lock(hashtext('hark'), hashtext('keep'))";
 
+/// What the writer finds to be done.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Chore {
+    /// A channel has too many events.
+    Shorten(i64),
+    /// Nothing can be added to a segment: its next free page is damaged.
+    Leave(i32),
+}
+
 pub(super) struct Keeper {
     connector: Connector,
     shared: Arc<Shared>,
-    /// Channels that have too many events.
-    too_long: mpsc::Receiver<i64>,
+    /// What the writer has found.
+    chores: mpsc::Receiver<Chore>,
     /// Somebody wants everything removed that has expired.
     asked: mpsc::Receiver<Reply<u64>>,
     session: Option<Session>,
-    /// The last channel that the sweep over all of them has seen; `None` when it is done. It
-    /// starts with the store, since the rules may have changed.
-    sweep: Option<i64>,
+    sweep: Sweep,
     /// Segments whose events nobody sees any more, and whose tables are still there because somebody
     /// holds them for long.
     held_up: BTreeSet<i32>,
@@ -67,16 +77,16 @@ impl Keeper {
     pub(super) fn new(
         connector: Connector,
         shared: Arc<Shared>,
-        too_long: mpsc::Receiver<i64>,
+        chores: mpsc::Receiver<Chore>,
         asked: mpsc::Receiver<Reply<u64>>,
     ) -> Self {
         Self {
             connector,
             shared,
-            too_long,
+            chores,
             asked,
             session: None,
-            sweep: Some(0),
+            sweep: Sweep::new(),
             held_up: BTreeSet::new(),
             in_haste: false,
             is_failing: false,
@@ -94,8 +104,8 @@ impl Keeper {
                     next_round = Instant::now() + EVERY;
                     round
                 }
-                Some(channel) = self.too_long.recv() => {
-                    stop.run_until_cancelled(self.shorten(channel)).await
+                Some(chore) = self.chores.recv() => {
+                    stop.run_until_cancelled(self.work(chore)).await
                 }
                 Some(reply) = self.asked.recv() => {
                     let all = stop.run_until_cancelled(self.everything()).await;
@@ -109,6 +119,13 @@ impl Keeper {
                 }
             };
             self.note(done);
+        }
+    }
+
+    async fn work(&mut self, chore: Chore) -> Result<u64, NoSession> {
+        match chore {
+            Chore::Shorten(channel) => self.shorten(channel).await,
+            Chore::Leave(segment) => self.leave(segment).await,
         }
     }
 
@@ -126,10 +143,14 @@ impl Keeper {
     /// What is due every now and then.
     async fn round(&mut self) -> Result<u64, NoSession> {
         self.save_clock().await?;
-        let mut removed = self.expire_segments().await?;
-        removed += self.sweep_some().await?;
-        self.expire_keys().await?;
-        self.measure().await?;
+        // One that is not possible now is no reason against the others.
+        let expired = self.expire_segments().await;
+        let keys = self.expire_keys().await;
+        self.sweep.begin_if_due();
+        let swept = self.sweep_for_a_while().await;
+        let measured = self.measure().await;
+        let removed = expired? + swept?;
+        keys.and(measured)?;
         Ok(removed)
     }
 
@@ -143,11 +164,23 @@ impl Keeper {
 
     async fn everything_now(&mut self) -> Result<u64, NoSession> {
         let mut removed = self.expire_segments().await?;
-        self.sweep = Some(0);
-        while self.sweep.is_some() {
+        self.expire_keys().await?;
+        self.sweep.begin();
+        while self.sweep.is_under_way() {
             removed += self.sweep_some().await?;
         }
-        self.expire_keys().await?;
+        Ok(removed)
+    }
+
+    async fn sweep_for_a_while(&mut self) -> Result<u64, NoSession> {
+        let mut removed = 0;
+        for _ in 0..SWEEP_STEPS {
+            removed += self.sweep_some().await?;
+            if !self.sweep.is_under_way() {
+                break;
+            }
+            self.pause().await;
+        }
         Ok(removed)
     }
 

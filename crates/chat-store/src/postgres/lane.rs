@@ -17,8 +17,6 @@ pub(super) struct Lane {
     /// The highest position handed out in it.
     pub(super) pos: i64,
     pub(super) published_to: i64,
-    /// The position of the newest event in it.
-    pub(super) newest: i64,
 }
 
 /// The lane of a position, as callers know it.
@@ -35,19 +33,16 @@ pub(super) fn lane_number(name: u32) -> i32 {
 /// A row of `lanes` with what a [`Lane`] is made of.
 macro_rules! lane_columns {
     () => {
-        "lane, pos, published_to,
-         coalesce((SELECT max(l.pos) FROM log l WHERE l.lane = lanes.lane), 0)"
+        "lane, pos, published_to"
     };
 }
 
 impl Lane {
     fn from_row(row: &Row) -> Self {
-        let published_to = row.get(2);
         Self {
             number: row.get(0),
             pos: row.get(1),
-            published_to,
-            newest: row.get::<_, i64>(3).max(published_to),
+            published_to: row.get(2),
         }
     }
 }
@@ -118,7 +113,7 @@ impl Owner {
             .await?;
         Ok(rows.first().map(|row| Found {
             lane: Lane::from_row(row),
-            is_ours: row.get(4),
+            is_ours: row.get(3),
         }))
     }
 
@@ -162,6 +157,18 @@ impl Owner {
             .first()
             .ok_or_else(|| Failure::Lost("no row for a new lane".to_owned()))?;
         Ok(Lane::from_row(row))
+    }
+
+    /// The position of the newest event in a lane; where it cannot be read, that of the last one
+    /// handed out.
+    pub(super) async fn newest(&self, session: &Session, lane: Lane) -> Result<i64, Failure> {
+        let newest = "SELECT max(pos) FROM log WHERE lane = $1";
+        let newest = match session.seldom(newest, &[&lane.number]).await {
+            Ok(rows) => rows.first().and_then(|row| row.get(0)),
+            Err(failure) if failure.is_damage() => Some(lane.pos),
+            Err(failure) => return Err(failure),
+        };
+        Ok(lane.published_to.max(newest.unwrap_or(0)))
     }
 
     /// Takes care that no position up to this one is handed out in a lane of ours again.

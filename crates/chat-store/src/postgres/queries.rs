@@ -15,6 +15,7 @@ use super::{
     failure::Failure,
     lane::lane_number,
     reader::Reader,
+    salvage,
     session::Session,
 };
 use crate::{
@@ -124,6 +125,22 @@ pub(super) async fn page(
     channel: ChannelId,
     range: PageRange,
     limit: PageLimit,
+    damage: &Damage,
+) -> Result<StoredPage, Failure> {
+    match whole_page(reader, channel, range, limit).await {
+        Err(failure) if failure.is_damage() => {
+            damage.note_database(failure.reason());
+            salvage::page(reader, channel, range, limit).await
+        }
+        page => page,
+    }
+}
+
+async fn whole_page(
+    reader: &Reader,
+    channel: ChannelId,
+    range: PageRange,
+    limit: PageLimit,
 ) -> Result<StoredPage, Failure> {
     let questions = &reader.questions;
     let (bound, descending) = bound(range);
@@ -167,7 +184,25 @@ pub(super) async fn page(
     Ok(reading.finish())
 }
 
-pub(super) async fn heads(reader: &Reader, channels: &[ChannelId]) -> Result<Vec<Head>, Failure> {
+/// Those of damaged channels are left out.
+pub(super) async fn heads(
+    reader: &Reader,
+    channels: &[ChannelId],
+    damage: &Damage,
+) -> Result<Vec<Head>, Failure> {
+    match heads_of(reader, channels).await {
+        Err(failure) if failure.is_damage() => {
+            damage.note_database(failure.reason());
+            salvage::heads(reader, channels).await
+        }
+        heads => heads,
+    }
+}
+
+pub(super) async fn heads_of(
+    reader: &Reader,
+    channels: &[ChannelId],
+) -> Result<Vec<Head>, Failure> {
     let uuids: Vec<Uuid> = channels.iter().map(|channel| channel.uuid()).collect();
     let rows = reader
         .session
@@ -191,7 +226,15 @@ pub(super) async fn unpublished(
         let rows = reader
             .session
             .rows(question, &[&lane, &from, &events, &bytes])
-            .await?;
+            .await;
+        let rows = match rows {
+            Err(failure) if failure.is_damage() => {
+                damage.note_database(failure.reason());
+                let after = Position::new(after.lane(), from_stored_number(from));
+                return salvage::unpublished(reader, after, damage).await;
+            }
+            rows => rows?,
+        };
         let Some(last) = rows.last() else {
             return Ok(Vec::new());
         };
@@ -242,7 +285,12 @@ pub(super) async fn oldest_unpublished(
     let lane = ours.map_or(0, |mark| lane_number(mark.lane()));
     let mark = ours.map_or(0, |mark| to_stored_number(mark.offset()));
     let question = &reader.questions.oldest_unpublished;
-    let row = reader.session.row(question, &[&lane, &mark]).await?;
+    let row = match reader.session.row(question, &[&lane, &mark]).await {
+        Err(failure) if failure.is_damage() => {
+            return salvage::oldest_unpublished(&reader.session, (lane, mark)).await;
+        }
+        row => row?,
+    };
     let oldest: Option<i64> = row.and_then(|row| row.get(0));
     Ok(oldest.map(from_stored_number).map(Duration::from_millis))
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, SemaphorePermit},
     time::{Instant, timeout},
 };
 
@@ -39,6 +39,8 @@ pub(super) struct Readers {
     /// The last is taken first.
     idle: Mutex<VecDeque<Arc<Reader>>>,
     room: Semaphore,
+    /// For questions that may take long: one connection is left for the others, if there are two.
+    long_room: Semaphore,
     /// When and why there was no connection.
     failed: Mutex<Option<(Instant, StoreError)>>,
 }
@@ -48,9 +50,28 @@ impl Readers {
         Self {
             idle: Mutex::default(),
             room: Semaphore::new(connector.options.connections),
+            long_room: Semaphore::new(connector.options.connections.saturating_sub(1).max(1)),
             failed: Mutex::default(),
             connector,
         }
+    }
+
+    /// As [`ask`](Self::ask), for pages of history, of which there may be many, and slow ones: heads
+    /// and the outbox never wait behind them.
+    pub(super) async fn ask_long<T>(
+        &self,
+        question: impl for<'a> Fn(&'a Reader) -> Answer<'a, T>,
+    ) -> Result<T, StoreError> {
+        let _room = self.take(&self.long_room).await?;
+        self.ask(question).await
+    }
+
+    async fn take<'a>(&self, room: &'a Semaphore) -> Result<SemaphorePermit<'a>, StoreError> {
+        let limit = self.connector.options.statement_timeout;
+        let permit = timeout(limit, room.acquire()).await;
+        let permit = permit
+            .map_err(|_elapsed| StoreError::unavailable("all connections for reading are busy"))?;
+        permit.map_err(|_closed| closed())
     }
 
     /// Answers a question; a second time on a new connection if the first one was lost over it.
@@ -58,11 +79,7 @@ impl Readers {
         &self,
         question: impl for<'a> Fn(&'a Reader) -> Answer<'a, T>,
     ) -> Result<T, StoreError> {
-        let limit = self.connector.options.statement_timeout;
-        let room = timeout(limit, self.room.acquire()).await;
-        let room = room
-            .map_err(|_elapsed| StoreError::unavailable("all connections for reading are busy"))?;
-        let _room = room.map_err(|_closed| closed())?;
+        let _room = self.take(&self.room).await?;
         let mut again = true;
         loop {
             let mut lent = Lent {
@@ -138,6 +155,7 @@ impl Readers {
     /// Later questions are refused.
     pub(super) fn close(&self) {
         self.room.close();
+        self.long_room.close();
         lock(&self.idle).clear();
     }
 }

@@ -24,7 +24,7 @@ const ADVANCE_LANE: &str = "
         lease_until = clock_timestamp() + $6 * interval '1 millisecond'
     WHERE lane = $1 AND owner = $2
     RETURNING pos - $3 AS base, (SELECT segment FROM state WHERE one),
-        (SELECT incarnations FROM state WHERE one)";
+        (SELECT incarnations FROM state WHERE one), (SELECT forgotten FROM state WHERE one)";
 
 const RENEW_LANE: &str = "
     UPDATE lanes SET published_to = greatest(published_to, $3),

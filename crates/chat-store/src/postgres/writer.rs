@@ -29,6 +29,7 @@ use super::{
     connection::{Connector, NoSession},
     epochs,
     failure::Failure,
+    keeper::Chore,
     lane::{Lane, Owner},
     session::Session,
     shared::Shared,
@@ -61,8 +62,7 @@ pub(super) struct Writer {
     owner: Owner,
     shared: Arc<Shared>,
     jobs: mpsc::UnboundedReceiver<Job>,
-    /// Told of channels that have grown too long.
-    keeper: mpsc::Sender<i64>,
+    keeper: mpsc::Sender<Chore>,
     link: Link,
     lane: Option<Lane>,
     shares: KeyShares,
@@ -92,7 +92,7 @@ impl Writer {
         connector: Connector,
         shared: Arc<Shared>,
         jobs: mpsc::UnboundedReceiver<Job>,
-        keeper: mpsc::Sender<i64>,
+        keeper: mpsc::Sender<Chore>,
         first: Result<Session, NoSession>,
     ) -> Self {
         let now = Instant::now();

@@ -6,6 +6,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::{
     memory::Memory,
+    queries::is_damage,
     schema::{Role, connect},
     sync::Syncs,
 };
@@ -193,6 +194,7 @@ impl Failure {
 
     pub(super) fn to_error(&self) -> StoreError {
         match self {
+            Self::NothingStored(error) if is_damage(error) => StoreError::damaged(error),
             Self::NothingStored(error) => StoreError::unavailable(error),
             Self::Unknown(error) => StoreError::OutcomeUnknown {
                 reason: error.to_string(),

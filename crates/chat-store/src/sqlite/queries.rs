@@ -74,14 +74,20 @@ fn find(connection: &Connection, channel: ChannelId) -> rusqlite::Result<Option<
 pub(super) fn heads(
     connection: &Connection,
     channels: &[ChannelId],
+    damage: &Damage,
 ) -> rusqlite::Result<Vec<Head>> {
-    channels
-        .iter()
-        .map(|&channel| {
-            let found = find(connection, channel)?;
-            Ok(found.map_or_else(|| Head::none(channel), |(_, head)| head))
-        })
-        .collect()
+    let mut heads = Vec::with_capacity(channels.len());
+    for &channel in channels {
+        match find(connection, channel) {
+            Ok(Some((_, head))) => heads.push(head),
+            Ok(None) => heads.push(Head::none(channel)),
+            Err(error) if is_damage(&error) => {
+                damage.note_database(&format!("the entry of channel {channel}: {error}"));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(heads)
 }
 
 pub(super) fn page(
@@ -265,6 +271,21 @@ pub(super) fn kept(row: &Row<'_>) -> Option<Kept> {
         event: event.into(),
         sum: row.get(1).ok()?,
     })
+}
+
+/// Whether a part of the database cannot be read, or holds what was never written there.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{
+        FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error,
+    };
+    is_corruption(error)
+        || matches!(
+            error,
+            FromSqlConversionFailure(..)
+                | IntegralValueOutOfRange(..)
+                | InvalidColumnType(..)
+                | Utf8Error(..)
+        )
 }
 
 /// Whether a part of the database cannot be read, whoever asks and however often.

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{
     folder::Folder,
-    queries::at_one_moment,
+    queries::{at_one_moment, is_damage},
     schema::{Role, connect},
     shared::spawn,
 };
@@ -131,7 +131,11 @@ impl Source {
         let answer = self.try_answer(question);
         answer.map_err(|error| {
             self.connection = None;
-            StoreError::unavailable(error)
+            if is_damage(&error) {
+                StoreError::damaged(error)
+            } else {
+                StoreError::unavailable(error)
+            }
         })
     }
 

@@ -1,7 +1,7 @@
 //! A database in which a disk has changed something.
 
 use chat_model::{Damaged, EventHead};
-use chat_store::{PageLimit, PageRange, Position, SqliteStore, Store};
+use chat_store::{PageLimit, PageRange, Position, SqliteStore, Store, StoreError};
 
 use crate::posts::{channel, post, text};
 use crate::support::Folder;
@@ -135,5 +135,36 @@ async fn a_lost_page_of_the_database_costs_the_events_in_it_and_no_others() {
     );
     assert_eq!(named, [Damaged { from, to }]);
     assert_eq!(post(&store, text(1, "next")).await.unwrap(), 401);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_damaged_head_costs_its_channel_and_no_others() {
+    let folder = Folder::new();
+    let store = folder.open();
+    for number in 1..=3 {
+        post(&store, text(number, "words")).await.unwrap();
+    }
+    store.close().await;
+    change(
+        &folder,
+        "UPDATE epochs SET epoch = -1 WHERE channel_no =
+            (SELECT channel_no FROM channels WHERE uuid = x'00000000000000000000000000000002')",
+    );
+    let store = folder.open();
+    let heads = store.heads(&[1, 2, 3].map(channel)).await.unwrap();
+    let found: Vec<_> = heads.iter().map(|head| head.channel).collect();
+    assert_eq!(found, [1, 3].map(channel));
+    assert!(store.damage().is_some());
+    let page = store
+        .page(channel(2), PageRange::Newest, PageLimit::MAX)
+        .await;
+    assert!(matches!(page, Err(StoreError::Damaged { .. })), "{page:?}");
+    let refused = post(&store, text(2, "words")).await;
+    assert!(
+        matches!(refused, Err(StoreError::Damaged { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(post(&store, text(3, "words")).await.unwrap(), 2);
     store.close().await;
 }

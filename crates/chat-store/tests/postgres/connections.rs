@@ -56,3 +56,38 @@ async fn logs_that_cannot_be_counted_have_their_new_epoch() {
     assert!(after.epoch > before.epoch);
     store.close().await;
 }
+
+/// However many pages are slow: heads and the outbox have a connection of their own.
+#[tokio::test]
+async fn slow_pages_do_not_hold_up_heads() {
+    let database = Database::new().await;
+    let mut options = database.options();
+    options.connections = 2;
+    options.statement_timeout = PATIENCE * 2;
+    let store = PostgresStore::open(&options).await.unwrap();
+    post(&store, text(1, "words")).await.unwrap();
+    let (client, connection) = tokio_postgres::connect(&database.url, NoTls).await.unwrap();
+    let lock = "BEGIN; LOCK TABLE hark.log";
+    let pages = || {
+        let page = || store.page(channel(1), PageRange::Newest, PageLimit::MAX);
+        futures_util::future::join_all([page(), page(), page()])
+    };
+    let somebody = async {
+        client.batch_execute(lock).await.unwrap();
+        let heads = async {
+            for _ in 0..3 {
+                store.heads(&[channel(1)]).await.unwrap();
+            }
+        };
+        tokio::select! {
+            answers = pages() => panic!("{answers:?}"),
+            () = tokio::time::sleep(PATIENCE) => panic!("heads wait"),
+            () = heads => {}
+        }
+    };
+    tokio::select! {
+        () = somebody => {}
+        ended = connection => panic!("{ended:?}"),
+    }
+    store.close().await;
+}

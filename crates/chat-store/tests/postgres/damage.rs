@@ -1,7 +1,10 @@
 //! Events that are not what was stored.
 
+use std::time::Duration;
+
 use chat_model::{Damaged, EventHead};
-use chat_store::{PageLimit, PageRange, Store};
+use chat_store::{PageLimit, PageRange, Position, PostgresStore, Store, StoreError};
+use test_kit::{Postgres, ensure, eventually};
 
 use crate::posts::{channel, post, text};
 use crate::support::Database;
@@ -49,6 +52,197 @@ async fn changed_and_lost_events_are_named_and_passed_over() {
         .map(|entry| EventHead::parse(&entry.event).unwrap().seq)
         .collect();
     assert_eq!(seqs, [1, 4, 5, 6]);
+    assert!(store.damage().is_some());
+    store.close().await;
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const EVENTS: u64 = 400;
+
+fn numbers<'e>(events: impl IntoIterator<Item = &'e bytes::Bytes>) -> Vec<u64> {
+    let numbers = events.into_iter().map(|event| EventHead::parse(event));
+    numbers.map(|event| event.unwrap().seq).collect()
+}
+
+/// So many events in channel 1, and the page broken in which the one of this number stands.
+async fn broken_at(server: &mut Postgres, number: u64) -> Database {
+    let database = Database::at(server.database().await);
+    let store = database.open().await;
+    for number in 1..=EVENTS {
+        let words = format!("number {number}.");
+        assert_eq!(post(&store, text(1, words)).await.unwrap(), number);
+    }
+    store.close().await;
+    let words = format!("number {number}.");
+    server
+        .break_page(database.name(), "hark.log_1", words.as_bytes())
+        .await;
+    database
+}
+
+/// All events of channel 1 in pages, forwards or backwards, and the damaged numbers.
+async fn read_all(store: &PostgresStore, forwards: bool) -> (Vec<u64>, Vec<u64>) {
+    let (mut sound, mut damaged) = (Vec::new(), Vec::new());
+    let mut next = if forwards { 0 } else { EVENTS + 1 };
+    loop {
+        let range = if forwards {
+            PageRange::After(next)
+        } else {
+            PageRange::Before(next)
+        };
+        let page = store.page(channel(1), range, PageLimit::events(100));
+        let page = page.await.unwrap();
+        assert_eq!((page.head.first, page.head.head), (1, EVENTS));
+        let here = numbers(&page.events);
+        let lost: Vec<u64> = page.damaged.iter().flat_map(|d| d.from..=d.to).collect();
+        let both = || here.iter().chain(&lost).copied();
+        match if forwards { both().max() } else { both().min() } {
+            Some(last) => next = last,
+            None => break,
+        }
+        sound.extend(here);
+        damaged.extend(lost);
+    }
+    sound.sort_unstable();
+    damaged.sort_unstable();
+    (sound, damaged)
+}
+
+async fn outbox(store: &PostgresStore, mut after: Position) -> Vec<u64> {
+    let mut found = Vec::new();
+    loop {
+        let page = store.unpublished(after, PageLimit::MAX).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = last.position;
+        found.extend(numbers(page.iter().map(|entry| &entry.event)));
+    }
+    store.mark_published(after);
+    found
+}
+
+#[tokio::test]
+async fn page_that_the_server_refuses_costs_the_events_in_it_and_no_others() {
+    let mut server = Postgres::start().await;
+    let database = broken_at(&mut server, 200).await;
+    let mut options = database.options();
+    options.retention.max_age = Duration::from_secs(16 * 3600);
+    let store = PostgresStore::open(&options).await.unwrap();
+    let start = store.published_to().await.unwrap();
+    let (sound, damaged) = read_all(&store, true).await;
+    assert!(damaged.contains(&200), "{damaged:?}");
+    assert!(damaged.len() < 60, "a page of 8 KiB: {damaged:?}");
+    let rest: Vec<u64> = (1..=EVENTS).filter(|n| !damaged.contains(n)).collect();
+    assert_eq!(sound, rest);
+    assert_eq!(read_all(&store, false).await, (rest.clone(), damaged));
+    assert!(store.oldest_unpublished().await.unwrap().is_some());
+    assert_eq!(outbox(&store, start).await, rest);
+    eventually!(PATIENCE, {
+        let oldest = store.oldest_unpublished().await?;
+        ensure!(oldest.is_none(), "{oldest:?}");
+        Ok(())
+    });
+    assert!(store.damage().is_some());
+    store.check().await.unwrap();
+    assert_eq!(post(&store, text(1, "next")).await.unwrap(), EVENTS + 1);
+    // It goes with all the others when its time has come.
+    database.clock.advance(Duration::from_secs(3600));
+    store.expire().await.unwrap();
+    post(&store, text(1, "last")).await.unwrap();
+    database.clock.advance(Duration::from_secs(16 * 3600 - 1));
+    assert_eq!(store.expire().await.unwrap(), EVENTS + 1);
+    let head = store.heads(&[channel(1)]).await.unwrap().remove(0);
+    assert_eq!((head.first, head.head), (EVENTS + 2, EVENTS + 2));
+    store.close().await;
+}
+
+/// Where new events would go: they go elsewhere.
+#[tokio::test]
+async fn newest_page_that_the_server_refuses_does_not_stop_posts() {
+    let mut server = Postgres::start().await;
+    let database = broken_at(&mut server, EVENTS).await;
+    let store = database.open().await;
+    let start = store.published_to().await.unwrap();
+    eventually!(PATIENCE, {
+        post(&store, text(1, "next")).await?;
+        Ok(())
+    });
+    assert_eq!(post(&store, text(2, "next")).await.unwrap(), 1);
+    let found = outbox(&store, start).await;
+    assert!(
+        found.len() > 300 && found.ends_with(&[EVENTS + 1, 1]),
+        "{found:?}"
+    );
+    store.close().await;
+}
+
+/// What a process that is gone has left is taken over, but for what nobody can read.
+#[tokio::test]
+async fn page_that_the_server_refuses_does_not_stop_a_rescue() {
+    let mut server = Postgres::start().await;
+    let database = broken_at(&mut server, 200).await;
+    // The first takes the lane with something left, and leaves it.
+    let (owner, store) = (database.open().await, database.open().await);
+    let start = store.published_to().await.unwrap();
+    owner.close().await;
+    let mut found = Vec::new();
+    let mut after = start;
+    eventually!(PATIENCE, {
+        for entry in store.unpublished(after, PageLimit::MAX).await? {
+            after = entry.position;
+            found.extend(numbers([&entry.event]));
+        }
+        store.mark_published(after);
+        let oldest = store.oldest_unpublished().await?;
+        ensure!(oldest.is_none(), "{oldest:?}, {} found", found.len());
+        Ok(())
+    });
+    assert!(found.len() > 300 && found.is_sorted(), "{found:?}");
+    assert_eq!(found.last(), Some(&EVENTS));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn head_that_the_server_refuses_costs_its_neighbours_and_no_others() {
+    const CHANNELS: u128 = 300;
+    let mut server = Postgres::start().await;
+    let database = Database::at(server.database().await);
+    let store = database.open().await;
+    for number in 1..=CHANNELS {
+        post(&store, text(number, "words")).await.unwrap();
+    }
+    store.close().await;
+    let lost = channel(150);
+    let bytes = lost.uuid().into_bytes();
+    server
+        .break_page(database.name(), "hark.channels", &bytes)
+        .await;
+    let store = database.open().await;
+    let all: Vec<_> = (1..=CHANNELS).map(channel).collect();
+    let heads = store.heads(&all).await.unwrap();
+    assert!(heads.len() > 150, "{} of {CHANNELS}", heads.len());
+    assert!(
+        heads
+            .iter()
+            .all(|head| head.channel != lost && head.head == 1)
+    );
+    assert!(heads.is_sorted_by_key(|head| head.channel.uuid()));
+    let of_the_lost = store.page(lost, PageRange::Newest, PageLimit::MAX).await;
+    assert!(
+        matches!(of_the_lost, Err(StoreError::Damaged { .. })),
+        "{of_the_lost:?}"
+    );
+    // A batch of both.
+    let good = heads[0].channel.uuid().as_u128();
+    let (refused, taken) = tokio::join!(
+        post(&store, text(150, "words")),
+        post(&store, text(good, "words"))
+    );
+    assert!(
+        matches!(refused, Err(StoreError::Damaged { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(taken.unwrap(), 2);
+    store.check().await.unwrap();
     assert!(store.damage().is_some());
     store.close().await;
 }

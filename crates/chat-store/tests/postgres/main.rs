@@ -4,6 +4,7 @@ mod connections;
 mod contract;
 mod damage;
 mod faults;
+mod forgotten;
 #[path = "../it/posts.rs"]
 mod posts;
 mod several;

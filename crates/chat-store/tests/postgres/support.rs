@@ -32,6 +32,11 @@ impl Database {
         PostgresStore::open(&self.options()).await.unwrap()
     }
 
+    /// Its name on the server.
+    pub(crate) fn name(&self) -> &str {
+        self.url.rsplit('/').next().unwrap()
+    }
+
     /// Runs SQL on the shared server; lines of values separated by `|`.
     pub(crate) async fn run(&self, sql: &str) -> String {
         let name = self.url.rsplit('/').next().unwrap();

@@ -23,23 +23,30 @@ pub(super) enum Hidden {
 
 impl Keeper {
     /// Hides what a segment holds.
-    pub(super) async fn hide(&mut self, segment: i32) -> Result<Hidden, NoSession> {
+    pub(super) async fn hide(&mut self, segment: i32, reading: u64) -> Result<Hidden, NoSession> {
         let (mut after, mut hidden, mut is_locked) = (0, 0, false);
+        let mut found_by = OWN_EVENTS;
+        let reading = to_stored_number(reading);
         loop {
             let session = self.session().await?;
             let step = session
-                .transaction(next_floors(session, segment, after))
+                .transaction(next_floors(session, (segment, reading), after, found_by))
                 .await;
             let (mut raised, busy, last) = match step {
                 Ok(Some(step)) => (step.raised, step.busy, step.last),
                 Ok(None) => return Ok(Hidden::ByAnother),
                 Err(Failure::Conflict(_)) => return Ok(Hidden::Locked),
+                Err(failure) if failure.is_damage() && found_by == OWN_EVENTS => {
+                    self.shared.counters.damage.note_database(failure.reason());
+                    (after, found_by) = (0, LATER_EVENTS);
+                    continue;
+                }
                 Err(failure) => return Err(failure.into()),
             };
             // One by one, so that nothing is held while another's batch is waited for.
             for floor in busy {
                 let one = std::slice::from_ref(&floor);
-                let step = session.transaction(raise_floors(session, one, WAITING));
+                let step = session.transaction(raise_floors(session, one, reading, WAITING));
                 match step.await {
                     Ok((events, _)) => raised += events,
                     Err(Failure::Conflict(_)) => is_locked = true,
@@ -77,10 +84,31 @@ struct Floor {
 const WAITING: &str = "FOR UPDATE";
 const NOT_WAITING: &str = "FOR UPDATE SKIP LOCKED";
 
+/// Nobody writes to the segment any more, so its index tells all channels that it holds: from one to
+/// the next, whatever number of events lies in between.
+const OWN_EVENTS: &str = "
+    WITH RECURSIVE found (no) AS (
+        (SELECT channel_no FROM {table} WHERE channel_no > $1 ORDER BY channel_no LIMIT 1)
+        UNION ALL
+        SELECT (SELECT channel_no FROM {table} WHERE channel_no > found.no
+                ORDER BY channel_no LIMIT 1)
+        FROM found WHERE found.no IS NOT NULL)
+    SELECT no, (SELECT max(seq) FROM {table} WHERE channel_no = found.no)
+    FROM found WHERE no IS NOT NULL LIMIT $2";
+
+/// The same of a segment that cannot be read: what lies before the later events of each channel.
+const LATER_EVENTS: &str = "
+    SELECT no, coalesce((SELECT min(seq) FROM log WHERE channel_no = c.no AND segment > {n}), head + 1) - 1
+    FROM channels c WHERE no > $1 ORDER BY no LIMIT $2";
+
 /// Raises the floors of some channels over what a segment holds of them; `None` if another process
-/// is at it. Nobody writes to the segment any more, so its index tells all of them: from one to the
-/// next, whatever number of events lies in between.
-async fn next_floors(session: &Session, segment: i32, after: i64) -> Result<Option<Step>, Failure> {
+/// is at it.
+async fn next_floors(
+    session: &Session,
+    (segment, reading): (i32, i64),
+    after: i64,
+    found_by: &str,
+) -> Result<Option<Step>, Failure> {
     if !is_alone(session).await? {
         return Ok(None);
     }
@@ -95,22 +123,10 @@ async fn next_floors(session: &Session, segment: i32, after: i64) -> Result<Opti
     if !exists[0].get::<_, bool>(0) {
         return Ok(None);
     }
-    let table = format!("log_{segment}");
-    let rows = session
-        .seldom(
-            &format!(
-                "WITH RECURSIVE found (no) AS (
-                    (SELECT channel_no FROM {table} WHERE channel_no > $1 ORDER BY channel_no LIMIT 1)
-                    UNION ALL
-                    SELECT (SELECT channel_no FROM {table} WHERE channel_no > found.no
-                            ORDER BY channel_no LIMIT 1)
-                    FROM found WHERE found.no IS NOT NULL)
-                 SELECT no, (SELECT max(seq) FROM {table} WHERE channel_no = found.no)
-                 FROM found WHERE no IS NOT NULL LIMIT $2"
-            ),
-            &[&after, &STEP_CHANNELS],
-        )
-        .await?;
+    let question = found_by
+        .replace("{table}", &format!("log_{segment}"))
+        .replace("{n}", &segment.to_string());
+    let rows = session.seldom(&question, &[&after, &STEP_CHANNELS]).await?;
     let mut floors: Vec<Floor> = rows
         .iter()
         .map(|row| Floor {
@@ -120,7 +136,7 @@ async fn next_floors(session: &Session, segment: i32, after: i64) -> Result<Opti
         .collect();
     let is_last = to_stored_number(rows.len() as u64) < STEP_CHANNELS;
     let last = floors.last().map(|last| last.channel);
-    let (raised, seen) = raise_floors(session, &floors, NOT_WAITING).await?;
+    let (raised, seen) = raise_floors(session, &floors, reading, NOT_WAITING).await?;
     floors.retain(|floor| !seen.contains(&floor.channel));
     Ok(Some(Step {
         raised,
@@ -134,6 +150,7 @@ async fn next_floors(session: &Session, segment: i32, after: i64) -> Result<Opti
 async fn raise_floors(
     session: &Session,
     floors: &[Floor],
+    reading: i64,
     lock: &str,
 ) -> Result<(u64, HashSet<i64>), Failure> {
     let channels: Vec<i64> = floors.iter().map(|floor| floor.channel).collect();
@@ -158,10 +175,11 @@ async fn raise_floors(
     let seen_channels: Vec<i64> = seen.iter().copied().collect();
     session
         .seldom(
-            "UPDATE channels c SET floor = gone.seq
+            "UPDATE channels c SET floor = gone.seq,
+                emptied = CASE WHEN gone.seq = c.head THEN $4::bigint END
              FROM unnest($1::bigint[], $2::bigint[]) gone (no, seq)
              WHERE c.no = gone.no AND c.floor < gone.seq AND c.no = ANY($3)",
-            &[&channels, &seqs, &seen_channels],
+            &[&channels, &seqs, &seen_channels, &reading],
         )
         .await?;
     Ok((events, seen))

@@ -59,7 +59,7 @@ impl Keeper {
         let patience = Instant::now() + PATIENCE;
         for segment in expired {
             if !self.held_up.contains(&segment) {
-                match self.hide(segment).await? {
+                match self.hide(segment, reading).await? {
                     Hidden::Yes(events) => {
                         tracing::info!(segment, events, "a segment of the log has expired");
                         removed += events;
@@ -85,6 +85,24 @@ impl Keeper {
             );
         }
         Ok(removed)
+    }
+
+    /// Begins a new segment because nothing can be added to this one.
+    pub(super) async fn leave(&mut self, segment: i32) -> Result<u64, NoSession> {
+        let Some(reading) = self.reading() else {
+            return Ok(0);
+        };
+        let session = self.session().await?;
+        let begun = session
+            .transaction(leave(session, segment, reading))
+            .await?;
+        if begun {
+            tracing::error!(
+                segment,
+                "the log goes on in a new segment, for this one is damaged"
+            );
+        }
+        Ok(0)
     }
 
     /// Drops the table of a segment, unless somebody reads it for long.
@@ -138,10 +156,6 @@ async fn holders(session: &Session, segment: i32) -> Result<Vec<String>, Failure
 }
 
 /// Begins a new segment if the one that is written to has grown too old or too large.
-///
-/// Whoever appends holds the lock of the appends (shared) until it has committed: when we have it
-/// alone, all that goes into the old segment is there, and whoever comes after us sees the new one.
-/// So no channel ever has an event in an older segment than one before it.
 async fn turn(session: &Session, retention: &Retention, reading: u64) -> Result<bool, Failure> {
     if !is_alone(session).await? {
         return Ok(false);
@@ -171,11 +185,21 @@ async fn turn(session: &Session, retention: &Retention, reading: u64) -> Result<
     if !is_due {
         return Ok(false);
     }
-    // Of its own table: of the whole log, somebody may hold another part.
-    let is_used = format!("SELECT EXISTS (SELECT FROM log_{segment})");
+    // Asked of the file: of the whole log somebody may hold another part, and a page may be damaged.
+    let is_used = format!("SELECT pg_relation_size('hark.log_{segment}') > 0");
     if !session.seldom(&is_used, &[]).await?[0].get::<_, bool>(0) {
         return Ok(false);
     }
+    begin_next(session, segment, reading).await?;
+    Ok(true)
+}
+
+/// Begins the segment after this one.
+///
+/// Whoever appends holds the lock of the appends (shared) until it has committed: when we have it
+/// alone, all that goes into the old segment is there, and whoever comes after us sees the new one.
+/// So no channel ever has an event in an older segment than one before it.
+async fn begin_next(session: &Session, segment: i32, reading: u64) -> Result<(), Failure> {
     session
         .seldom(
             "SELECT add_segment($1, $2)",
@@ -196,7 +220,29 @@ async fn turn(session: &Session, retention: &Retention, reading: u64) -> Result<
     session
         .seldom("UPDATE state SET segment = $1", &[&(segment + 1)])
         .await?;
+    Ok(())
+}
+
+/// Begins a new segment if this one is still written to.
+async fn leave(session: &Session, segment: i32, reading: u64) -> Result<bool, Failure> {
+    if !is_alone(session).await? {
+        return Ok(false);
+    }
+    let current = session.seldom("SELECT segment FROM state", &[]).await?;
+    if current[0].get::<_, i32>(0) != segment {
+        return Ok(false);
+    }
+    begin_next(session, segment, reading).await?;
     Ok(true)
+}
+
+/// Tells the operator of events that go before their time.
+fn crowded_out(retention: &Retention, segment: i32) {
+    tracing::warn!(
+        segment,
+        max_bytes = retention.max_bytes,
+        "the log has reached max_bytes: messages younger than max_age expire"
+    );
 }
 
 /// The segments of which all is too old, or which are too much with all later ones; the oldest
@@ -229,6 +275,9 @@ async fn expired_segments(
         let is_old = reading >= newest.saturating_add(milliseconds(retention.max_age));
         if !is_old && bytes <= retention.max_bytes {
             break;
+        }
+        if !is_old {
+            crowded_out(retention, row.get(0));
         }
         bytes = bytes.saturating_sub(size(row));
         expired.push(row.get(0));

@@ -46,7 +46,8 @@ impl Writer {
             _ => self.owner.take(session).await?,
         };
         self.keep_positions(session, lane).await?;
-        self.enter(lane);
+        let newest = self.owner.newest(session, lane).await?;
+        self.enter(lane, newest);
         self.link = Link::Up(Box::new(connected));
         self.note_saved();
         tracing::info!(
@@ -105,13 +106,13 @@ impl Writer {
 
     /// The lane is this one now, and the follower must read from the log what it may have missed:
     /// what was committed without our being told, or what was left in another's lane.
-    fn enter(&mut self, lane: Lane) {
+    fn enter(&mut self, lane: Lane, newest: i64) {
         self.lane = Some(lane);
         self.see(lane, lane.pos);
         let number = lane_name(lane.number);
         self.shared.set_lane(
             Position::new(number, from_stored_number(lane.published_to)),
-            from_stored_number(lane.newest),
+            from_stored_number(newest),
         );
         self.shared.follower.let_go();
     }
@@ -135,17 +136,18 @@ impl Writer {
         let taken = async {
             let lane = self.owner.take(&link.session).await?;
             self.keep_positions(&link.session, lane).await?;
-            Ok(lane)
+            let newest = self.owner.newest(&link.session, lane).await?;
+            Ok((lane, newest))
         };
         match taken.await {
-            Ok(lane) => {
+            Ok((lane, newest)) => {
                 let lost = self.lane.map(|lane| lane.number);
                 tracing::warn!(
                     lost,
                     lane = lane.number,
                     "another process took over the lane"
                 );
-                self.enter(lane);
+                self.enter(lane, newest);
                 self.note_saved();
                 true
             }
@@ -210,7 +212,11 @@ async fn judge(
             "SELECT event FROM log WHERE channel_no = $1 AND seq = $2",
             &[&undecided.channel_no, &undecided.seq],
         )
-        .await?;
+        .await;
+    let rows = match rows {
+        Err(failure) if failure.is_damage() => return Ok(Verdict::Unknown),
+        rows => rows?,
+    };
     let is_there = rows
         .first()
         .is_some_and(|row| row.get::<_, &[u8]>(0) == undecided.event);

@@ -16,7 +16,7 @@ use crate::{
     key_shares::KeyShares,
     postgres::{
         batch::{Batch, KeyRoom, Known, Log, Moment, from_stored_number, to_stored_number},
-        epochs::Epochs,
+        epochs::{Epochs, from_stored},
         failure::Failure,
         keeper::STEP_EVENTS,
         lane::{Lane, Owner, lane_name},
@@ -59,6 +59,9 @@ pub(super) struct Undecided {
 pub(super) enum Setback {
     /// The lane is another's now. Nothing was stored.
     Fenced,
+    /// Nothing can be added to this segment: the page where it would go is damaged. Nothing was
+    /// stored.
+    Full(i32),
     /// Nothing was stored.
     Failed(Failure),
     /// The connection was lost when COMMIT was sent.
@@ -84,6 +87,9 @@ pub(super) struct Attempt<'a> {
     pub(super) started: Instant,
 }
 
+/// How often rows are made for channels that have none.
+const TRIES: usize = 3;
+
 impl Attempt<'_> {
     pub(super) async fn run(&self) -> Result<Done, Setback> {
         let session = &self.link.session;
@@ -94,9 +100,12 @@ impl Attempt<'_> {
         let channels: BTreeSet<Uuid> = self.posts.iter().map(|p| p.new.channel.uuid()).collect();
         let channels: Vec<Uuid> = channels.into_iter().collect();
         let mut begun = self.begin(moment, &channels, &[]).await;
-        if let Ok((batch, _)) = &begun
-            && batch.logs.len() < channels.len()
-        {
+        // Of a channel that was there before, the row may go in between.
+        for _ in 0..TRIES {
+            let Ok((batch, _)) = &begun else { break };
+            if batch.logs.len() == channels.len() {
+                break;
+            }
             let missing = channels
                 .iter()
                 .filter(|uuid| !batch.logs.contains_key(uuid));
@@ -217,6 +226,7 @@ impl Attempt<'_> {
         let mut batch = Batch::new(moment, &self.options.keys, self.shares, number);
         batch.segment = advanced.get(1);
         batch.incarnations = advanced.get(2);
+        batch.forgotten = from_stored(advanced.get(3));
         batch.logs = locked?.iter().map(log_of).collect();
         batch.known = known?.iter().filter_map(known_of).collect();
         if let Some(row) = room? {
@@ -320,6 +330,7 @@ impl Attempt<'_> {
                 self.owner.at(session, Step::Committed).await
             },
         );
+        let is_full = matches!(&inserted, Err(failure) if failure.is_damage());
         let written = inserted
             .and(updated)
             .and(dropped)
@@ -344,6 +355,9 @@ impl Attempt<'_> {
             // the server takes nothing but its end, so that `COMMIT` stops before it has ended it.
             (Err(failure), _) | (Ok(_), Err(failure)) => {
                 session.roll_back().await?;
+                if is_full {
+                    return Err(Setback::Full(batch.segment));
+                }
                 Err(failure.into())
             }
         }

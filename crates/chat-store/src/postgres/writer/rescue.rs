@@ -22,6 +22,7 @@ use crate::{
         failure::Failure,
         lane::{Lane, Owner, lane_name},
         queries::sound,
+        salvage,
         steps::Step,
     },
 };
@@ -84,23 +85,66 @@ impl Writer {
     }
 }
 
+/// What of an orphan can be read although some of it is damaged.
+struct Found {
+    /// Where the orphan began when it was read.
+    published_to: i64,
+    rows: Vec<Row>,
+    /// Whether these are moved, or only passed over: history has them.
+    moves: bool,
+}
+
+/// One step; around what cannot be read.
 async fn step(
     link: &Connected,
     owner: &Owner,
     lane: Lane,
     damage: &Damage,
 ) -> Result<Rescued, Failure> {
-    let Connected {
-        session,
-        statements,
-    } = link;
-    let orphan = session
-        .row(&statements.find_orphan, &[&lane.number])
+    let orphan = link
+        .session
+        .row(&link.statements.find_orphan, &[&lane.number])
         .await?;
     let Some(orphan) = orphan else {
         return Ok(Rescued::Nothing);
     };
     let orphan: i32 = orphan.get(0);
+    let failure = match empty(link, owner, lane, orphan, None, damage).await {
+        Err(failure) if failure.is_damage() => failure,
+        rescued => return rescued,
+    };
+    damage.note_database(failure.reason());
+    for moves in [true, false] {
+        let mark = "SELECT published_to FROM lanes WHERE lane = $1";
+        let mark = link.session.seldom(mark, &[&orphan]).await?;
+        let published_to = mark.first().map_or(0, |row| row.get(0));
+        let rows = salvage::positions(&link.session, orphan, published_to).await?;
+        let found = Some(Found {
+            published_to,
+            rows,
+            moves,
+        });
+        match empty(link, owner, lane, orphan, found, damage).await {
+            Err(failure) if failure.is_damage() => {}
+            rescued => return rescued,
+        }
+    }
+    Err(failure)
+}
+
+/// Moves some of an orphan's events into our lane.
+async fn empty(
+    link: &Connected,
+    owner: &Owner,
+    lane: Lane,
+    orphan: i32,
+    found: Option<Found>,
+    damage: &Damage,
+) -> Result<Rescued, Failure> {
+    let Connected {
+        session,
+        statements,
+    } = link;
     let rescued = session
         .transaction(async {
             // Not for long: posts wait, and a lock means that somebody is at work there.
@@ -122,30 +166,39 @@ async fn step(
                 .await?;
             let base: i64 = ours.get(1);
             let (their_pos, published_to): (i64, i64) = (theirs.get(1), theirs.get(2));
-            let oldest = session
-                .rows(
-                    &statements.oldest_of_orphan,
-                    &[&orphan, &published_to, &STEP_EVENTS, &STEP_BYTES],
-                )
-                .await?;
+            let (oldest, moves) = match found {
+                Some(found) if found.published_to != published_to => return Ok(Rescued::Nothing),
+                Some(found) => (found.rows, found.moves),
+                None => {
+                    let oldest = session
+                        .rows(
+                            &statements.oldest_of_orphan,
+                            &[&orphan, &published_to, &STEP_EVENTS, &STEP_BYTES],
+                        )
+                        .await?;
+                    (oldest, true)
+                }
+            };
             owner.at(session, Step::Move).await?;
             let segments: Vec<i32> = oldest.iter().map(|row| row.get(0)).collect();
             let channels: Vec<i64> = oldest.iter().map(|row| row.get(1)).collect();
             let seqs: Vec<i64> = oldest.iter().map(|row| row.get(2)).collect();
             let places: Vec<i64> = (base + 1..).take(oldest.len()).collect();
-            session
-                .execute(
-                    &statements.move_events,
-                    &[&lane.number, &segments, &channels, &seqs, &places],
-                )
-                .await?;
+            if moves {
+                session
+                    .execute(
+                        &statements.move_events,
+                        &[&lane.number, &segments, &channels, &seqs, &places],
+                    )
+                    .await?;
+            }
             // Holes at the end of a lane are published as well.
             let empty_to = oldest.last().map_or(their_pos, |row| row.get(3));
             session
                 .execute(&statements.note_moved, &[&orphan, &empty_to])
                 .await?;
             owner.at(session, Step::CommitMove).await?;
-            let moved = oldest.iter().zip(places);
+            let moved = oldest.iter().zip(places).filter(|_| moves);
             let moved = moved.filter_map(|(row, pos)| unpublished(row, lane.number, pos, damage));
             Ok(Rescued::Moved {
                 events: moved.collect(),

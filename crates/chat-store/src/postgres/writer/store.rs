@@ -1,18 +1,21 @@
 //! A batch until its posts are answered, now or when a lost connection is back.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{
     Link, Pending, Post, Writer, answer,
     attempt::{Attempt, Done, Setback},
 };
 use crate::{
-    Appended, Unpublished,
-    postgres::{failure::Failure, lane::Lane},
+    Appended, StoreError, Unpublished,
+    postgres::{failure::Failure, keeper::Chore, lane::Lane},
     sender_keys::key_of,
 };
+
+/// How often it is looked whether there is a segment to write to again.
+const NEXT_SEGMENT: Duration = Duration::from_millis(20);
 
 impl Writer {
     /// Stores posts in one transaction and answers them, now or when a lost connection is back.
@@ -73,6 +76,17 @@ impl Writer {
                         Box::pin(self.store(vec![post])).await;
                     }
                     return;
+                }
+                Err(Setback::Full(segment)) => {
+                    if self.keeper.try_send(Chore::Leave(segment)).is_err() {
+                        tracing::debug!(segment, "the keeper has much to do; it is asked again");
+                    }
+                    if started.elapsed() < self.connector.options.timing.patience {
+                        sleep(NEXT_SEGMENT).await;
+                        continue;
+                    }
+                    let reason = format!("segment {segment} of the log takes nothing more");
+                    return self.fail(posts, &StoreError::damaged(reason));
                 }
                 Err(Setback::Failed(failure)) => {
                     self.note_failure(&failure);
@@ -146,7 +160,7 @@ impl Writer {
             .fetch_add(done.keys_dropped_early, Relaxed);
         for channel in done.too_long {
             // One that finds no room is told of again by a later event.
-            if self.keeper.try_send(channel).is_err() {
+            if self.keeper.try_send(Chore::Shorten(channel)).is_err() {
                 break;
             }
         }

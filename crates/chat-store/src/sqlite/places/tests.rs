@@ -11,7 +11,7 @@ use crate::sqlite::queries;
 use crate::sqlite::retention::Sweeper;
 use crate::sqlite::schema::prepare;
 use crate::{Append, Appended, Owner, PageLimit, PageRange, StoreError};
-use crate::{KeyMemory, Retention};
+use crate::{KeyMemory, Retention, damage::Damage};
 
 struct Bench {
     _dir: tempfile::TempDir,
@@ -192,7 +192,8 @@ fn retention_leaves_no_place_behind() {
 fn an_epoch_begins_after_what_is_new() {
     let mut bench = Bench::new();
     begin_epoch(&bench.connection, &mut bench.memory, 5_000).unwrap();
-    let heads = queries::heads(&bench.connection, &[channel(1), channel(2)]).unwrap();
+    let both = [channel(1), channel(2)];
+    let heads = queries::heads(&bench.connection, &both, &Damage::default()).unwrap();
     for head in heads {
         assert_eq!(head.epochs.last().unwrap().from, 11);
     }
