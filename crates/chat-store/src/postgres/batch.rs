@@ -13,7 +13,8 @@ use uuid::Uuid;
 use super::epochs::{Epochs, from_stored, to_stored};
 use crate::{
     Append, Appended, KeyMemory, Position, Share, StoreError, checksum::checksum,
-    expiry_clock::milliseconds, key_shares::KeyShares, next_event::next_event, sender_keys::key_of,
+    expiry_clock::milliseconds, key_shares::KeyShares, next_event::next_event,
+    retention::EVENT_BYTES, sender_keys::key_of,
 };
 
 /// The moment of a batch.
@@ -33,6 +34,9 @@ pub(super) struct Log {
     pub(super) at: u64,
     pub(super) floor: u64,
     pub(super) epochs: Epochs,
+    /// Bytes of all events that it ever had, and of those that have expired.
+    pub(super) sent: u64,
+    pub(super) gone: u64,
     /// Whether something is stored in it by this batch, and whether its epochs are others now.
     changed: bool,
     new_epochs: bool,
@@ -46,6 +50,8 @@ impl Log {
             at,
             floor,
             epochs,
+            sent: 0,
+            gone: 0,
             changed: false,
             new_epochs: false,
         }
@@ -109,6 +115,7 @@ pub(super) struct NewEvents {
     pub(super) at: Vec<i64>,
     pub(super) event: Vec<Bytes>,
     pub(super) sum: Vec<i32>,
+    pub(super) upto: Vec<i64>,
 }
 
 /// Columns of `sender_keys`.
@@ -131,6 +138,7 @@ pub(super) struct ChangedLogs {
     pub(super) epoch: Vec<Option<i64>>,
     pub(super) epochs: Vec<Option<String>>,
     pub(super) starts: Vec<Option<String>>,
+    pub(super) sent: Vec<i64>,
 }
 
 impl<'a> Batch<'a> {
@@ -190,6 +198,8 @@ impl<'a> Batch<'a> {
         if let Some(log) = self.logs.get_mut(&uuid) {
             log.head = seq;
             log.at = next.at;
+            log.sent += next.event.len() as u64 + EVENT_BYTES;
+            self.events.upto.push(to_stored_number(log.sent));
             log.changed = true;
             if new_epochs {
                 log.epochs = epochs;
@@ -308,6 +318,7 @@ impl<'a> Batch<'a> {
             changed.epoch.push(epoch.map(to_stored));
             changed.epochs.push(epochs);
             changed.starts.push(starts);
+            changed.sent.push(to_stored_number(log.sent));
         }
         changed
     }
@@ -318,10 +329,12 @@ impl<'a> Batch<'a> {
         empty.map(|log| log.no).collect()
     }
 
-    /// Logs that now keep more events than this.
-    pub(super) fn longer_than(&self, limit: u64) -> Vec<i64> {
+    /// Logs that now keep more events than this, or more bytes.
+    pub(super) fn longer_than(&self, events: u64, bytes: u64) -> Vec<i64> {
         let changed = self.logs.values().filter(|log| log.changed);
-        let long = changed.filter(|log| log.head.saturating_sub(log.floor) > limit);
+        let long = changed.filter(|log| {
+            log.head.saturating_sub(log.floor) > events || log.sent.saturating_sub(log.gone) > bytes
+        });
         long.map(|log| log.no).collect()
     }
 }

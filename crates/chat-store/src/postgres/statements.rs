@@ -34,7 +34,7 @@ const RENEW_LANE: &str = "
 /// Locks the logs in one order for all, so that no two batches wait for each other. A row that has
 /// changed while it was waited for is returned as it is now.
 const LOCK_CHANNELS: &str = "
-    SELECT uuid, no, head, at, floor, epochs, epoch_starts FROM channels
+    SELECT uuid, no, head, at, floor, epochs, epoch_starts, sent, gone FROM channels
     WHERE uuid = ANY($1) ORDER BY uuid FOR UPDATE";
 
 /// In the order of the locks; another's that is not yet committed is waited for.
@@ -81,19 +81,19 @@ const KEY_ROOM: &str = "
     FROM ends";
 
 const INSERT_EVENTS: &str = "
-    INSERT INTO log (channel_no, seq, pos, at, event, sum, segment, lane, stored)
-    SELECT channel_no, seq, pos, at, event, sum, $7, $8, now()
-    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::integer[])
-        new (channel_no, seq, pos, at, event, sum)";
+    INSERT INTO log (channel_no, seq, pos, at, event, sum, segment, lane, upto, stored)
+    SELECT channel_no, seq, pos, at, event, sum, $7, $8, upto, now()
+    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::integer[],
+        $9::bigint[]) new (channel_no, seq, pos, at, event, sum, upto)";
 
 /// A log that begins or has come into a new epoch brings its list of epochs; others keep theirs.
 const UPDATE_CHANNELS: &str = "
-    UPDATE channels c SET head = new.head, at = new.at,
+    UPDATE channels c SET head = new.head, at = new.at, sent = new.sent,
         epoch = coalesce(new.epoch, c.epoch),
         epochs = coalesce(new.epochs::bigint[], c.epochs),
         epoch_starts = coalesce(new.starts::bigint[], c.epoch_starts)
-    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[])
-        new (no, head, at, epoch, epochs, starts)
+    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[],
+        $7::bigint[]) new (no, head, at, epoch, epochs, starts, sent)
     WHERE c.no = new.no";
 
 /// Keys that are too old, found again before retention came by, and the oldest that make room.

@@ -66,6 +66,9 @@ async fn slow_pages_do_not_hold_up_heads() {
     options.statement_timeout = PATIENCE * 2;
     let store = PostgresStore::open(&options).await.unwrap();
     post(&store, text(1, "words")).await.unwrap();
+    let asked = [channel(1)];
+    let (one, other) = tokio::join!(store.heads(&asked), store.heads(&asked));
+    assert_eq!(one.unwrap(), other.unwrap(), "both connections are there");
     let (client, connection) = tokio_postgres::connect(&database.url, NoTls).await.unwrap();
     let lock = "BEGIN; LOCK TABLE hark.log";
     let pages = || {
@@ -76,7 +79,7 @@ async fn slow_pages_do_not_hold_up_heads() {
         client.batch_execute(lock).await.unwrap();
         let heads = async {
             for _ in 0..3 {
-                store.heads(&[channel(1)]).await.unwrap();
+                store.heads(&asked).await.unwrap();
             }
         };
         tokio::select! {

@@ -71,7 +71,6 @@ async fn postgres_keeps_the_contract() {
 }
 
 #[tokio::test]
-#[ignore = "PostgreSQL has no bound for a channel's bytes yet, and forgets no channels"]
 async fn postgres_keeps_the_contract_about_room() {
     contract::room(|| PostgresBench::new(|_| ())).await;
 }

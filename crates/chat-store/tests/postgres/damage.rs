@@ -204,20 +204,22 @@ async fn page_that_the_server_refuses_does_not_stop_a_rescue() {
 #[tokio::test]
 async fn head_that_the_server_refuses_costs_its_neighbours_and_no_others() {
     const CHANNELS: u128 = 300;
+    // Their bytes stand nowhere else.
+    const FIRST: u128 = 0x0193_5a7c_2b1e_7d4f_8c3a_6e9b_d200_0000;
     let mut server = Postgres::start().await;
     let database = Database::at(server.database().await);
     let store = database.open().await;
-    for number in 1..=CHANNELS {
+    for number in FIRST..FIRST + CHANNELS {
         post(&store, text(number, "words")).await.unwrap();
     }
     store.close().await;
-    let lost = channel(150);
+    let lost = channel(FIRST + 150);
     let bytes = lost.uuid().into_bytes();
     server
         .break_page(database.name(), "hark.channels", &bytes)
         .await;
     let store = database.open().await;
-    let all: Vec<_> = (1..=CHANNELS).map(channel).collect();
+    let all: Vec<_> = (FIRST..FIRST + CHANNELS).map(channel).collect();
     let heads = store.heads(&all).await.unwrap();
     assert!(heads.len() > 150, "{} of {CHANNELS}", heads.len());
     assert!(
@@ -234,7 +236,7 @@ async fn head_that_the_server_refuses_costs_its_neighbours_and_no_others() {
     // A batch of both.
     let good = heads[0].channel.uuid().as_u128();
     let (refused, taken) = tokio::join!(
-        post(&store, text(150, "words")),
+        post(&store, text(FIRST + 150, "words")),
         post(&store, text(good, "words"))
     );
     assert!(

@@ -79,6 +79,8 @@ struct Step {
 struct Floor {
     channel: i64,
     seq: i64,
+    /// Bytes of the channel's events up to there, if they were counted.
+    upto: Option<i64>,
 }
 
 const WAITING: &str = "FOR UPDATE";
@@ -93,12 +95,14 @@ const OWN_EVENTS: &str = "
         SELECT (SELECT channel_no FROM {table} WHERE channel_no > found.no
                 ORDER BY channel_no LIMIT 1)
         FROM found WHERE found.no IS NOT NULL)
-    SELECT no, (SELECT max(seq) FROM {table} WHERE channel_no = found.no)
+    SELECT no, (SELECT max(seq) FROM {table} WHERE channel_no = found.no),
+        (SELECT upto FROM {table} WHERE channel_no = found.no ORDER BY seq DESC LIMIT 1)
     FROM found WHERE no IS NOT NULL LIMIT $2";
 
 /// The same of a segment that cannot be read: what lies before the later events of each channel.
 const LATER_EVENTS: &str = "
-    SELECT no, coalesce((SELECT min(seq) FROM log WHERE channel_no = c.no AND segment > {n}), head + 1) - 1
+    SELECT no, coalesce((SELECT min(seq) FROM log WHERE channel_no = c.no AND segment > {n}), head + 1) - 1,
+        NULL::bigint
     FROM channels c WHERE no > $1 ORDER BY no LIMIT $2";
 
 /// Raises the floors of some channels over what a segment holds of them; `None` if another process
@@ -132,6 +136,7 @@ async fn next_floors(
         .map(|row| Floor {
             channel: row.get(0),
             seq: row.get(1),
+            upto: row.get(2),
         })
         .collect();
     let is_last = to_stored_number(rows.len() as u64) < STEP_CHANNELS;
@@ -155,6 +160,7 @@ async fn raise_floors(
 ) -> Result<(u64, HashSet<i64>), Failure> {
     let channels: Vec<i64> = floors.iter().map(|floor| floor.channel).collect();
     let seqs: Vec<i64> = floors.iter().map(|floor| floor.seq).collect();
+    let uptos: Vec<Option<i64>> = floors.iter().map(|floor| floor.upto).collect();
     session.run(NOT_FOR_LONG).await?;
     // In the order in which all lock them.
     let locked = session
@@ -175,11 +181,11 @@ async fn raise_floors(
     let seen_channels: Vec<i64> = seen.iter().copied().collect();
     session
         .seldom(
-            "UPDATE channels c SET floor = gone.seq,
+            "UPDATE channels c SET floor = gone.seq, gone = greatest(c.gone, gone.upto),
                 emptied = CASE WHEN gone.seq = c.head THEN $4::bigint END
-             FROM unnest($1::bigint[], $2::bigint[]) gone (no, seq)
+             FROM unnest($1::bigint[], $2::bigint[], $5::bigint[]) gone (no, seq, upto)
              WHERE c.no = gone.no AND c.floor < gone.seq AND c.no = ANY($3)",
-            &[&channels, &seqs, &seen_channels, &reading],
+            &[&channels, &seqs, &seen_channels, &reading, &uptos],
         )
         .await?;
     Ok((events, seen))

@@ -23,6 +23,7 @@ use crate::{
         failure::Failure,
         session::Session,
     },
+    retention::EARLY,
 };
 
 /// How long transactions that hold a table are waited for before it is dropped, and how often it is
@@ -52,16 +53,20 @@ impl Keeper {
         }
         let session = self.session().await?;
         let expired = expired_segments(session, &retention, reading).await?;
-        self.held_up.retain(|segment| expired.contains(segment));
+        let is_there = |segment: &i32| expired.iter().any(|expired| expired.segment == *segment);
+        self.held_up.retain(is_there);
         let mut removed = 0;
         let was_held_up = !self.held_up.is_empty();
         // For all of them together: where one dump holds one, it holds all.
         let patience = Instant::now() + PATIENCE;
-        for segment in expired {
+        for Expired { segment, is_early } in expired {
             if !self.held_up.contains(&segment) {
                 match self.hide(segment, reading).await? {
                     Hidden::Yes(events) => {
                         tracing::info!(segment, events, "a segment of the log has expired");
+                        if is_early {
+                            self.shared.counters.count_early(events);
+                        }
                         removed += events;
                         self.held_up.insert(segment);
                     }
@@ -236,13 +241,10 @@ async fn leave(session: &Session, segment: i32, reading: u64) -> Result<bool, Fa
     Ok(true)
 }
 
-/// Tells the operator of events that go before their time.
-fn crowded_out(retention: &Retention, segment: i32) {
-    tracing::warn!(
-        segment,
-        max_bytes = retention.max_bytes,
-        "the log has reached max_bytes: messages younger than max_age expire"
-    );
+/// A segment that has expired, and whether some of it is young: only `max_bytes` can ask for that.
+struct Expired {
+    segment: i32,
+    is_early: bool,
 }
 
 /// The segments of which all is too old, or which are too much with all later ones; the oldest
@@ -251,7 +253,7 @@ async fn expired_segments(
     session: &Session,
     retention: &Retention,
     reading: u64,
-) -> Result<Vec<i32>, Failure> {
+) -> Result<Vec<Expired>, Failure> {
     let rows = session
         .seldom(
             "SELECT n, newest, n < state.segment,
@@ -276,11 +278,11 @@ async fn expired_segments(
         if !is_old && bytes <= retention.max_bytes {
             break;
         }
-        if !is_old {
-            crowded_out(retention, row.get(0));
-        }
         bytes = bytes.saturating_sub(size(row));
-        expired.push(row.get(0));
+        expired.push(Expired {
+            segment: row.get(0),
+            is_early: reading < newest.saturating_add(milliseconds(EARLY)),
+        });
     }
     Ok(expired)
 }

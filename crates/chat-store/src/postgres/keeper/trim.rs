@@ -2,47 +2,52 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
+use chat_model::ChannelId;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::{Keeper, NoSession, STEP_CHANNELS, STEP_EVENTS};
 use crate::{
+    Retention,
     expiry_clock::milliseconds,
     postgres::{
         batch::{from_stored_number, to_stored_number},
         failure::Failure,
         session::Session,
     },
+    retention::{EARLY, EMPTY_FOR, MOST_EMPTY_CHANNELS},
 };
 
 /// How often it looks through all channels, some in each round.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
-/// How long a channel of which nothing is kept is remembered: whoever comes back to it meanwhile finds
-/// its head where it was.
-const EMPTY_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Channels of which nothing is kept that are remembered, about.
-const MOST_EMPTY_CHANNELS: u64 = 100_000;
-
 impl Keeper {
     /// Removes the surplus of one channel.
     pub(super) async fn shorten(&mut self, channel: i64) -> Result<u64, NoSession> {
-        let limit = self.connector.options.retention.max_per_channel;
+        let retention = self.connector.options.retention;
         let shared = self.shared.clone();
         let mut removed = 0;
         loop {
             let session = self.session().await?;
-            let step = session.transaction(shorten(session, channel, limit));
-            let (step, more) = match step.await {
+            let step = session.transaction(shorten(session, channel, &retention));
+            let step = match step.await {
                 Err(failure) if failure.is_damage() => {
                     shared.counters.damage.note_database(failure.reason());
                     // Nobody sees it any more, and it goes with its segment.
+                    let limit = retention.max_per_channel;
                     let hidden = session.transaction(hide(session, channel, limit)).await?;
-                    (hidden, false)
+                    Shortened {
+                        events: hidden,
+                        ..Shortened::default()
+                    }
                 }
                 step => step?,
             };
-            removed += step;
-            self.shared.counters.expired.fetch_add(step, Relaxed);
-            if !more {
+            removed += step.events;
+            shared.counters.expired.fetch_add(step.events, Relaxed);
+            if let Some(channel) = step.channel {
+                shared.counters.count_early_of(channel, step.early);
+            }
+            if !step.more {
                 return Ok(removed);
             }
             self.pause().await;
@@ -54,17 +59,19 @@ impl Keeper {
         let (Some(seen), Some(reading)) = (self.sweep.seen, self.reading()) else {
             return Ok(0);
         };
-        let limit = to_stored_number(self.connector.options.retention.max_per_channel);
+        let retention = self.connector.options.retention;
+        let limit = to_stored_number(retention.max_per_channel);
+        let bytes = to_stored_number(retention.max_bytes_per_channel);
         let long_ago = reading.checked_sub(milliseconds(self.sweep.empty_for));
         let long_ago = long_ago.map_or(-1, to_stored_number);
         let rows = self
             .session()
             .await?
             .seldom(
-                "SELECT no, head - floor > $3, head = floor,
+                "SELECT no, head - floor > $3 OR (sent - gone > $5 AND head - floor > 1), head = floor,
                     head = floor AND (emptied <= $4 OR emptied IS NULL)
                  FROM channels WHERE no > $1 ORDER BY no LIMIT $2",
-                &[&seen, &STEP_CHANNELS, &limit, &long_ago],
+                &[&seen, &STEP_CHANNELS, &limit, &long_ago, &bytes],
             )
             .await?;
         let mut removed = 0;
@@ -81,6 +88,8 @@ impl Keeper {
             let reading = to_stored_number(reading);
             let step = session.transaction(forget(session, &empty, long_ago, reading));
             let forgotten = step.await?;
+            let counter = &self.shared.counters.channels_forgotten;
+            counter.fetch_add(forgotten, Relaxed);
             self.sweep.empty = self.sweep.empty.saturating_sub(forgotten);
         }
         self.sweep.empty += numbers(2).len() as u64;
@@ -197,39 +206,90 @@ async fn hide(session: &Session, channel: i64, limit: u64) -> Result<u64, Failur
     Ok(rows.first().map_or(0, |row| from_stored_number(row.get(0))))
 }
 
-/// One step, inside the open transaction: how many were removed, and whether there are more. The
-/// row of the log is locked, so that the floor and what lies above it change together.
-async fn shorten(session: &Session, channel: i64, limit: u64) -> Result<(u64, bool), Failure> {
+/// What a step removed.
+#[derive(Default)]
+struct Shortened {
+    events: u64,
+    /// Those of them that were young, and went because the channel has too many bytes.
+    early: u64,
+    channel: Option<ChannelId>,
+    /// Whether there is more to remove.
+    more: bool,
+}
+
+/// One step, inside the open transaction. The row of the log is locked, so that the floor and what
+/// lies above it change together.
+async fn shorten(
+    session: &Session,
+    channel: i64,
+    retention: &Retention,
+) -> Result<Shortened, Failure> {
     let rows = session
         .seldom(
-            "SELECT head, floor FROM channels WHERE no = $1 FOR UPDATE",
+            "SELECT head, floor, sent, gone, uuid FROM channels WHERE no = $1 FOR UPDATE",
             &[&channel],
         )
         .await?;
     let Some(row) = rows.first() else {
-        return Ok((0, false));
+        return Ok(Shortened::default());
     };
-    let (head, floor) = (
-        from_stored_number(row.get(0)),
-        from_stored_number(row.get(1)),
-    );
-    let wanted = head.saturating_sub(limit);
-    let to = wanted.min(floor + STEP_EVENTS);
-    if to <= floor {
-        return Ok((0, false));
+    let number = |column| from_stored_number(row.get(column));
+    let (head, floor) = (number(0), number(1));
+    let by_number = head.saturating_sub(retention.max_per_channel);
+    let end = floor + STEP_EVENTS;
+    let mut to = by_number.min(end).max(floor);
+    let mut more = to < by_number;
+    let kept = number(2).saturating_sub(number(3));
+    if kept > retention.max_bytes_per_channel {
+        let sent: i64 = row.get(2);
+        let limit = to_stored_number(retention.max_bytes_per_channel);
+        // The newest stays, whatever its size.
+        let last = to_stored_number(end.min(head.saturating_sub(1)));
+        let enough = session
+            .seldom(
+                "SELECT min(seq) FILTER (WHERE $4 - coalesce(upto, 0) <= $5), max(seq)
+                 FROM log WHERE channel_no = $1 AND seq > $2 AND seq <= $3",
+                &[&channel, &to_stored_number(floor), &last, &sent, &limit],
+            )
+            .await?;
+        let enough: (Option<i64>, Option<i64>) = (enough[0].get(0), enough[0].get(1));
+        let by_bytes = enough.0.or(enough.1).map_or(floor, from_stored_number);
+        more |= enough.0.is_none() && by_bytes == end;
+        to = to.max(by_bytes);
     }
-    let (from, up_to) = (to_stored_number(floor), to_stored_number(to));
-    session
+    if to <= floor {
+        return Ok(Shortened::default());
+    }
+    let up_to = to_stored_number(to);
+    let removed = session
         .seldom(
-            "DELETE FROM log WHERE channel_no = $1 AND seq > $2 AND seq <= $3",
-            &[&channel, &from, &up_to],
+            "WITH removed AS (
+                DELETE FROM log WHERE channel_no = $1 AND seq > $2 AND seq <= $3
+                RETURNING seq, upto, stored)
+             SELECT max(upto), count(*) FILTER (
+                WHERE seq > $4 AND stored > now() - $5 * interval '1 second')
+             FROM removed",
+            &[
+                &channel,
+                &to_stored_number(floor),
+                &up_to,
+                &to_stored_number(by_number),
+                &EARLY.as_secs_f64(),
+            ],
         )
         .await?;
+    let gone: Option<i64> = removed[0].get(0);
     session
         .seldom(
-            "UPDATE channels SET floor = $2 WHERE no = $1",
-            &[&channel, &up_to],
+            "UPDATE channels SET floor = $2, gone = greatest(gone, $3) WHERE no = $1",
+            &[&channel, &up_to, &gone],
         )
         .await?;
-    Ok((to - floor, to < wanted))
+    let uuid: Uuid = row.get(4);
+    Ok(Shortened {
+        events: to - floor,
+        early: from_stored_number(removed[0].get(1)),
+        channel: Some(uuid.into()),
+        more,
+    })
 }

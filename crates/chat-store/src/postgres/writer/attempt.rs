@@ -269,6 +269,7 @@ impl Attempt<'_> {
                             &events.sum,
                             &batch.segment,
                             &self.lane.number,
+                            &events.upto,
                         ],
                     )
                     .await
@@ -285,6 +286,7 @@ impl Attempt<'_> {
                             &logs.epoch,
                             &logs.epochs,
                             &logs.starts,
+                            &logs.sent,
                         ],
                     )
                     .await
@@ -366,19 +368,22 @@ impl Attempt<'_> {
     /// Trimming starts a little above the limit, so that a busy channel is not trimmed for every
     /// single event, and is asked for once for each step that is due.
     fn too_long(&self, batch: &Batch<'_>) -> Vec<i64> {
-        let limit = self.options.retention.max_per_channel;
-        let slack = (limit / 10).min(STEP_EVENTS);
-        batch.longer_than(limit + slack)
+        let retention = &self.options.retention;
+        let events = retention.max_per_channel;
+        let bytes = retention.max_bytes_per_channel;
+        batch.longer_than(
+            events + (events / 10).min(STEP_EVENTS),
+            bytes.saturating_add(bytes / 10),
+        )
     }
 }
 
 fn log_of(row: &Row) -> (Uuid, Log) {
     let epochs = Epochs::from_row(&row.get::<_, Vec<i64>>(5), &row.get::<_, Vec<i64>>(6));
     let number = |column| from_stored_number(row.get(column));
-    (
-        row.get(0),
-        Log::new(row.get(1), number(2), number(3), number(4), epochs),
-    )
+    let mut log = Log::new(row.get(1), number(2), number(3), number(4), epochs);
+    (log.sent, log.gone) = (number(7), number(8));
+    (row.get(0), log)
 }
 
 /// One whose bytes are not of the right length was not written by Hark.

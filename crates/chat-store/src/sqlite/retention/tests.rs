@@ -80,7 +80,13 @@ impl Bench {
 
     fn epoch(&self, number: u128) -> Epoch {
         let channel = ChannelId::from(Uuid::from_u128(number));
-        queries::heads(&self.connection, &[channel]).unwrap()[0].epoch
+        queries::heads(
+            &self.connection,
+            &[channel],
+            &crate::damage::Damage::default(),
+        )
+        .unwrap()[0]
+            .epoch
     }
 }
 
