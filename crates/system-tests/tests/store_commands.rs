@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rand::Rng;
+use rand::RngExt;
 use serde_json::json;
 use system_tests::{Hark, Node, Sender, hark, new_channel, seeded_random};
 use test_kit::Finished;
