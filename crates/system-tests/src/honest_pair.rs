@@ -8,6 +8,7 @@ use test_kit::{Event, Ledger, Listener, ensure, eventually};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use uuid::Uuid;
 
 use crate::chain::stream_url;
 use crate::{Sender, new_channel};
@@ -55,6 +56,14 @@ impl HonestPair {
     /// # Panics
     /// When the listener does not become ready within 20 seconds.
     pub async fn start(chat_url: &str, sse_url: &str) -> Self {
+        Self::of(Sender::to(chat_url), sse_url).await
+    }
+
+    /// The same, with a sender of one's own.
+    ///
+    /// # Panics
+    /// When the listener does not become ready within 20 seconds.
+    pub async fn of(sender: Sender, sse_url: &str) -> Self {
         let channel = new_channel();
         let mut listener = Listener::new(stream_url(sse_url, &[&channel]));
         listener.expect("ready", Duration::from_secs(20)).await;
@@ -67,7 +76,7 @@ impl HonestPair {
             }
         });
         Self {
-            sender: Sender::to(chat_url),
+            sender,
             channel,
             posted: Vec::new(),
             heard,
@@ -100,6 +109,15 @@ impl HonestPair {
             "the attack is felt, its p99 is over {bound:?}\nquiet:     {quiet}\nbeside it: {attacked}"
         );
         result
+    }
+
+    /// The number of the oldest message that the store still has of their channel.
+    ///
+    /// # Panics
+    /// When it cannot be asked.
+    pub async fn first_kept(&self) -> u64 {
+        let page = self.sender.page(&self.channel, 0).await;
+        page["first"].as_u64().expect("a number")
     }
 
     /// Posts until `beside` has ended, and waits until all of it has arrived.
@@ -186,7 +204,9 @@ async fn post(sender: Sender, channel: String, ended: Arc<AtomicBool>) -> Vec<Po
     while posts.len() < PHASE || !ended.load(Relaxed) {
         let due = turns.tick().await;
         let text = format!("honest {}", posts.len());
-        let answer = match sender.try_post(&channel, &json!({ "text": text })).await {
+        // With an id, as a sender should that may have to try again.
+        let body = json!({ "text": text, "id": Uuid::now_v7() });
+        let answer = match sender.try_post(&channel, &body).await {
             Ok(answer) if answer.status().is_success() => answer.text().await,
             Ok(answer) => {
                 let status = answer.status();

@@ -1,5 +1,7 @@
+use std::net::IpAddr;
 use std::time::Duration;
 
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
 use test_kit::{ensure, eventually};
@@ -44,13 +46,31 @@ impl Sender {
     /// When no HTTP client can be made.
     #[must_use]
     pub fn to(chat: impl Into<String>) -> Self {
+        Self::with_headers(chat.into(), HeaderMap::new())
+    }
+
+    /// One of this address, as a reverse proxy says that the chat-service trusts.
+    ///
+    /// # Panics
+    /// When no HTTP client can be made.
+    #[must_use]
+    pub fn forwarded(chat: impl Into<String>, client: IpAddr) -> Self {
+        let client = HeaderValue::try_from(client.to_string()).expect("digits, dots and colons");
+        Self::with_headers(
+            chat.into(),
+            HeaderMap::from_iter([(HeaderName::from_static("x-forwarded-for"), client)]),
+        )
+    }
+
+    fn with_headers(chat: String, headers: HeaderMap) -> Self {
         let client = Client::builder()
             .no_proxy()
             .timeout(Duration::from_secs(10))
+            .default_headers(headers)
             .build();
         Self {
             client: client.expect("a client without TLS has nothing that can fail"),
-            chat: chat.into(),
+            chat,
         }
     }
 

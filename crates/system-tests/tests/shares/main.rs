@@ -6,3 +6,4 @@ mod channels;
 mod connections;
 mod frames;
 mod history;
+mod posts;
