@@ -139,23 +139,26 @@ impl Seat {
         let Some(position) = self.position else {
             return self.place(tail, known).map_or(Step::Waits, Step::Items);
         };
-        let newest = tail.newest_epoch();
-        if position.epoch < newest
-            && let Some(cut) = Cut::by_epoch(tail.epochs(), position)
-        {
-            return self.cut_off(position, cut, tail.mark());
+        if tail.is_of_another_log() {
+            // What it has is not what the store has; its next answer rings.
+            return Step::Waits;
         }
-        if position.seq > known.seq || position.epoch > newest {
+        let mut unknown = false;
+        if position.epoch != tail.newest_epoch() {
+            if let Some(cut) = Cut::by_epoch(tail.epochs(), position) {
+                return self.cut_off(position, cut, tail.mark());
+            }
+            unknown = Cut::by_unknown_epoch(tail.epochs(), position).is_some();
+        }
+        if position.seq > known.seq || unknown {
             if !tail.answered_since(self.mark) {
                 return Step::NeedsHead;
             }
-            if let Some(cut) = tail.proven_cut(position, self.mark) {
-                return self.cut_off(position, cut, tail.mark());
-            }
-            if position.seq > known.seq {
+            return match tail.proven_cut(position, self.mark) {
+                Some(cut) => self.cut_off(position, cut, tail.mark()),
                 // This node lags behind the one that the listener comes from.
-                return Step::Waits;
-            }
+                None => Step::Waits,
+            };
         }
         let Some(after) = tail.after(position.seq) else {
             return Step::NeedsPage(position);

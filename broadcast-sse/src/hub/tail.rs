@@ -1,13 +1,18 @@
+mod answer;
+mod early;
 mod forged;
+mod ring;
 
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
 
-use chat_model::{Cut, Epoch, EpochStart, Head, Position, Seq};
+use chat_model::{Cut, Epoch, EpochStart, Position, Seq};
 
 use super::entry::Entry;
+use answer::Answer;
+use early::Early;
 
 /// The newest part of one channel's log, as this node knows it.
 ///
@@ -60,21 +65,6 @@ pub(crate) struct TailLimits {
 /// The number of a question to the store; questions of one channel are numbered in order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ask(u64);
-
-/// What the store last said.
-#[derive(Clone, Copy, Debug)]
-struct Answer {
-    ask: Ask,
-    position: Position,
-    first: Seq,
-}
-
-#[derive(Debug)]
-struct Early {
-    entry: Arc<Entry>,
-    /// The number of the last question when it came.
-    mark: Ask,
-}
 
 /// What became of an event from the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,25 +160,37 @@ impl Tail {
     /// what comes from now on is new.
     pub(crate) fn is_caught_up(&self) -> bool {
         let head = self.answer.map_or(0, |answer| answer.position.seq);
-        let known = self.known.filter(|_| !self.is_of_another_log());
+        let known = self
+            .known
+            .filter(|_| !self.is_of_another_log() && !self.epochs_in_doubt());
         self.is_verified() && known.is_some_and(|known| known.seq >= head)
     }
 
     /// Whether the store no longer names the epoch of what is known: the next answer cuts it back.
-    fn is_of_another_log(&self) -> bool {
+    pub(crate) fn is_of_another_log(&self) -> bool {
         let known = self.known.unwrap_or_default();
-        Cut::by_unknown_epoch(&self.epochs, known).is_some()
+        known.epoch != self.newest_epoch() && Cut::by_unknown_epoch(&self.epochs, known).is_some()
+    }
+
+    /// Whether the last answer was of another log than the list of epochs, and nothing tells which
+    /// of the two is the newer one: the clock went back, or the answers came in another order.
+    fn epochs_in_doubt(&self) -> bool {
+        self.answer
+            .is_some_and(|answer| answer.position.epoch != self.newest_epoch())
     }
 
     /// Whether the store's word is needed: something waits for it, or was forgotten for want of
     /// room and may be the last of the log, or the log is another one by now.
     pub(crate) fn needs_head(&self) -> bool {
-        self.epoch_in_doubt || self.forgotten.is_some() || self.is_of_another_log()
+        self.epoch_in_doubt
+            || self.forgotten.is_some()
+            || self.is_of_another_log()
+            || self.epochs_in_doubt()
     }
 
     /// The position after which events are missing here that exist, as far as one can tell.
     pub(crate) fn hole(&self) -> Option<Position> {
-        let known = self.known?;
+        let known = self.known.filter(|_| !self.is_of_another_log())?;
         let head = self.answer.map_or(0, |answer| answer.position.seq);
         let waiting = self.early.keys().any(|(seq, _)| *seq > known.seq);
         (head > known.seq || (waiting && !self.epoch_in_doubt)).then_some(known)
@@ -208,7 +210,14 @@ impl Tail {
             self.epoch_in_doubt = true;
             return self.wait(entry);
         }
+        if self.is_of_another_log() {
+            // What is known will be cut back, and cannot be compared with.
+            return self.wait(entry);
+        }
         if position.seq <= known.seq || self.epoch_of(position.seq) != Some(position.epoch) {
+            let named = |start: &EpochStart| start.epoch == position.epoch;
+            // It is late, or the store's clock went back and this is another log.
+            self.epoch_in_doubt |= !self.epochs.iter().any(named);
             self.compare(&entry);
             return Heard::Dropped;
         }
@@ -220,149 +229,6 @@ impl Tail {
         Heard::Appended
     }
 
-    /// Whether an answer says less than the store itself has said before, in the same epoch: an
-    /// older copy of it was put back, and has no new epoch. Nothing from the broker counts here.
-    pub(crate) fn goes_back(&self, ask: Ask, head: &Head) -> bool {
-        self.answer.is_some_and(|before| {
-            ask > before.ask
-                && head.epoch == before.position.epoch
-                && head.head < before.position.seq
-        })
-    }
-
-    /// The store answered the question numbered `ask`. Says whether listeners should look again.
-    pub(crate) fn answer(&mut self, ask: Ask, head: &Head) -> bool {
-        if self.answer.is_some_and(|answer| answer.ask >= ask) {
-            return false;
-        }
-        self.answer = Some(Answer {
-            ask,
-            position: head.position(),
-            first: head.first,
-        });
-        if self.forgotten.is_some_and(|forgotten| ask > forgotten) {
-            self.forgotten = None;
-        }
-        let newer =
-            head.epochs.last().map(|last| last.epoch) > self.epochs.last().map(|last| last.epoch);
-        if newer || ask > self.epochs_mark {
-            if self.epochs != head.epochs {
-                self.generation += 1;
-                self.epochs.clone_from(&head.epochs);
-            }
-            self.epochs_mark = self.asked;
-        }
-        let Some(known) = self.known else {
-            self.reach(head.position());
-            self.forget_what_does_not_exist(ask, head);
-            self.append_waiting();
-            return true;
-        };
-        let cut = if ask > self.known_mark {
-            head.cut(known)
-        } else {
-            Cut::by_epoch(&self.epochs, known)
-        };
-        if let Some(cut) = cut {
-            self.cut_back(cut);
-        }
-        self.forget_what_does_not_exist(ask, head);
-        self.append_waiting();
-        true
-    }
-
-    /// A page of history that was read after the position `after`, with the head at that moment
-    /// already given to [`answer`](Self::answer). Says whether the ring has grown at its end.
-    pub(crate) fn fill(&mut self, page: &[Arc<Entry>], head: &Head) -> bool {
-        let Some(before) = self.known else {
-            return false;
-        };
-        if head.first > before.seq + 1 && Cut::by_epoch(&head.epochs, before).is_none() {
-            // What comes next has expired; whoever needs it learns so from history.
-            self.clear_ring();
-            let epoch = self.epoch_of(head.first - 1).unwrap_or(head.epoch);
-            self.reach(Position::new(epoch, head.first - 1));
-        }
-        self.correct(page);
-        for entry in page {
-            let next = self.known.map_or(0, |known| known.seq + 1);
-            if entry.seq() == next && self.epoch_of(next) == Some(entry.position.epoch) {
-                self.append(entry.clone());
-            }
-        }
-        self.append_waiting();
-        self.known != Some(before)
-    }
-
-    /// Puts older events in front of the ring, as far as there is room.
-    pub(crate) fn extend_back(&mut self, page: &[Arc<Entry>]) {
-        self.correct(page);
-        let Some(known) = self.known else { return };
-        for entry in page.iter().rev() {
-            let first = self.ring.front().map_or(known.seq + 1, |entry| entry.seq());
-            if entry.seq() + 1 != first {
-                continue;
-            }
-            let room = self.ring.len() < self.limits.ring_events
-                && self.ring_cost + entry.cost() <= self.limits.ring_bytes;
-            if !room || self.epoch_of(entry.seq()) != Some(entry.position.epoch) {
-                return;
-            }
-            self.ring_cost += entry.cost();
-            self.ring.push_front(entry.clone());
-        }
-    }
-
-    /// The events after `seq`, if the ring reaches back that far.
-    pub(crate) fn after(&self, seq: Seq) -> Option<impl Iterator<Item = &Arc<Entry>>> {
-        let known = self.known?;
-        let start = known.seq + 1 - self.ring.len() as Seq;
-        let skip = (seq + 1).checked_sub(start)?;
-        (seq <= known.seq).then(|| self.ring.iter().skip(skip as usize))
-    }
-
-    /// The events in the ring above `seq`, newest first.
-    pub(crate) fn above(&self, seq: Seq) -> impl Iterator<Item = &Arc<Entry>> {
-        let newest_first = self.ring.iter().rev();
-        newest_first.take_while(move |entry| entry.seq() > seq)
-    }
-
-    /// Whether the store, asked after `mark`, has proved that a position known at `mark` was cut
-    /// off; and to where.
-    pub(crate) fn proven_cut(&self, position: Position, mark: Ask) -> Option<Cut> {
-        let answer = self.answer.filter(|answer| answer.ask > mark)?;
-        Cut::by_unknown_epoch(&self.epochs, position).or_else(|| {
-            let beyond = position.seq > answer.position.seq;
-            beyond.then_some(Cut {
-                kept: answer.position,
-            })
-        })
-    }
-
-    /// Whether a question asked after `mark` has been answered.
-    pub(crate) fn answered_since(&self, mark: Ask) -> bool {
-        self.answer.is_some_and(|answer| answer.ask > mark)
-    }
-
-    /// Gives memory back until at most `cost` bytes are left; all of it is in history as well.
-    pub(crate) fn shrink_to(&mut self, cost: usize) {
-        while self.cost() > cost && !self.ring.is_empty() {
-            self.drop_oldest();
-        }
-        while self.cost() > cost
-            && let Some((_, early)) = self.early.pop_last()
-        {
-            self.early_cost -= early.entry.cost();
-            self.forgotten = Some(self.asked);
-        }
-    }
-
-    fn drop_oldest(&mut self) {
-        if let Some(entry) = self.ring.pop_front() {
-            self.ring_cost -= entry.cost();
-        }
-    }
-
     /// The epoch in which the log gave out this number, or will.
     fn epoch_of(&self, seq: Seq) -> Option<Epoch> {
         self.epochs
@@ -370,117 +236,5 @@ impl Tail {
             .rev()
             .find(|start| start.from <= seq)
             .map(|start| start.epoch)
-    }
-
-    fn wait(&mut self, entry: Arc<Entry>) -> Heard {
-        let key = (entry.seq(), entry.position.epoch);
-        let mut fits = self.early_cost + entry.cost() <= self.limits.ring_bytes;
-        if let Some(twin) = self.early.remove(&key) {
-            self.early_cost -= twin.entry.cost();
-            if twin.entry.contradicts(&entry) {
-                // Neither is believed: history knows.
-                self.contradictions += 1;
-                fits = false;
-            }
-        }
-        if fits {
-            self.early_cost += entry.cost();
-            let mark = self.asked;
-            self.early.insert(key, Early { entry, mark });
-        } else {
-            // It is in history as well.
-            self.forgotten = Some(self.asked);
-        }
-        Heard::Waits
-    }
-
-    fn append(&mut self, entry: Arc<Entry>) {
-        self.reach(entry.position);
-        self.ring_cost += entry.cost();
-        self.ring.push_back(entry);
-        while self.ring.len() > self.limits.ring_events || self.ring_cost > self.limits.ring_bytes {
-            self.drop_oldest();
-        }
-    }
-
-    fn append_waiting(&mut self) {
-        let Some(mut known) = self.known else { return };
-        while let Some(waiting) = self.early.first_entry() {
-            let (seq, epoch) = *waiting.key();
-            if seq > known.seq + 1 {
-                break;
-            }
-            if self.epochs.last().is_none_or(|last| epoch > last.epoch) {
-                // Its epoch is still in doubt: it must not stand in the way of the others.
-                let Some(other) = self.fitting(known.seq + 1) else {
-                    break;
-                };
-                self.append(other);
-            } else {
-                let entry = waiting.remove().entry;
-                self.early_cost -= entry.cost();
-                if seq == known.seq + 1 && self.epoch_of(seq) == Some(epoch) {
-                    self.append(entry);
-                }
-            }
-            known = self.known.unwrap_or(known);
-        }
-    }
-
-    /// Takes the event with this number and the right epoch from those that wait.
-    fn fitting(&mut self, seq: Seq) -> Option<Arc<Entry>> {
-        let entry = self.early.remove(&(seq, self.epoch_of(seq)?))?.entry;
-        self.early_cost -= entry.cost();
-        Some(entry)
-    }
-
-    /// Drops what waits and cannot exist: it came before the question was asked, and the store's
-    /// answer does not have it. A commit comes before its publication.
-    fn forget_what_does_not_exist(&mut self, ask: Ask, head: &Head) {
-        let mut in_doubt = false;
-        let last = self.epochs.last().map(|last| last.epoch);
-        let mut freed = 0;
-        self.early.retain(|&(seq, epoch), early| {
-            let told_before = early.mark < ask;
-            let unknown = Some(epoch) > last;
-            let keep = !told_before || (!unknown && seq <= head.head);
-            if !keep {
-                freed += early.entry.cost();
-            }
-            in_doubt |= keep && unknown;
-            keep
-        });
-        self.early_cost -= freed;
-        self.epoch_in_doubt = in_doubt;
-    }
-
-    fn cut_back(&mut self, cut: Cut) {
-        self.generation += 1;
-        while self
-            .ring
-            .back()
-            .is_some_and(|entry| entry.seq() > cut.kept.seq)
-        {
-            let entry = self.ring.pop_back().expect("it was just seen");
-            self.ring_cost -= entry.cost();
-        }
-        if self
-            .ring
-            .back()
-            .is_none_or(|entry| entry.seq() != cut.kept.seq)
-        {
-            self.clear_ring();
-        }
-        self.reach(cut.kept);
-    }
-
-    fn clear_ring(&mut self) {
-        self.ring.clear();
-        self.ring_cost = 0;
-    }
-
-    fn reach(&mut self, position: Position) {
-        self.known = Some(position);
-        self.known_mark = self.asked;
     }
 }

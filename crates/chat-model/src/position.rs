@@ -72,11 +72,12 @@ impl Head {
     /// Whether the log was cut back behind `position`, and to where.
     ///
     /// Only a head that was asked for after `position` was reached is proof of that. An older
-    /// epoch is good up to where the next one starts. An epoch that is newer than all of the log is
-    /// of another log, made by a clock that was ahead: nothing is known to be left of it.
+    /// epoch is good up to where the next one starts. An epoch that the head does not name is of
+    /// another log, made by a clock that went wrong, or of a part that is gone as a whole: nothing is
+    /// known to be left of it.
     pub fn cut(&self, position: Position) -> Option<Cut> {
-        Cut::by_epoch(&self.epochs, position)
-            .or_else(|| Cut::by_unknown_epoch(&self.epochs, position))
+        Cut::by_unknown_epoch(&self.epochs, position)
+            .or_else(|| Cut::by_epoch(&self.epochs, position))
             .or_else(|| {
                 (position.seq > self.head).then_some(Cut {
                     kept: self.position(),
@@ -86,22 +87,34 @@ impl Head {
 }
 
 impl Cut {
-    /// The part of [`Head::cut`] that needs no fresh head, for an epoch once seen stays true:
-    /// whether one of these cut the log back behind `position`.
+    /// The part of [`Head::cut`] that needs no fresh head, for an epoch once named stays true:
+    /// whether a later one of these cut the log back behind `position`.
     pub fn by_epoch(epochs: &[EpochStart], position: Position) -> Option<Self> {
-        let newer = epochs.iter().find(|start| start.epoch > position.epoch)?;
-        (position.seq >= newer.from).then(|| Self {
-            kept: Position::new(newer.epoch, newer.from - 1),
-        })
+        let at = epochs
+            .iter()
+            .position(|start| start.epoch == position.epoch)?;
+        Self::at_start(epochs.get(at + 1)?, position)
     }
 
-    /// The part of [`Head::cut`] for an epoch that is newer than all that a fresh head names: the
-    /// log goes on from its beginning.
+    /// The part of [`Head::cut`] for an epoch that a fresh head does not name. Those older than all
+    /// may have been left out of the list. After any other one the log goes on from its beginning:
+    /// it may be that less was lost, but nothing in the list tells.
     pub fn by_unknown_epoch(epochs: &[EpochStart], position: Position) -> Option<Self> {
-        let epoch = |start: Option<&EpochStart>| start.map_or(Epoch::ZERO, |start| start.epoch);
-        let unknown = position.seq > 0 && position.epoch > epoch(epochs.last());
-        unknown.then(|| Self {
-            kept: Position::new(epoch(epochs.first()), 0),
+        if position.seq == 0 || epochs.iter().any(|start| start.epoch == position.epoch) {
+            return None;
+        }
+        let first = epochs.first();
+        match first.filter(|first| first.epoch > position.epoch) {
+            Some(first) => Self::at_start(first, position),
+            None => Some(Self {
+                kept: Position::new(first.map_or(Epoch::ZERO, |first| first.epoch), 0),
+            }),
+        }
+    }
+
+    fn at_start(start: &EpochStart, position: Position) -> Option<Self> {
+        (position.seq >= start.from).then(|| Self {
+            kept: Position::new(start.epoch, start.from - 1),
         })
     }
 }
@@ -155,16 +168,25 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_newer_than_the_log_is_of_another_log() {
+    fn an_epoch_that_is_not_named_is_of_another_log() {
         let head = head(&[(10, 1), (20, 31)], 70);
         let kept = Position::new(epoch(10), 0);
-        for seq in [1, 50, 70, 71] {
-            assert_eq!(head.cut(Position::new(epoch(99), seq)), Some(Cut { kept }));
+        for unknown in [15, 99] {
+            for seq in [1, 30, 31, 70, 71] {
+                let position = Position::new(epoch(unknown), seq);
+                assert_eq!(head.cut(position), Some(Cut { kept }));
+                assert_eq!(Cut::by_epoch(&head.epochs, position), None, "not yet");
+            }
+            let beginning = Position::new(epoch(unknown), 0);
+            assert_eq!(head.cut(beginning), None, "nothing lies behind it");
         }
-        assert_eq!(
-            head.cut(Position::new(epoch(99), 0)),
-            None,
-            "nothing lies behind it"
-        );
+    }
+
+    #[test]
+    fn an_epoch_older_than_all_may_have_been_left_out_of_the_list() {
+        let head = head(&[(10, 31), (20, 61)], 70);
+        let kept = Position::new(epoch(10), 30);
+        assert_eq!(head.cut(Position::new(epoch(5), 30)), None);
+        assert_eq!(head.cut(Position::new(epoch(5), 31)), Some(Cut { kept }));
     }
 }

@@ -1,6 +1,9 @@
 //! The truth: one channel's log as the store has it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use chat_model::{ChannelId, Epoch, EpochStart, Event, EventView, Head, NewMessage, Position, Seq};
 use uuid::Uuid;
@@ -22,8 +25,12 @@ pub(super) struct Log {
     pub(super) channel: ChannelId,
     pub(super) epochs: Vec<EpochStart>,
     pub(super) events: BTreeMap<Seq, Arc<Entry>>,
+    /// Numbers whose events cannot be read any more.
+    pub(super) damaged: BTreeSet<Seq>,
     pub(super) head: Seq,
     pub(super) first: Seq,
+    /// The newest that has ever expired.
+    pub(super) expired: Seq,
     pub(super) made: u128,
     pub(super) clock: u64,
 }
@@ -93,7 +100,10 @@ impl Log {
             .events
             .range(after + 1..)
             .take(PAGE)
-            .map(|(_, entry)| entry.clone());
+            .map(|(seq, entry)| match self.damaged.contains(seq) {
+                true => Arc::new(Entry::damaged(entry.position)),
+                false => entry.clone(),
+            });
         Page {
             after,
             head: self.head(),
@@ -103,6 +113,7 @@ impl Log {
 
     pub(super) fn expire(&mut self, count: u64) {
         self.first = (self.first + count).min(self.head + 1);
+        self.expired = self.expired.max(self.first - 1);
         self.events = self.events.split_off(&self.first);
     }
 
@@ -112,9 +123,31 @@ impl Log {
         }
         self.head = self.head.saturating_sub(count).max(self.first - 1);
         self.events.split_off(&(self.head + 1));
+        self.damaged.split_off(&(self.head + 1));
         let head = self.head;
         self.epochs.retain(|start| start.from <= head.max(1));
         self.new_epoch(self.clock);
+    }
+
+    /// The log is put back from a copy that is older than it: whatever comes is another log.
+    pub(super) fn forget(&mut self) {
+        self.epochs.clear();
+        self.events.clear();
+        self.damaged.clear();
+        self.head = 0;
+        self.first = 1;
+    }
+
+    /// One of the events cannot be read any more.
+    pub(super) fn damage(&mut self, which: usize) {
+        if !self.events.is_empty() {
+            let seq = self.events.keys().nth(which % self.events.len());
+            self.damaged.extend(seq);
+        }
+    }
+
+    pub(super) fn names(&self, epoch: Epoch) -> bool {
+        self.epochs.iter().any(|start| start.epoch == epoch)
     }
 
     pub(super) fn has(&self, entry: &Entry) -> bool {

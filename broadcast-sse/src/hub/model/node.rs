@@ -114,7 +114,15 @@ impl Node {
         }
         let asked = self.asked.remove(read[which % read.len()]);
         let page = asked.read.unwrap();
+        let epoch = self.tail.known().map(|known| known.epoch);
+        let named = |epoch| page.head.epochs.iter().any(|start| start.epoch == epoch);
+        let unknown = epoch.is_some_and(|epoch| !named(epoch));
+        let generation = self.tail.generation();
         self.tail.answer(asked.ask, &page.head);
+        if unknown && self.tail.generation() != generation {
+            // It begins anew, and knows nothing of what it had.
+            self.delivered.clear();
+        }
         match asked.question {
             Question::Head => {}
             Question::Page { fill: true, .. } => {

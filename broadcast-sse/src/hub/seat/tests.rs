@@ -1,4 +1,4 @@
-use chat_model::Epoch;
+use chat_model::{Epoch, EpochStart};
 
 use super::*;
 use crate::hub::{
@@ -24,6 +24,17 @@ fn tail_with(head: &Head) -> Tail {
     let ask = tail.ask();
     tail.answer(ask, head);
     tail
+}
+
+/// The one gap that is told: from, to, why, and where the log goes on.
+fn gap(step: Step) -> (Option<Seq>, Seq, GapReason, Position) {
+    match step {
+        Step::Items(items) => match &items[..] {
+            [Item::Gap(gap, position)] => (gap.from, gap.to, gap.reason, *position),
+            _ => panic!("one gap: {items:?}"),
+        },
+        other => panic!("a gap is due: {other:?}"),
+    }
 }
 
 #[test]
@@ -148,17 +159,8 @@ fn only_a_question_asked_later_proves_a_cut_within_an_epoch() {
     let asked_after = tail.ask();
     tail.answer(asked_after, &head(3));
     assert_eq!(tail.known(), Some(head(3).position()));
-    let Step::Items(items) = seat.step(&tail, 1_000) else {
-        panic!("a gap is due")
-    };
-    let [Item::Gap(gap, position)] = &items[..] else {
-        panic!("one gap: {items:?}")
-    };
-    assert_eq!(
-        (gap.from, gap.to, gap.reason),
-        (Some(4), 4, GapReason::Epoch)
-    );
-    assert_eq!(*position, head(3).position());
+    let cut = (Some(4), 4, GapReason::Epoch, head(3).position());
+    assert_eq!(gap(seat.step(&tail, 1_000)), cut);
 
     // The next event with that number is the one that counts.
     assert_eq!(tail.hear(entry(4)), Heard::Appended);
@@ -187,33 +189,59 @@ fn only_the_stores_own_words_show_that_it_went_back() {
 }
 
 #[test]
-fn a_cursor_from_a_clock_that_was_ahead_is_told_that_its_log_is_gone() {
-    let mut tail = tail_at(0);
-    let ahead = Epoch::from_value(1 << 48).unwrap();
-    let mut seat = Seat::new(
-        channel(),
-        Start::After(Position::new(ahead, 50)),
-        tail.mark(),
-    );
-    for newest in [50, 70] {
-        let mut early = Seat::new(channel(), seat.start, tail.mark());
-        let ask = tail.ask();
-        assert!(matches!(early.step(&tail, 1_000), Step::NeedsHead));
-        assert!(!early.is_ready(&tail), "the store may know that epoch");
-        tail.answer(ask, &head(newest));
+fn a_cursor_of_an_epoch_that_the_log_does_not_name_begins_anew_on_the_stores_word() {
+    let epoch = |value| Epoch::from_value(value).unwrap();
+    let log = Head {
+        epoch: epoch(200),
+        epochs: [(100, 1), (200, 31)]
+            .map(|(value, from)| EpochStart {
+                epoch: epoch(value),
+                from,
+            })
+            .to_vec(),
+        ..head(70)
+    };
+    // From clocks that were ahead: of all of the log, and of its beginning only.
+    for unknown in [150, 1 << 48] {
+        for seq in [1, 30, 31, 70, 71] {
+            let cursor = Position::new(epoch(unknown), seq);
+            let mut tail = tail_with(&log);
+            let ask = tail.ask();
+            let mut seat = Seat::new(channel(), Start::After(cursor), tail.mark());
+            for _ in 0..2 {
+                assert!(matches!(seat.step(&tail, 1_000), Step::NeedsHead));
+                assert!(!seat.is_ready(&tail), "the store may know that epoch");
+                // An answer from before the cursor was known proves nothing.
+                tail.answer(ask, &log);
+            }
+            let ask = tail.ask();
+            tail.answer(ask, &log);
+            let beginning = Position::new(epoch(100), 0);
+            let all = (Some(1), seq, GapReason::Epoch, beginning);
+            assert_eq!(gap(seat.step(&tail, 1_000)), all);
+            assert!(!seat.is_ready(&tail));
+        }
     }
-    let Step::Items(items) = seat.step(&tail, 1_000) else {
-        panic!("a gap is due")
-    };
-    let [Item::Gap(gap, position)] = &items[..] else {
-        panic!("one gap: {items:?}")
-    };
-    assert_eq!(
-        (gap.from, gap.to, gap.reason),
-        (Some(1), 50, GapReason::Epoch)
-    );
-    assert_eq!(position.seq, 0, "the log goes on from its beginning");
-    assert!(!seat.is_ready(&tail));
+}
+
+#[test]
+fn an_event_of_an_older_epoch_that_is_not_named_has_the_store_asked() {
+    let mut tail = tail_with(&Head {
+        epoch: Epoch::from_value(200).unwrap(),
+        epochs: vec![EpochStart {
+            epoch: Epoch::from_value(200).unwrap(),
+            from: 1,
+        }],
+        ..head(3)
+    });
+    assert!(!tail.needs_head());
+    // Late from a part that was cut off, or the first of a log that began anew with the true clock.
+    assert_eq!(tail.hear(entry(1)), Heard::Dropped);
+    assert!(tail.needs_head());
+    let ask = tail.ask();
+    tail.answer(ask, &head(1));
+    assert!(!tail.needs_head());
+    assert_eq!(tail.hole().map(|known| known.seq), Some(0));
 }
 
 #[test]
