@@ -1,11 +1,11 @@
 //! All routes on one page.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     body::Body,
-    extract::{Path, RawQuery, Request, State},
+    extract::{ConnectInfo, Path, RawQuery, Request, State},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -13,23 +13,31 @@ use axum::{
 use chat_model::ChannelId;
 use service_kit::{
     access::AccessPolicy,
+    client_address::Client,
     http::Offer,
     lifecycle::Lifecycle,
+    log_limit::LogLimit,
     operations::RequestMetrics,
     problem::{self, Problem},
 };
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
+use tracing::warn;
 
 use crate::{
     access::{Caller, may_listen},
     hub::{Bell, Hub, Listener, Start, TooManyChannels},
     metrics::Metrics,
     paths,
-    permit::StreamPermit,
+    permit::{Full, StreamPermit, Streams},
     query::{self, QueryError, QueryLimits, StreamQuery},
     stream::{self, EventStream, Form},
     writers::Writers,
 };
+
+/// When somebody who has as many streams as he may have should try again.
+const WHEN_FULL: Duration = Duration::from_secs(10);
+
+static SHARE_TAKEN: LogLimit = LogLimit::per_minute(2);
 
 /// What the handlers need; shared as a whole, because axum clones it for every request.
 pub(crate) struct App {
@@ -37,8 +45,8 @@ pub(crate) struct App {
     /// What streams are written by, where their sockets can be had.
     pub(crate) writers: Writers<EventStream>,
     pub(crate) limits: QueryLimits,
-    /// One permit for each stream that may be open.
-    pub(crate) streams: Arc<Semaphore>,
+    /// Those that may be open.
+    pub(crate) streams: Arc<Streams>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) lifecycle: Lifecycle,
 }
@@ -56,6 +64,7 @@ pub(crate) fn router(app: App, requests: &RequestMetrics, access: AccessPolicy) 
 
 async fn events(
     State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     RawQuery(query): RawQuery,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -65,18 +74,19 @@ async fn events(
         app.limits,
     )
     .map_err(|error| bad_query(&error))?;
-    app.stream(&query, Form::Events, Offer::get(request.extensions()))
+    app.stream(&query, Form::Events, peer, &request)
 }
 
 /// The older system's stream of one channel.
 async fn legacy(
     State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Path(channel): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
     let query = StreamQuery::of_channel(&channel, last_event_id(&request))
         .map_err(|error| bad_query(&error))?;
-    app.stream(&query, Form::Legacy, Offer::get(request.extensions()))
+    app.stream(&query, Form::Legacy, peer, &request)
 }
 
 fn last_event_id(request: &Request) -> Option<&[u8]> {
@@ -85,11 +95,35 @@ fn last_event_id(request: &Request) -> Option<&[u8]> {
 }
 
 impl App {
+    /// Leave to open one more stream, or the answer to who has none.
+    fn permit(
+        &self,
+        peer: SocketAddr,
+        request: &Request,
+    ) -> Result<StreamPermit, Result<Response, Problem>> {
+        let full = match self.streams.take(peer.ip(), request.headers()) {
+            Ok(permit) if !self.lifecycle.is_shutting_down() => return Ok(permit),
+            Ok(_stopping) => None,
+            Err(full) => Some(full),
+        };
+        self.metrics.streams_refused.inc();
+        if let Some(Full::Client(client)) = full {
+            if let Some(left_out) = SHARE_TAKEN.line() {
+                warn!(left_out, %client, "as many streams of one address as hub.max_streams_per_address allows; if it is a proxy, name it in limits.trusted_proxies");
+            }
+            if !wants_a_stream(request) {
+                return Err(Err(too_many_streams()));
+            }
+        }
+        Err(Ok(event_stream(Body::from(stream::come_back_later()))))
+    }
+
     fn stream(
         &self,
         query: &StreamQuery,
         form: Form,
-        offer: Option<Offer>,
+        peer: SocketAddr,
+        request: &Request,
     ) -> Result<Response, Problem> {
         let caller = Caller::Guest;
         if let Some(channel) = query
@@ -99,22 +133,20 @@ impl App {
         {
             return Err(forbidden(*channel));
         }
-        let full = self.streams.clone().try_acquire_owned();
-        let (Ok(permit), false) = (full, self.lifecycle.is_shutting_down()) else {
-            self.metrics.streams_refused.inc();
-            return Ok(event_stream(Body::from(stream::come_back_later())));
+        let permit = match self.permit(peer, request) {
+            Ok(permit) => permit,
+            Err(refused) => return refused,
         };
-        let permit = StreamPermit::new(permit, self.metrics.clone());
         let starts = query.starts();
-        let Some(offer) = offer else {
+        let Some(offer) = Offer::get(request.extensions()) else {
             let bell = Arc::new(Notify::new());
-            let listener = self.listen(&starts, bell.clone())?;
+            let listener = self.listen(permit.client(), &starts, bell.clone())?;
             let stream = EventStream::new(listener, form, permit);
             let body = stream.into_body(bell, self.hub.pings(), &self.lifecycle);
             return Ok(event_stream(Body::from_stream(body)));
         };
         let slot = self.writers.reserve();
-        let listener = self.listen(&starts, slot.clone())?;
+        let listener = self.listen(permit.client(), &starts, slot.clone())?;
         let mut stream = EventStream::new(listener, form, permit);
         let first = stream.beginning();
         let take = move |taken| slot.adopt(taken, stream.framed(offer.framing));
@@ -123,14 +155,28 @@ impl App {
 
     fn listen(
         &self,
+        client: Option<Client>,
         starts: &[(ChannelId, Start)],
         bell: Arc<dyn Bell>,
     ) -> Result<Listener, Problem> {
-        self.hub.listen(None, starts, bell).map_err(|error| {
-            self.metrics.streams_refused.inc();
-            too_many_channels(error)
-        })
+        self.hub
+            .listen(client.map(Client::number), starts, bell)
+            .map_err(|error| {
+                self.metrics.streams_refused.inc();
+                too_many_channels(error)
+            })
     }
+}
+
+/// Whether nothing but a stream is understood, as by an `EventSource`, which gives up for good on any
+/// status but 200.
+fn wants_a_stream(request: &Request) -> bool {
+    let mut accepted = request.headers().get_all(header::ACCEPT).iter();
+    accepted.any(|types| {
+        let types = types.as_bytes().split(|byte| b",;".contains(byte));
+        let mut types = types.map(<[u8]>::trim_ascii);
+        types.any(|one| one.eq_ignore_ascii_case(b"text/event-stream"))
+    })
 }
 
 /// Neither caches nor proxies may keep or change a stream; nginx is told not to collect it.
@@ -160,7 +206,7 @@ fn too_many_channels(error: TooManyChannels) -> Problem {
     );
     problem
         .detail(format!("{error}; come back later, or with fewer"))
-        .retry_after(Duration::from_secs(10))
+        .retry_after(WHEN_FULL)
 }
 
 fn forbidden(channel: ChannelId) -> Problem {
@@ -170,4 +216,17 @@ fn forbidden(channel: ChannelId) -> Problem {
         "You may not listen to this channel",
     )
     .detail(format!("{channel} is not open to you"))
+}
+
+fn too_many_streams() -> Problem {
+    Problem::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too-many-streams",
+        "Too many streams",
+    )
+    .detail(
+        "this address has as many streams as one may have here; close some, or listen to several channels by one \
+         stream (?c=…&c=…)",
+    )
+    .retry_after(WHEN_FULL)
 }

@@ -10,6 +10,7 @@ use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use service_kit::{
     access::AccessConfig,
+    client_address::TrustedProxies,
     config::{self, ConfigError, duration, listen, size},
     http_client::{BaseUrl, NotABaseUrl},
     telemetry::LogConfig,
@@ -31,6 +32,8 @@ pub struct Config {
     pub history: HistoryConfig,
     /// Which pages may connect.
     pub access: AccessConfig,
+    /// Who counts as one client.
+    pub limits: LimitsConfig,
     /// How channels are subscribed to.
     pub subscribe: SubscribeConfig,
     /// The broker.
@@ -100,6 +103,16 @@ impl HistoryConfig {
     }
 }
 
+/// Who counts as one client.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Whether loopback has a share like every other address.
+    pub limit_loopback: bool,
+    /// Proxies that say whom they stand for.
+    pub trusted_proxies: TrustedProxies,
+}
+
 /// How channels are subscribed to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -126,6 +139,8 @@ pub enum SubscribeMode {
 pub struct HubConfig {
     /// Streams at a time.
     pub max_streams: usize,
+    /// Streams of one client at a time; 0 is half of them.
+    pub max_streams_per_address: usize,
     /// Channels in one stream.
     pub max_channels: usize,
     /// Channels in memory.
@@ -161,6 +176,16 @@ pub struct HubConfig {
     /// `SO_SNDBUF` of a stream.
     #[serde(with = "size")]
     pub send_buffer: usize,
+}
+
+impl HubConfig {
+    /// Streams of one client at a time.
+    pub(crate) fn streams_per_client(&self) -> usize {
+        match self.max_streams_per_address {
+            0 => self.max_streams.div_ceil(2),
+            most => most,
+        }
+    }
 }
 
 impl Config {

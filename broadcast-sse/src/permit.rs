@@ -1,43 +1,132 @@
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use tokio::sync::OwnedSemaphorePermit;
+use axum::http::HeaderMap;
+use service_kit::client_address::Client;
 
 use crate::{
+    config::{HubConfig, LimitsConfig},
     hub::{Batch, Sent},
     metrics::Metrics,
 };
 
+/// The streams that may be open, and each client's share of them.
+pub(crate) struct Streams {
+    most: usize,
+    per_client: usize,
+    limits: LimitsConfig,
+    metrics: Arc<Metrics>,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    all: usize,
+    /// Of those that have a share.
+    by_client: HashMap<Client, usize>,
+}
+
+/// Why a stream cannot be opened now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// All are taken.
+    Node,
+    /// This client has its share of them.
+    Client(Client),
+}
+
 /// Held by a stream as long as it is open.
 pub(crate) struct StreamPermit {
-    _permit: OwnedSemaphorePermit,
-    metrics: Arc<Metrics>,
+    streams: Arc<Streams>,
+    client: Option<Client>,
+}
+
+impl Streams {
+    pub(crate) fn new(hub: &HubConfig, limits: LimitsConfig, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            most: hub.max_streams,
+            per_client: hub.streams_per_client(),
+            limits,
+            metrics,
+            open: Mutex::default(),
+        })
+    }
+
+    /// One more stream, for a request that came from `peer`.
+    ///
+    /// # Errors
+    /// [`Full`], if there is none for this client.
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        peer: IpAddr,
+        headers: &HeaderMap,
+    ) -> Result<StreamPermit, Full> {
+        let client = Client::new(self.limits.trusted_proxies.client(peer, headers));
+        let has_share = !client.is_loopback() || self.limits.limit_loopback;
+        let client = has_share.then_some(client);
+        let mut open = self.lock();
+        if open.all >= self.most {
+            return Err(Full::Node);
+        }
+        if let Some(client) = client {
+            let taken = open.by_client.entry(client).or_default();
+            if *taken >= self.per_client {
+                return Err(Full::Client(client));
+            }
+            *taken += 1;
+        }
+        open.all += 1;
+        drop(open);
+        self.metrics.streams.inc();
+        Ok(StreamPermit {
+            streams: Arc::clone(self),
+            client,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        // Nothing panics while it is held.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl StreamPermit {
-    pub(crate) fn new(permit: OwnedSemaphorePermit, metrics: Arc<Metrics>) -> Self {
-        metrics.streams.inc();
-        Self {
-            _permit: permit,
-            metrics,
-        }
+    /// Whose share the stream takes; `None` if it takes nobody's.
+    pub(crate) fn client(&self) -> Option<Client> {
+        self.client
     }
 
     /// Counts what the stream is about to send.
     pub(crate) fn count(&self, batch: &Batch) {
+        let metrics = &self.streams.metrics;
         let mut events = 0;
         for sent in batch {
             match sent {
                 Sent::Event(..) => events += 1,
-                Sent::Gap(gap, _) => self.metrics.gaps.count(gap.reason),
+                Sent::Gap(gap, _) => metrics.gaps.count(gap.reason),
                 Sent::Ready(..) => {}
             }
         }
-        self.metrics.events_out.inc_by(events);
+        metrics.events_out.inc_by(events);
     }
 }
 
 impl Drop for StreamPermit {
     fn drop(&mut self) {
-        self.metrics.streams.dec();
+        let mut open = self.streams.lock();
+        open.all -= 1;
+        if let Some(client) = self.client
+            && let Entry::Occupied(mut taken) = open.by_client.entry(client)
+        {
+            *taken.get_mut() -= 1;
+            if *taken.get() == 0 {
+                taken.remove();
+            }
+        }
+        drop(open);
+        self.streams.metrics.streams.dec();
     }
 }

@@ -5,24 +5,28 @@ use chat_mqtt::{Subscriber, SubscriptionMode};
 use service_kit::{
     access::AccessPolicy,
     config::ConfigError,
-    http::{self, BindError, HttpOptions},
+    http::{self, BindError, HttpOptions, Shares},
     lifecycle::Lifecycle,
     operations::{Health, Operations, RequestMetrics},
     tls::{ServerTls, TlsError},
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
 
 use crate::{
     app::{self, App},
     config::{Config, SubscribeMode},
     hub::{History, Hub},
     metrics::{BrokerSide, Metrics},
+    permit::Streams,
     query::QueryLimits,
     writers::Writers,
 };
 
 /// Largest `last` of a stream.
 const MAX_NEWEST: u64 = 1_000;
+
+/// Connections without a stream, of one client.
+const SPARE: usize = 500;
 
 /// broadcast-sse, bound to its address but not yet running.
 pub struct Server {
@@ -95,7 +99,12 @@ impl Server {
             write_stall: self.config.hub.write_stall,
             send_buffer: Some(self.config.hub.send_buffer),
             // A stream that is told to come back later needs a connection as well.
-            max_connections: self.config.hub.max_streams.saturating_add(1_000),
+            max_connections: self.config.hub.max_streams.saturating_add(2 * SPARE),
+            shares: Shares {
+                most: self.config.hub.streams_per_client().saturating_add(SPARE),
+                limits_loopback: self.config.limits.limit_loopback,
+                proxies: self.config.limits.trusted_proxies.clone(),
+            },
             tls: self.tls.clone(),
             stalled: self.metrics.listeners_cut.clone(),
             ..HttpOptions::default()
@@ -164,7 +173,7 @@ impl Server {
                 channels: config.hub.max_channels,
                 newest: MAX_NEWEST,
             },
-            streams: Arc::new(Semaphore::new(config.hub.max_streams)),
+            streams: Streams::new(&config.hub, config.limits, metrics.clone()),
             metrics,
             lifecycle: lifecycle.clone(),
         };
@@ -178,7 +187,10 @@ impl Server {
 mod tests {
     use std::time::Duration;
 
-    use axum::{body::Body, extract::Request};
+    use axum::{
+        body::Body,
+        extract::{ConnectInfo, Request},
+    };
     use broker::{Broker, BrokerConfig};
     use tokio_stream::StreamExt;
     use tower::ServiceExt;
@@ -211,7 +223,9 @@ mod tests {
         let (_listener, router) = server.start(&life);
 
         let path = "/events?c=c3743620-4b1b-4c2b-9d80-05b0e5a2c1f0";
+        let peer = ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 9)));
         let request = Request::get(path).header("host", "localhost");
+        let request = request.extension(peer);
         let request = request.body(Body::empty()).unwrap();
         let answer = router.oneshot(request).await.unwrap();
         assert_eq!(answer.status(), 200);

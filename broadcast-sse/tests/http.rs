@@ -180,6 +180,44 @@ async fn a_full_node_sends_the_next_one_away_for_a_while() {
 }
 
 #[tokio::test]
+async fn an_address_with_its_share_of_streams_takes_none_of_another() {
+    let sse = start(&[
+        ("HARK_HUB__MAX_STREAMS", "4"),
+        ("HARK_LIMITS__TRUSTED_PROXIES", "127.0.0.1"),
+    ])
+    .await;
+    let path = format!("/events?c={CHANNEL}");
+    let greedy = ("x-forwarded-for", "192.0.2.1");
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        open.push(sse.get(&path, &[greedy]).await);
+    }
+    let refused = sse.get(&path, &[greedy]).await;
+    assert_eq!(refused.status(), 429);
+    assert_eq!(refused.headers()["retry-after"], "10");
+    let problem: Value = refused.json().await.unwrap();
+    assert_eq!(problem["type"], "/problems/too-many-streams");
+    // An EventSource would not come back after that.
+    let browser = ("accept", "text/event-stream");
+    let refused = sse.get(&path, &[greedy, browser]).await;
+    assert_eq!(refused.status(), 200);
+    let body = refused.text().await.unwrap();
+    assert!((10_000..30_000).contains(&retry_of(&body)), "{body}");
+    // Of IPv6 all addresses of a /64 are one client.
+    for (client, status) in [
+        ("2001:db8::1", 200),
+        ("2001:db8::2", 200),
+        ("2001:db8::3", 200),
+    ] {
+        let stream = sse.get(&path, &[("x-forwarded-for", client)]).await;
+        assert_eq!(stream.status(), status, "{client}");
+        open.push(stream);
+    }
+    drop(open);
+    sse.stop().await;
+}
+
+#[tokio::test]
 async fn every_stream_gets_pings_and_a_spread_good_bye() {
     let sse = start(&[("HARK_HUB__PING", "1s")]).await;
     let mut stream = sse.get(&format!("/events?c={CHANNEL}"), &[]).await;

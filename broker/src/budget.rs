@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use service_kit::client_address::Client as Share;
+
 use crate::BrokerConfig;
-use crate::clients::Share;
 use crate::shares::{Names, Shares};
 use crate::wire::Refusal;
 
@@ -114,7 +115,7 @@ mod tests {
     use super::*;
 
     fn budget(config: BrokerConfig) -> Budget {
-        let share = Share::of("192.0.2.1".parse().unwrap());
+        let share = Share::new("192.0.2.1".parse().unwrap());
         Budget::new(Arc::new(Kept::new(&config)), share)
     }
 

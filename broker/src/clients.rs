@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use service_kit::client_address::Client as Share;
 use tokio::sync::oneshot;
 
 /// Connections that have not said CONNECT yet; they need only their socket. Beyond it the oldest of
@@ -76,7 +77,7 @@ impl Clients {
     /// A new connection, which has not said who it is.
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> (Client, oneshot::Receiver<Ended>) {
         let (end, ended) = oneshot::channel();
-        let share = Share::of(address);
+        let share = Share::new(address);
         let mut inner = self.lock();
         if inner.half_open.len() >= HALF_OPEN {
             inner.close_a_half_open();
@@ -223,21 +224,6 @@ impl Inner {
     }
 }
 
-/// Who counts as one client: an IPv4 address, the network of 64 bits of which an IPv6 client has all
-/// addresses, or loopback.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Share(IpAddr);
-
-impl Share {
-    pub(crate) fn of(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            address if address.is_loopback() => IpAddr::from([127, 0, 0, 1]),
-            IpAddr::V6(v6) => IpAddr::from((v6.to_bits() & (u128::MAX << 64)).to_be_bytes()),
-            address @ IpAddr::V4(_) => address,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -324,13 +310,5 @@ mod tests {
         assert!(clients.count() <= HALF_OPEN + 1);
         drop(flood);
         assert_eq!(clients.count(), 1);
-    }
-
-    #[test]
-    fn network_of_ipv6_is_one_share() {
-        let share = |text: &str| Share::of(text.parse().unwrap());
-        assert_eq!(share("2001:db8::1"), share("2001:db8::2:3:4:5"));
-        assert_ne!(share("2001:db8::1"), share("2001:db8:0:1::1"));
-        assert_eq!(share("::ffff:192.0.2.1"), share("192.0.2.1"));
     }
 }

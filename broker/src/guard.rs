@@ -10,10 +10,10 @@ use rumqttd::protocol::{
     Connect, LastWill, Packet, PubComp, PubCompReason, PubRec, PubRecReason, Publish, QoS,
     Subscribe,
 };
+use service_kit::client_address::Client as Share;
 
 use crate::BrokerConfig;
 use crate::budget::{Budget, Kept};
-use crate::clients::Share;
 use crate::exactly_once::Begun;
 use crate::names::{MAX_NAME, check_filter, check_topic};
 use crate::refusals::Refusals;
@@ -259,7 +259,7 @@ mod tests {
     use crate::wire;
 
     fn guard() -> Guard {
-        let share = Share::of("192.0.2.1".parse().unwrap());
+        let share = Share::new("192.0.2.1".parse().unwrap());
         let state = GuardState::new(&BrokerConfig::default());
         Guard::new(&state, share, false)
     }
@@ -321,7 +321,7 @@ mod tests {
         };
         let state = GuardState::new(&config);
         let [mut own, mut stranger] = [true, false].map(|own| {
-            let share = Share::of("127.0.0.1".parse().unwrap());
+            let share = Share::new("127.0.0.1".parse().unwrap());
             Guard::new(&state, share, own)
         });
         let publish = |guard: &mut Guard, topic| admit(guard, &[0x30, 4, 0, 1, topic, b'!']);

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::clients::Share;
+use service_kit::client_address::Client as Share;
 
 /// So many of something that may be there at a time.
 ///
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     fn share(text: &str) -> Share {
-        Share::of(text.parse().unwrap())
+        Share::new(text.parse().unwrap())
     }
 
     #[test]

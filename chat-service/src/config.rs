@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use service_kit::access::AccessConfig;
 use service_kit::client_address::TrustedProxies;
 use service_kit::config::{self, ConfigError, duration, listen, size};
-use service_kit::http::HttpOptions;
+use service_kit::http::{HttpOptions, Shares};
 use service_kit::telemetry::LogConfig;
 use service_kit::tls::TlsConfig;
 
@@ -68,6 +68,7 @@ pub struct LimitsConfig {
 #[expect(missing_docs, reason = "config.default.toml documents every key, once")]
 pub struct HttpConfig {
     pub max_connections: usize,
+    pub max_connections_per_address: usize,
     #[serde(with = "duration")]
     pub header_timeout: Duration,
     #[serde(with = "duration")]
@@ -193,7 +194,21 @@ impl Config {
             idle_timeout: self.http.idle_timeout,
             write_stall: self.http.write_stall,
             max_connections: self.http.max_connections,
+            shares: self.shares(),
             ..HttpOptions::default()
+        }
+    }
+
+    /// Each client's share of the connections.
+    fn shares(&self) -> Shares {
+        let most = match self.http.max_connections_per_address {
+            0 => self.http.max_connections.div_ceil(2),
+            most => most,
+        };
+        Shares {
+            most,
+            limits_loopback: self.limits.limit_loopback,
+            proxies: self.limits.trusted_proxies.clone(),
         }
     }
 

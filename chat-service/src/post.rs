@@ -10,8 +10,9 @@ use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use chat_model::{ChannelId, Epoch, EventView, NewMessage, Sender, Seq};
-use chat_store::IdempotencyKey;
+use chat_store::{IdempotencyKey, Owner};
 use serde::Serialize;
+use service_kit::client_address::Client;
 use service_kit::problem::{Problem, RequestId};
 use tokio::time::Instant;
 use tracing::field::display;
@@ -23,7 +24,6 @@ use crate::body::{self, Kind};
 use crate::identity::{self, Action, Caller};
 use crate::ingest::{Post, Posted};
 use crate::problems;
-use crate::rate_limit::Client;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Longest `Idempotency-Key`, in bytes.
@@ -114,7 +114,7 @@ impl AppState {
                 channel,
                 message,
                 key,
-                owner: client.owner(),
+                owner: Owner::new(client.number()),
             })
             .await;
         self.posts.count(&posted, begun.elapsed().as_secs_f64());

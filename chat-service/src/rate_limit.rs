@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use chat_store::Owner;
+use service_kit::client_address::Client;
 
 /// Addresses remembered at a time, about 80 bytes each, and as many networks. Newcomers beyond share
 /// their network's buckets.
@@ -33,11 +33,6 @@ pub(crate) struct Limits {
     pub(crate) limits_loopback: bool,
 }
 
-/// Who counts as one client: an IPv4 address, the /64 that an IPv6 client can choose from, or
-/// loopback.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Client(IpAddr);
-
 /// What there was too much of, and whose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Exceeded {
@@ -62,7 +57,7 @@ pub(crate) struct RateLimiter {
 
 #[derive(Default)]
 struct Buckets {
-    clients: HashMap<IpAddr, Bucket>,
+    clients: HashMap<Client, Bucket>,
     /// Of IPv6 addresses, and of newcomers that find no room among the clients.
     networks: HashMap<IpAddr, Bucket>,
     /// Of newcomers that find no room among the networks either.
@@ -78,40 +73,6 @@ struct Bucket {
     bytes: f64,
     at: Duration,
     clients: f64,
-}
-
-impl Client {
-    pub(crate) fn new(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            address if address.is_loopback() => IpAddr::from([127, 0, 0, 1]),
-            IpAddr::V6(v6) => prefix(v6.segments(), 4),
-            address @ IpAddr::V4(_) => address,
-        })
-    }
-
-    /// Whose share of the store it takes.
-    pub(crate) fn owner(self) -> Owner {
-        Owner::new(match self.0 {
-            IpAddr::V4(v4) => u64::from(v4.to_bits()),
-            IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
-        })
-    }
-
-    /// What one customer of a provider may have: a /48, or a /24 of IPv4.
-    fn network(self) -> IpAddr {
-        match self.0 {
-            IpAddr::V6(v6) => prefix(v6.segments(), 3),
-            IpAddr::V4(v4) => {
-                let [a, b, c, _] = v4.octets();
-                IpAddr::from([a, b, c, 0])
-            }
-        }
-    }
-}
-
-fn prefix(mut segments: [u16; 8], length: usize) -> IpAddr {
-    segments[length..].fill(0);
-    IpAddr::from(segments)
 }
 
 impl RateLimiter {
@@ -149,7 +110,7 @@ impl RateLimiter {
             limits_loopback,
         } = self.limits;
         let unlimited = posts.is_none() && bytes.is_none();
-        unlimited || (client.0.is_loopback() && !limits_loopback)
+        unlimited || (client.is_loopback() && !limits_loopback)
     }
 
     fn lock(&self) -> MutexGuard<'_, Buckets> {
@@ -188,9 +149,9 @@ impl Buckets {
         let known = self.make_room(client, limits, now);
         if known {
             let new = Bucket::full(limits, now, 1.0);
-            act(self.clients.entry(client.0).or_insert(new));
+            act(self.clients.entry(client).or_insert(new));
         }
-        if known && client.0.is_ipv4() {
+        if known && client.is_ipv4() {
             return;
         }
         let new = Bucket::full(limits, now, NETWORK_CLIENTS);
@@ -206,7 +167,7 @@ impl Buckets {
     /// Whether a client has a bucket of its own, or may have one.
     fn make_room(&mut self, client: Client, limits: &Limits, now: Duration) -> bool {
         let is_full = |buckets: &Self| buckets.clients.len() >= MOST_ADDRESSES;
-        if !is_full(self) || self.clients.contains_key(&client.0) {
+        if !is_full(self) || self.clients.contains_key(&client) {
             return true;
         }
         self.sweep(limits, now);
@@ -220,12 +181,12 @@ impl Buckets {
             return;
         }
         self.swept = Some(now);
-        let in_use = |_: &IpAddr, bucket: &mut Bucket| {
+        let in_use = |bucket: &mut Bucket| {
             bucket.fill(limits, now);
             !bucket.is_full(limits)
         };
-        self.clients.retain(in_use);
-        self.networks.retain(in_use);
+        self.clients.retain(|_, bucket| in_use(bucket));
+        self.networks.retain(|_, bucket| in_use(bucket));
     }
 }
 

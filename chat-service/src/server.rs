@@ -7,7 +7,7 @@ use chat_store::{Store, StoreError};
 use service_kit::access::AccessPolicy;
 use service_kit::clock::SharedClock;
 use service_kit::config::ConfigError;
-use service_kit::http::{self, BindError, HttpOptions};
+use service_kit::http::{self, BindError, HttpOptions, Shares};
 use service_kit::lifecycle::Lifecycle;
 use service_kit::operations::{Health, Operations, RequestMetrics};
 use service_kit::tls::{ServerTls, TlsError};
@@ -105,7 +105,8 @@ impl Server {
     }
 
     /// Also listens on a free port of loopback, without TLS: for neighbours in the same process, who
-    /// cannot know the name that the certificate is for. Returns the address.
+    /// cannot know the name that the certificate is for, and who share no limit with strangers. Returns
+    /// the address.
     ///
     /// # Errors
     /// [`BindError`].
@@ -195,7 +196,11 @@ impl Server {
         };
         let serve_inside = async {
             if let Some(inside) = inside {
-                http::serve(inside, router.clone(), config.http_options(), &life).await;
+                let options = HttpOptions {
+                    shares: Shares::default(),
+                    ..config.http_options()
+                };
+                http::serve(inside, router.clone(), options, &life).await;
             }
         };
         tokio::join!(

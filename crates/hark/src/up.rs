@@ -70,10 +70,8 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
     );
     let mut chat_service = chat_service.await.map_err(by_option("--chat"))?;
     let chat_addr = chat_service.local_addr();
-    let inside = match tls {
-        Some(_) => chat_service.listen_inside().map_err(Failure::failed)?,
-        None => reachable(chat_addr),
-    };
+    // Not by the port of strangers, whose limits are not for the neighbour.
+    let inside = chat_service.listen_inside().map_err(Failure::failed)?;
     config.broadcast_sse.history.url = format!("http://{inside}");
     let of_sse = operations.of_service("broadcast-sse");
     let of_sse = of_sse.worded(|reason| as_here("broadcast_sse", reason));

@@ -1,4 +1,6 @@
-//! Who a request comes from when proxies stand in between.
+//! Who a request comes from when proxies stand in between, and who counts as one client.
+
+mod client;
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -7,12 +9,19 @@ use axum::http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use client::Client;
+
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The proxies whose `X-Forwarded-For` is believed: addresses (`10.0.0.7`) and networks
-/// (`10.0.0.0/8`, `fd00::/8`). Anybody else can write into that header what they like.
+/// Addresses (`10.0.0.7`) and networks (`10.0.0.0/8`, `fd00::/8`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TrustedProxies(Vec<IpNet>);
+pub struct Networks(Vec<IpNet>);
+
+/// The proxies whose `X-Forwarded-For` is believed. Anybody else can write into that header what they
+/// like.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TrustedProxies(Networks);
 
 impl TrustedProxies {
     /// The client of a request that came from `peer`.
@@ -22,7 +31,7 @@ impl TrustedProxies {
     /// proxy that has passed it on is as far as can be seen.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
-        if self.0.is_empty() {
+        if self.0.0.is_empty() {
             return client;
         }
         let lines = headers.get_all(FORWARDED_FOR);
@@ -43,7 +52,22 @@ impl TrustedProxies {
         client
     }
 
-    fn trusts(&self, address: IpAddr) -> bool {
+    /// Whether this is the address of one of them.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.0.contains(address)
+    }
+}
+
+impl From<Networks> for TrustedProxies {
+    fn from(networks: Networks) -> Self {
+        Self(networks)
+    }
+}
+
+impl Networks {
+    /// Whether one of them has this address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 }
@@ -65,7 +89,7 @@ fn address(text: &str) -> Option<IpAddr> {
 #[error("{0:?} is neither an address such as 10.0.0.7 nor a network such as 10.0.0.0/8")]
 pub struct NotANetwork(String);
 
-impl FromStr for TrustedProxies {
+impl FromStr for Networks {
     type Err = NotANetwork;
 
     /// Addresses and networks separated by commas.
@@ -83,7 +107,7 @@ fn network(text: &str) -> Result<IpNet, NotANetwork> {
 }
 
 /// As a list in the configuration.
-impl<'de> Deserialize<'de> for TrustedProxies {
+impl<'de> Deserialize<'de> for Networks {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let items = Vec::<String>::deserialize(deserializer)?;
         let networks = items.iter().map(|item| network(item.trim()));
@@ -92,7 +116,7 @@ impl<'de> Deserialize<'de> for TrustedProxies {
     }
 }
 
-impl Serialize for TrustedProxies {
+impl Serialize for Networks {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.0.iter().map(ToString::to_string))
     }
@@ -103,7 +127,7 @@ mod tests {
     use super::*;
 
     fn client(trusted: &str, peer: &str, lines: &[&str]) -> String {
-        let trusted: TrustedProxies = trusted.parse().unwrap();
+        let trusted = TrustedProxies::from(trusted.parse::<Networks>().unwrap());
         let mut headers = HeaderMap::new();
         for line in lines {
             headers.append(FORWARDED_FOR, line.parse().unwrap());
@@ -159,7 +183,7 @@ mod tests {
 
     #[test]
     fn what_is_no_network_is_refused_by_its_text() {
-        let refused = "10.0.0.0/8, proxy".parse::<TrustedProxies>().unwrap_err();
+        let refused = "10.0.0.0/8, proxy".parse::<Networks>().unwrap_err();
         assert!(refused.to_string().contains("\"proxy\""), "{refused}");
     }
 }

@@ -21,11 +21,14 @@ mod http1;
 mod http2;
 mod last_time;
 mod places;
+mod refusal;
 mod server;
+mod shares;
 mod takeover;
 
 pub use places::Place;
 pub use server::serve;
+pub use shares::Shares;
 pub use takeover::{Framing, Offer, Taken};
 
 /// Waiting connections that the kernel holds while the server is busy. tokio's own 128 is too few
@@ -56,6 +59,9 @@ pub struct HttpOptions {
     /// Connections at a time. For further ones the oldest idle ones are ended; while none is idle they
     /// wait in the kernel's backlog.
     pub max_connections: usize,
+    /// Each client's share of them. At it the client's own oldest idle connection gives way; while none
+    /// of its own is idle, further ones are told so by a 429 (over TLS: closed).
+    pub shares: Shares,
     /// Certificate and key; `None` serves plain HTTP. A plain connection may speak HTTP/2 from its
     /// first byte (RFC 9113, section 3.3), as proxies do.
     pub tls: Option<Arc<ServerTls>>,
@@ -76,6 +82,7 @@ impl Default for HttpOptions {
             send_buffer: None,
             max_head_bytes: 32 * 1024,
             max_connections: 100_000,
+            shares: Shares::default(),
             tls: None,
             stalled: Counter::default(),
         }

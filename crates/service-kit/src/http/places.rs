@@ -1,4 +1,7 @@
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +11,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::shares::Shares;
+use crate::client_address::Client;
 use crate::log_limit::LogLimit;
 
 /// How soon it is looked again for connections that have become idle when all places are taken.
@@ -16,7 +21,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// than clearing them.
 const CLEARED: usize = 100;
 
+/// A client's connections that were told to go count until they have gone: a tenth of its share may do
+/// so while others of its own come.
+const SLACK: usize = 10;
+
 static FULL: LogLimit = LogLimit::per_minute(2);
+static SHARE_TAKEN: LogLimit = LogLimit::per_minute(2);
 
 /// Whether a connection does anything for its client.
 pub(super) trait Idleness: Send + Sync {
@@ -28,6 +38,7 @@ pub(super) trait Idleness: Send + Sync {
 /// the oldest idle connections go, which their clients open again when they have something to say.
 pub(super) struct Places {
     most: usize,
+    shares: Shares,
     seats: Mutex<Seats>,
     freed: Notify,
 }
@@ -36,11 +47,22 @@ pub(super) struct Places {
 struct Seats {
     /// Connections, those that were taken over included.
     taken: usize,
+    /// The same by client, of those that have a share.
+    by_client: HashMap<Client, Share>,
     /// Those that can be told to go.
     removable: Slab<Removable>,
 }
 
+/// What a client has of the places.
+#[derive(Default)]
+struct Share {
+    taken: usize,
+    /// When none of them was idle.
+    looked: Option<Instant>,
+}
+
 struct Removable {
+    client: Option<Client>,
     accepted: Instant,
     idleness: Option<Arc<dyn Idleness>>,
     /// Ends the connection; cancelled already if it is on its way out.
@@ -48,9 +70,10 @@ struct Removable {
 }
 
 impl Places {
-    pub(super) fn new(most: usize) -> Arc<Self> {
+    pub(super) fn new(most: usize, shares: Shares) -> Arc<Self> {
         Arc::new(Self {
             most,
+            shares,
             seats: Mutex::default(),
             freed: Notify::new(),
         })
@@ -71,43 +94,35 @@ impl Places {
         }
     }
 
-    /// A place for a connection, which `end` ends when somebody else needs it.
-    pub(super) fn take(self: &Arc<Self>, end: CancellationToken) -> Place {
+    /// A place for a connection of `peer`, which `end` ends when somebody else needs it. At its share,
+    /// a client's oldest idle connections give way; `None` while none of its own is idle.
+    pub(super) fn take(self: &Arc<Self>, peer: IpAddr, end: CancellationToken) -> Option<Place> {
+        let client = self.shares.client(peer);
         let mut seats = lock(&self.seats);
+        if let Some(client) = client {
+            if !seats.share_has_room(client, self.shares.most) {
+                return None;
+            }
+            seats.by_client.entry(client).or_default().taken += 1;
+        }
         seats.taken += 1;
         let removable = seats.removable.insert(Removable {
+            client,
             accepted: Instant::now(),
             idleness: None,
             end,
         });
-        Place {
+        drop(seats);
+        Some(Place {
             places: Arc::clone(self),
+            client,
             removable: Some(removable),
-        }
+        })
     }
 
     /// Ends the oldest idle connections, at least one if there is any, and returns how many.
     pub(super) fn clear(&self) -> usize {
-        let seats = lock(&self.seats);
-        let removable = seats.removable.iter().map(|(_, seat)| seat);
-        let mut idle: Vec<(Instant, &CancellationToken)> = removable
-            .filter(|seat| !seat.end.is_cancelled())
-            .filter_map(|seat| {
-                // Before it can be asked it shakes hands, and has not asked for anything.
-                let idleness = seat.idleness.as_ref();
-                let since = idleness.map_or(Some(seat.accepted), |it| it.idle_since());
-                Some((since?, &seat.end))
-            })
-            .collect();
-        let count = (self.most / CLEARED).max(1).min(idle.len());
-        if count == 0 {
-            return 0;
-        }
-        idle.select_nth_unstable_by_key(count - 1, |(since, _)| *since);
-        for (_, end) in &idle[..count] {
-            end.cancel();
-        }
-        count
+        lock(&self.seats).clear((self.most / CLEARED).max(1), |_| true)
     }
 
     /// Waits until all connections have ended.
@@ -123,9 +138,61 @@ impl Places {
     }
 }
 
+impl Seats {
+    /// Whether a client may have one more, after its idle ones have been told to go if need be.
+    fn share_has_room(&mut self, client: Client, most: usize) -> bool {
+        let now = Instant::now();
+        let Some(share) = self.by_client.get_mut(&client) else {
+            return true;
+        };
+        if share.taken < most {
+            return true;
+        }
+        // Those that were told to go have not gone yet: so many may they be.
+        let has_slack = share.taken < most + (most / SLACK).max(1);
+        // Looking takes time, and whoever opens many at once must not make it be spent on each.
+        let has_looked = share.looked.is_some_and(|at| now - at < LOOK_AGAIN);
+        if let Some(left_out) = SHARE_TAKEN.line() {
+            warn!(left_out, %client, "as many connections of one address as max_connections_per_address allows: its idle ones give way, further ones are refused; if it is a proxy, name it in limits.trusted_proxies");
+        }
+        if !has_slack || has_looked {
+            return false;
+        }
+        let cleared = self.clear((most / CLEARED).max(1), |seat| seat.client == Some(client));
+        if cleared == 0 {
+            self.by_client.entry(client).or_default().looked = Some(now);
+        }
+        cleared > 0
+    }
+
+    /// Ends the oldest idle connections of those that are `meant`, and returns how many.
+    fn clear(&self, most: usize, meant: impl Fn(&Removable) -> bool) -> usize {
+        let removable = self.removable.iter().map(|(_, seat)| seat);
+        let mut idle: Vec<(Instant, &CancellationToken)> = removable
+            .filter(|seat| !seat.end.is_cancelled() && meant(seat))
+            .filter_map(|seat| {
+                // Before it can be asked it shakes hands, and has not asked for anything.
+                let idleness = seat.idleness.as_ref();
+                let since = idleness.map_or(Some(seat.accepted), |it| it.idle_since());
+                Some((since?, &seat.end))
+            })
+            .collect();
+        let count = most.min(idle.len());
+        if count == 0 {
+            return 0;
+        }
+        idle.select_nth_unstable_by_key(count - 1, |(since, _)| *since);
+        for (_, end) in &idle[..count] {
+            end.cancel();
+        }
+        count
+    }
+}
+
 /// Counts as one of the server's connections until it is dropped.
 pub struct Place {
     places: Arc<Places>,
+    client: Option<Client>,
     /// `None` once the connection is not to be ended for others any more.
     removable: Option<usize>,
 }
@@ -134,7 +201,13 @@ impl Place {
     /// A place of nobody else, for tests of what holds one.
     #[doc(hidden)]
     pub fn alone() -> Self {
-        Places::new(1).take(CancellationToken::new())
+        let places = Places::new(1, Shares::default());
+        lock(&places.seats).taken += 1;
+        Self {
+            places,
+            client: None,
+            removable: None,
+        }
     }
 
     /// Whom to ask from now on whether the connection does anything.
@@ -159,6 +232,14 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut seats = lock(&self.places.seats);
         seats.taken -= 1;
+        if let Some(client) = self.client
+            && let Entry::Occupied(mut share) = seats.by_client.entry(client)
+        {
+            share.get_mut().taken -= 1;
+            if share.get().taken == 0 {
+                share.remove();
+            }
+        }
         if let Some(key) = self.removable {
             seats.removable.remove(key);
         }

@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 use super::HttpOptions;
 use super::connection::{self, Visit};
 use super::places::Places;
+use super::refusal::Refusals;
 use crate::lifecycle::Lifecycle;
 use crate::log_limit::LogLimit;
 
@@ -29,13 +30,14 @@ static RESUMED: LogLimit = LogLimit::per_minute(2);
 pub async fn serve(listener: TcpListener, router: Router, options: HttpOptions, life: &Lifecycle) {
     let (soft, hard) = (life.soft(), life.hard());
     let options = Arc::new(options);
-    let places = Places::new(options.max_connections);
+    let places = Places::new(options.max_connections, options.shares.clone());
     if let Some(tls) = options.tls.clone() {
         let soft = soft.clone();
         life.spawn_transient(async move {
             soft.run_until_cancelled(tls.keep_fresh()).await;
         });
     }
+    let refusals = Refusals::new(life);
     let mut accepting = Accepting::default();
     loop {
         let (stream, peer) = tokio::select! {
@@ -53,9 +55,15 @@ pub async fn serve(listener: TcpListener, router: Router, options: HttpOptions, 
             continue;
         }
         let hard = hard.child_token();
+        let Some(place) = places.take(peer.ip(), hard.clone()) else {
+            if options.tls.is_none() {
+                refusals.tell(stream);
+            }
+            continue;
+        };
         let visit = Visit {
             peer,
-            place: places.take(hard.clone()),
+            place,
             router: router.clone(),
             options: Arc::clone(&options),
             soft: soft.clone(),

@@ -10,9 +10,10 @@ use axum::extract::ConnectInfo;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use futures_util::stream;
-use service_kit::http::{self, HttpOptions};
+use service_kit::client_address::{Networks, TrustedProxies};
+use service_kit::http::{self, HttpOptions, Shares};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 
@@ -20,6 +21,9 @@ use crate::{LONG, ask, options, rest, start};
 
 const SHORT: Duration = Duration::from_millis(300);
 const GET: &str = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+/// It is asked for its body, so that the request is surely under way; "hi" is the body.
+const EXPECTING: &str =
+    "POST /read HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n";
 
 fn echo() -> Router {
     Router::new()
@@ -329,13 +333,10 @@ async fn the_oldest_idle_connection_gives_its_place_to_a_new_one() {
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_while_none_is_idle() {
     let server = start(echo(), two_at_a_time());
-    let body = "POST /read HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n";
     let mut first = server.connect().await;
     let mut second = server.connect().await;
     for stream in [&mut first, &mut second] {
-        // It is asked for its body, so that the request is surely under way.
-        let expecting = body.replace("\r\n\r\n", "\r\nexpect: 100-continue\r\n\r\n");
-        ask(stream, &expecting, "100 Continue\r\n\r\n").await;
+        ask(stream, EXPECTING, "100 Continue\r\n\r\n").await;
     }
     let mut third = server.connect().await;
     third.write_all(GET.as_bytes()).await.unwrap();
@@ -346,6 +347,53 @@ async fn connections_beyond_the_limit_wait_while_none_is_idle() {
     timeout(LONG, third.peek(&mut byte)).await.unwrap().unwrap();
     ask(&mut second, "hi", "\r\n\r\n2").await;
     drop((first, second, third));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn client_at_its_share_takes_no_place_of_another() {
+    let shares = Shares {
+        most: 2,
+        limits_loopback: true,
+        proxies: TrustedProxies::from("127.0.0.2".parse::<Networks>().unwrap()),
+    };
+    let limits = HttpOptions {
+        max_connections: 8,
+        shares,
+        ..options()
+    };
+    let server = start(echo(), limits);
+    // A proxy stands for many, and has no share.
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut other = socket.connect(server.addr).await.unwrap();
+        ask(&mut other, GET, "here").await;
+        others.push(other);
+    }
+    let mut busy = server.connect().await;
+    ask(&mut busy, EXPECTING, "100 Continue\r\n\r\n").await;
+    let mut idle = server.connect().await;
+    ask(&mut idle, GET, "here").await;
+    // Its own idle one gives way, not the others' older ones.
+    let mut third = server.connect().await;
+    ask(&mut third, EXPECTING, "100 Continue\r\n\r\n").await;
+    assert_eq!(rest(&mut idle).await, "");
+    // None of its own is idle: it is told so.
+    let mut fourth = server.connect().await;
+    fourth.write_all(GET.as_bytes()).await.unwrap();
+    let answer = rest(&mut fourth).await;
+    assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("\r\nretry-after: "), "{head}");
+    let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(problem["type"], "/problems/too-many-connections");
+    for other in &mut others {
+        ask(other, GET, "here").await;
+    }
+    ask(&mut busy, "hi", "\r\n\r\n2").await;
+    drop((busy, third, others));
     server.stop().await;
 }
 

@@ -1,10 +1,11 @@
 //! Connections, and what their clients do not say.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use system_tests::{Chain, HonestPair, Node, Sender, new_channel};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
 /// On each of the two ports.
@@ -67,4 +68,95 @@ async fn idle_connections_of_one_client_leave_room_for_others() {
         }
     })
     .await;
+}
+
+/// A connection from an address of this machine that nobody else has.
+async fn connect_as_stranger(to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.9:0".parse().unwrap()).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+/// The first line of an answer.
+async fn status_of(stream: &mut TcpStream) -> String {
+    let mut answer = [0; 12];
+    let read = stream.read_exact(&mut answer);
+    let read = timeout(Duration::from_secs(10), read).await;
+    read.expect("an answer").unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Idle connections give way anyway; these are all in the middle of a request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn busy_connections_of_one_address_leave_room_for_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Node::broker().started().await;
+    let chat = Node::chat_service(&broker.mqtt_url(), &folder.path().join("store"))
+        .env("HARK_HTTP__MAX_CONNECTIONS", PLACES.to_string())
+        .env("HARK_LIMITS__LIMIT_LOOPBACK", "true")
+        // The pair has an address that stands for many.
+        .env("HARK_LIMITS__TRUSTED_PROXIES", "127.0.0.1")
+        .started()
+        .await;
+    let sse = Node::broadcast_sse(&broker.mqtt_url(), &chat.url())
+        .started()
+        .await;
+    let mut pair = HonestPair::start(&chat.url(), &sse.url()).await;
+    pair.quiet().await;
+    let refused = pair
+        .beside(async {
+            let post = format!(
+                "POST /channels/{}/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n",
+                new_channel()
+            );
+            let (mut busy, mut refused) = (Vec::new(), 0);
+            for _ in 0..PLACES + 20 {
+                let mut stream = connect_as_stranger(chat.address()).await;
+                stream.write_all(post.as_bytes()).await.unwrap();
+                match status_of(&mut stream).await.as_str() {
+                    "HTTP/1.1 100" => busy.push(stream),
+                    "HTTP/1.1 429" => refused += 1,
+                    other => panic!("{other}"),
+                }
+            }
+            let (fresh, channel) = (Sender::to(chat.url()), new_channel());
+            let answer = timeout(Duration::from_secs(5), fresh.post(&channel, "hello"));
+            answer.await.expect("somebody new gets a place");
+            refused
+        })
+        .await;
+    assert_eq!(refused, PLACES / 2 + 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_of_one_address_leave_room_for_others() {
+    let chain = Chain::start_with(|sse| {
+        sse.env("HARK_HUB__MAX_STREAMS", PLACES.to_string())
+            .env("HARK_LIMITS__TRUSTED_PROXIES", "127.0.0.1")
+    })
+    .await;
+    let mut pair = HonestPair::start(&chain.chat.url(), &chain.sse.url()).await;
+    pair.quiet().await;
+    let (open, refused) = pair
+        .beside(async {
+            let get = format!(
+                "GET /events?c={} HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
+                new_channel()
+            );
+            let (mut open, mut refused) = (Vec::new(), 0);
+            for _ in 0..PLACES + 20 {
+                let mut stream = TcpStream::connect(chain.sse.address()).await.unwrap();
+                stream.write_all(get.as_bytes()).await.unwrap();
+                match status_of(&mut stream).await.as_str() {
+                    "HTTP/1.1 200" => open.push(stream),
+                    "HTTP/1.1 429" => refused += 1,
+                    other => panic!("{other}"),
+                }
+            }
+            (open, refused)
+        })
+        .await;
+    assert_eq!((open.len(), refused), (PLACES / 2, PLACES / 2 + 20));
+    // Somebody new gets a stream beside them.
+    HonestPair::start(&chain.chat.url(), &chain.sse.url()).await;
 }
