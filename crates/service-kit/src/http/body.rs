@@ -76,7 +76,7 @@ impl Drop for TimedBody {
     }
 }
 
-/// An answer's body; its end is the end of the request, after which the connection is idle.
+/// An answer's body; its end is the end of the request. Once it is written, the connection is idle.
 pub(super) struct AnswerBody {
     inner: Body,
     phase: Arc<Phase>,

@@ -22,8 +22,9 @@ pub(super) struct Visit {
     pub(super) router: Router,
     pub(super) options: Arc<HttpOptions>,
     pub(super) soft: CancellationToken,
-    /// Of this connection: others may need its place.
     pub(super) hard: CancellationToken,
+    /// Others need the place of this connection, which was idle.
+    pub(super) give_way: CancellationToken,
 }
 
 /// Answers the requests of one connection, in the protocol that the client speaks.
@@ -57,6 +58,7 @@ async fn shake_hands(
     tokio::select! {
         () = visit.soft.cancelled() => None,
         () = visit.hard.cancelled() => None,
+        () = visit.give_way.cancelled() => None,
         shaken = timeout(visit.options.header_timeout, tls.accept(stream)) => {
             Some(shaken.unwrap_or_else(|late| Err(late.into())))
         }

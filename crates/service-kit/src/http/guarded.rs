@@ -29,8 +29,10 @@ const HTTP2: &[u8] = b"PRI ";
 pub(super) struct Phase {
     /// Requests whose head has been read.
     requested: AtomicU64,
-    /// Requests whose answer has been given to its end, and when the last was.
+    /// Requests whose answer has been given to its end.
     answered: AtomicU64,
+    /// Requests whose answer has been written as well, and when the last was.
+    written: AtomicU64,
     last_answer: LastTime,
     /// A request body was let go of before its end.
     unread_body: AtomicBool,
@@ -47,6 +49,7 @@ impl Phase {
         Self {
             requested: AtomicU64::new(0),
             answered: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             last_answer: LastTime::now(),
             unread_body: AtomicBool::new(false),
             take_over: OnceLock::new(),
@@ -65,6 +68,11 @@ impl Phase {
     /// Everything that was written before has gone out. hyper flushes only when its own buffer is
     /// empty, and polls the body before it flushes.
     fn flushed(&self) {
+        let answered = self.answered.load(Ordering::Relaxed);
+        if self.written.load(Ordering::Relaxed) != answered {
+            self.last_answer.note();
+            self.written.store(answered, Ordering::Relaxed);
+        }
         if self.take_over.get().is_some() {
             self.flushed.store(true, Ordering::Relaxed);
         }
@@ -85,7 +93,6 @@ impl Phase {
     }
 
     pub(super) fn answered(&self) {
-        self.last_answer.note();
         self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -94,7 +101,7 @@ impl Phase {
     }
 
     fn answers(&self) -> u64 {
-        self.answered.load(Ordering::Relaxed)
+        self.written.load(Ordering::Relaxed)
     }
 
     fn is_busy(&self) -> bool {

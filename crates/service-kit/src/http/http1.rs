@@ -21,6 +21,7 @@ use tracing::debug;
 use super::body::{AnswerBody, TimedBody};
 use super::connection::Visit;
 use super::guarded::{GuardedStream, Phase, Times};
+use super::places::Idleness;
 use super::takeover::{Offer, TakeOver, Taken};
 
 /// What a connection can be taken from.
@@ -56,6 +57,7 @@ pub(super) async fn run<S: Transport>(stream: S, visit: Visit) -> Option<(S, Byt
         options,
         soft,
         hard,
+        give_way,
     } = visit;
     let phase = Arc::new(Phase::new());
     place.watch(phase.clone());
@@ -91,6 +93,7 @@ pub(super) async fn run<S: Transport>(stream: S, visit: Visit) -> Option<(S, Byt
         .max_buf_size(options.max_head_bytes)
         .serve_connection(TokioIo::new(guarded), service);
     let mut draining = false;
+    let mut giving_way = false;
     let result = loop {
         let progress = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
             Poll::Ready(result) => Poll::Ready(Progress::Ended(result)),
@@ -111,12 +114,21 @@ pub(super) async fn run<S: Transport>(stream: S, visit: Visit) -> Option<(S, Byt
                 }
                 Progress::Http2 => {
                     let (stream, beginning) = connection.into_parts().io.into_inner().into_parts();
-                    let visit = Visit { peer, place, router, options, soft, hard };
+                    let visit = Visit { peer, place, router, options, soft, hard, give_way };
                     return Some((stream, beginning, visit));
                 }
                 Progress::Ended(result) => break result,
             },
             () = hard.cancelled() => return None,
+            () = give_way.cancelled(), if !giving_way => {
+                giving_way = true;
+                if phase.idle_since().is_some() {
+                    return None;
+                }
+                // A request came in this moment: it is answered, and the last one.
+                draining = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
             () = soft.cancelled(), if !draining => {
                 draining = true;
                 Pin::new(&mut connection).graceful_shutdown();

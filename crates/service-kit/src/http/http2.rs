@@ -20,7 +20,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tower::ServiceExt;
 use tracing::{debug, info};
 
@@ -28,7 +28,7 @@ use super::body::TimedBody;
 use super::connection::Visit;
 use super::guarded::Phase;
 use super::last_time::LastTime;
-use super::places::Idleness;
+use super::places::{Idleness, TO_LEAVE};
 use crate::log_limit::LogLimit;
 use stream::HeardStream;
 
@@ -57,6 +57,7 @@ where
         options,
         soft,
         hard,
+        give_way,
     } = visit;
     let heard = Arc::new(Heard {
         last: LastTime::now(),
@@ -101,10 +102,26 @@ where
     );
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut draining = false;
+    let mut giving_way = false;
+    // When a connection that gives way has had its time.
+    let mut leave_at = None;
     let result = loop {
         tokio::select! {
             result = connection.as_mut() => break result,
             () = hard.cancelled() => return,
+            () = give_way.cancelled(), if !giving_way => {
+                giving_way = true;
+                draining = true;
+                leave_at = Some(Instant::now() + TO_LEAVE);
+                connection.as_mut().graceful_shutdown();
+            }
+            () = sleep_until(leave_at.unwrap_or_else(Instant::now)), if leave_at.is_some() => {
+                leave_at = None;
+                // Otherwise a request came in that moment: it is answered, and the last one.
+                if answers.open.load(Relaxed) == 0 {
+                    return;
+                }
+            }
             () = soft.cancelled(), if !draining => {
                 draining = true;
                 connection.as_mut().graceful_shutdown();

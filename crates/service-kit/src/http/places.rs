@@ -17,6 +17,8 @@ use crate::log_limit::LogLimit;
 
 /// How soon it is looked again for connections that have become idle when all places are taken.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How long a connection that was told to go may take to write what it has answered.
+pub(super) const TO_LEAVE: Duration = Duration::from_secs(1);
 /// When places are needed, a hundredth of them is cleared at once: looking for the oldest takes longer
 /// than clearing them.
 const CLEARED: usize = 100;
@@ -81,8 +83,15 @@ impl Places {
 
     /// Waits until there is room for one more. Only one may wait, and take places.
     pub(super) async fn room(&self) {
+        let mut cleared_at: Option<Instant> = None;
         while lock(&self.seats).taken >= self.most {
+            // Those that were told to go may be on their way.
+            if cleared_at.is_some_and(|at| at.elapsed() <= TO_LEAVE) {
+                self.wait().await;
+                continue;
+            }
             let cleared = self.clear();
+            cleared_at = (cleared > 0).then(Instant::now);
             if let Some(left_out) = FULL.line() {
                 warn!(
                     left_out,

@@ -6,6 +6,7 @@ use axum::Router;
 use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::HttpOptions;
@@ -32,10 +33,7 @@ pub async fn serve(listener: TcpListener, router: Router, options: HttpOptions, 
     let options = Arc::new(options);
     let places = Places::new(options.max_connections, options.shares.clone());
     if let Some(tls) = options.tls.clone() {
-        let soft = soft.clone();
-        life.spawn_transient(async move {
-            soft.run_until_cancelled(tls.keep_fresh()).await;
-        });
+        watch(life, "certificates", tls.keep_fresh());
     }
     let refusals = Refusals::new(life);
     let mut accepting = Accepting::default();
@@ -54,8 +52,8 @@ pub async fn serve(listener: TcpListener, router: Router, options: HttpOptions, 
             debug!(%peer, %error, "connection lost before it began");
             continue;
         }
-        let hard = hard.child_token();
-        let Some(place) = places.take(peer.ip(), hard.clone()) else {
+        let give_way = CancellationToken::new();
+        let Some(place) = places.take(peer.ip(), give_way.clone()) else {
             if options.tls.is_none() {
                 refusals.tell(stream);
             }
@@ -67,13 +65,22 @@ pub async fn serve(listener: TcpListener, router: Router, options: HttpOptions, 
             router: router.clone(),
             options: Arc::clone(&options),
             soft: soft.clone(),
-            hard,
+            hard: hard.clone(),
+            give_way,
         };
         life.spawn_transient(connection::run(stream, visit));
     }
     // Connections in the backlog are refused by the kernel from here on.
     drop(listener);
     places.empty().await;
+}
+
+/// Runs what must go on as long as the server: without it the process ends.
+fn watch(life: &Lifecycle, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    let soft = life.soft();
+    life.spawn(name, async move {
+        soft.run_until_cancelled(task).await;
+    });
 }
 
 fn prepare(stream: &TcpStream, options: &HttpOptions) -> io::Result<()> {
@@ -133,4 +140,28 @@ fn is_exhaustion(error: &io::Error) -> bool {
         Errno::from_io_error(error),
         Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With the certificates of today for ever, it would serve until they end, and then nobody.
+    #[tokio::test]
+    async fn process_ends_when_nobody_looks_for_new_certificates_any_more() {
+        let life = Lifecycle::new();
+        watch(&life, "certificates", async { panic!("on purpose") });
+        let ended = tokio::time::timeout(Duration::from_secs(20), life.wait(Duration::ZERO));
+        let dead = ended.await.expect("the process ends").unwrap_err();
+        assert!(dead.panicked);
+        assert_eq!(dead.name, "certificates");
+    }
+
+    #[tokio::test]
+    async fn watched_task_ends_with_the_server() {
+        let life = Lifecycle::new();
+        watch(&life, "certificates", std::future::pending());
+        life.shutdown();
+        assert_eq!(life.wait(Duration::from_secs(20)).await, Ok(()));
+    }
 }

@@ -210,6 +210,35 @@ async fn posting_byte_by_byte_is_not_taken_for_http2() {
     server.stop().await;
 }
 
+/// What has been answered, and waits for the client's window, comes although the connection has to go.
+#[tokio::test]
+async fn connection_that_gives_way_writes_what_it_has_answered() {
+    const ANSWER: &[u8] = &[b'x'; 60_000];
+    let large = Router::new().route("/large", get(|| async { Bytes::from_static(ANSWER) }));
+    let limits = HttpOptions {
+        max_connections: 1,
+        ..options()
+    };
+    let server = start(large, limits);
+    let (mut sender, ended) = client(server.connect().await, 1_000).await;
+    let answer = sender.send_request(request("/large")).await.unwrap();
+    let mut body = answer.into_body();
+    let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    // Somebody else needs the place.
+    let mut other = server.connect().await;
+    let ask = b"GET /large HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    other.write_all(ask).await.unwrap();
+    let rest_of_body = timeout(LONG, body.collect()).await.unwrap();
+    let rest_of_body = rest_of_body.expect("the whole answer").to_bytes();
+    assert_eq!(first.len() + rest_of_body.len(), ANSWER.len());
+    timeout(LONG, ended)
+        .await
+        .expect("the connection ends")
+        .unwrap();
+    assert!(rest(&mut other).await.ends_with("xxx"));
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn connection_ends_with_the_server() {
     let (_turn, turns) = watch::channel(0_u64);

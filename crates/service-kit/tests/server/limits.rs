@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use futures_util::stream;
 use service_kit::client_address::{Networks, TrustedProxies};
 use service_kit::http::{self, HttpOptions, Shares};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
@@ -50,6 +50,25 @@ async fn client_that_says_nothing_is_closed() {
     server.stop().await;
 }
 
+/// Says `first` and then a byte now and then, until the server has closed; what it has answered.
+async fn drip(stream: TcpStream, first: &str) -> String {
+    let (mut reader, mut writer) = stream.into_split();
+    writer.write_all(first.as_bytes()).await.unwrap();
+    let drip = async {
+        let mut pause = interval(Duration::from_millis(20));
+        while writer.write_all(b"x").await.is_ok() {
+            pause.tick().await;
+        }
+    };
+    let read = async {
+        let mut bytes = Vec::new();
+        let _reset = reader.read_to_end(&mut bytes).await;
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let both = timeout(LONG, async { tokio::join!(read, drip) });
+    both.await.expect("the server closes the connection").0
+}
+
 #[tokio::test]
 async fn head_that_comes_drop_by_drop_is_closed() {
     let server = start(
@@ -59,25 +78,8 @@ async fn head_that_comes_drop_by_drop_is_closed() {
             ..options()
         },
     );
-    let (mut reader, mut writer) = server.connect().await.into_split();
-    let drip = async {
-        let mut pause = interval(Duration::from_millis(20));
-        // Fails once the server has closed.
-        while writer.write_all(b"x").await.is_ok() {
-            pause.tick().await;
-        }
-    };
-    let read = async {
-        let mut byte = [0; 1];
-        tokio::io::AsyncReadExt::read(&mut reader, &mut byte)
-            .await
-            .unwrap_or(0)
-    };
     let begun = Instant::now();
-    let (read, ()) = timeout(LONG, async { tokio::join!(read, drip) })
-        .await
-        .unwrap();
-    assert_eq!(read, 0);
+    assert_eq!(drip(server.connect().await, "").await, "");
     assert!(begun.elapsed() >= SHORT);
     server.stop().await;
 }
@@ -120,28 +122,11 @@ async fn body_that_comes_drop_by_drop_is_closed() {
             ..options()
         },
     );
-    let (mut reader, mut writer) = server.connect().await.into_split();
-    writer
-        .write_all(b"POST /read HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n")
-        .await
-        .unwrap();
-    let drip = async {
-        let mut pause = interval(Duration::from_millis(20));
-        while writer.write_all(b"x").await.is_ok() {
-            pause.tick().await;
-        }
-    };
-    let read = async {
-        let mut text = String::new();
-        let _reset = tokio::io::AsyncReadExt::read_to_string(&mut reader, &mut text).await;
-        text
-    };
-    let (text, ()) = timeout(LONG, async { tokio::join!(read, drip) })
-        .await
-        .unwrap();
+    let head = "POST /read HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n";
+    let answer = drip(server.connect().await, head).await;
     assert!(
-        text.starts_with("HTTP/1.1 400") || text.is_empty(),
-        "{text}"
+        answer.starts_with("HTTP/1.1 400") || answer.is_empty(),
+        "{answer}"
     );
     server.stop().await;
 }
@@ -327,6 +312,38 @@ async fn the_oldest_idle_connection_gives_its_place_to_a_new_one() {
         assert_eq!(rest(stream).await, "");
     }
     drop((first, third, silent, last));
+    server.stop().await;
+}
+
+/// Far more than the buffers of the sockets hold.
+const LARGE: usize = 16 << 20;
+
+#[tokio::test]
+async fn connection_whose_answer_is_still_being_written_is_not_idle() {
+    let large = Router::new().route(
+        "/large",
+        get(|| async { Bytes::from_static(&[b'x'; LARGE]) }),
+    );
+    let server = start(echo().merge(large), two_at_a_time());
+    let mut slow = server.connect().await;
+    let request = "GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let head = ask(&mut slow, request, "x").await;
+    let read = head.split_once("\r\n\r\n").unwrap().1.len();
+    // Idle for less long than the slow one would be.
+    let mut idle = server.connect().await;
+    ask(&mut idle, GET, "here").await;
+    ask(&mut server.connect().await, GET, "here").await;
+    assert_eq!(rest(&mut idle).await, "");
+    let mut left = vec![0; LARGE - read];
+    let answer = timeout(LONG, slow.read_exact(&mut left)).await;
+    answer.unwrap().expect("the whole answer");
+    // Now it is, as soon as it is written.
+    let mut others = [server.connect().await, server.connect().await];
+    for other in &mut others {
+        ask(other, GET, "here").await;
+    }
+    assert_eq!(rest(&mut slow).await, "");
+    drop(others);
     server.stop().await;
 }
 
