@@ -29,6 +29,7 @@ async fn run(arguments: ServiceArguments) -> Result<(), Failure> {
         return command::print_config(&config);
     }
     let process = Process::begin(&config.log, config.operations.listen)?;
+    let allowed_hosts = config.access.allowed_hosts.clone();
     let server = Server::bind(config, process.operations.clone()).map_err(|error| match error {
         StartError::Config(_) => Failure::usage(error),
         _ => Failure::failed(error),
@@ -38,7 +39,7 @@ async fn run(arguments: ServiceArguments) -> Result<(), Failure> {
         ("ops", process.operations_url.clone()),
     ];
     let lifecycle = process.lifecycle.clone();
-    process.serve_operations(&lifecycle);
+    process.serve_operations(&lifecycle, Some(&allowed_hosts));
     lifecycle.spawn("broadcast-sse", server.run(lifecycle.clone()));
     command::announce(&addresses)?;
     command::wait(&lifecycle).await

@@ -35,7 +35,7 @@ async fn run(arguments: ServiceArguments) -> Result<(), Failure> {
         ("ops", process.operations_url.clone()),
     ];
     let lifecycle = process.lifecycle.clone();
-    process.serve_operations(&lifecycle);
+    process.serve_operations(&lifecycle, None);
     command::announce(&addresses)?;
     broker.run(&lifecycle).await;
     command::wait(&lifecycle).await

@@ -31,6 +31,7 @@ async fn run(arguments: ServiceArguments) -> Result<(), Failure> {
         return command::print_config(&config);
     }
     let process = Process::begin(&config.log, config.operations.listen)?;
+    let allowed_hosts = config.access.allowed_hosts.clone();
     let server = Server::bind(config, SystemClock::shared(), process.operations.clone()).await;
     let server = server.map_err(|error| match error {
         StartError::Config(error) => error.into(),
@@ -43,7 +44,7 @@ async fn run(arguments: ServiceArguments) -> Result<(), Failure> {
     let life = process.lifecycle.clone();
     // The operators' listener stays to the end, so that a shutdown can be watched.
     let later = life.later_stage();
-    process.serve_operations(&later);
+    process.serve_operations(&later, Some(&allowed_hosts));
     let running = life.clone();
     life.spawn("chat-service", async move {
         server.run(running).await;

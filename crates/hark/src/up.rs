@@ -85,7 +85,7 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
     lifecycle.spawn("broker", async move {
         broker.run(&broker_life).await;
     });
-    process.serve_operations(&lifecycle);
+    process.serve_operations(&lifecycle, Some(&access.allowed_hosts));
     let services = Services {
         config: config.demo,
         chat_port: chat_addr.port(),

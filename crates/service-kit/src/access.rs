@@ -71,6 +71,8 @@ pub struct AccessPolicy {
     any_host: bool,
     allowed_hosts: Vec<String>,
     reach: Reach,
+    /// Whether there is a setting that adds to `allowed_hosts`.
+    is_set: bool,
 }
 
 /// Who can connect.
@@ -104,6 +106,20 @@ impl AccessPolicy {
             any_host: config.allowed_hosts.iter().any(|it| it.trim() == "*"),
             allowed_hosts,
             reach,
+            is_set: true,
+        }
+    }
+
+    /// The policy of an operators' listener on loopback: for the hosts of its service, and no pages but
+    /// those of loopback. `None`: the service has no `access.allowed_hosts`.
+    pub(crate) fn of_operators(allowed_hosts: Option<&[String]>) -> Self {
+        let config = AccessConfig {
+            allowed_origins: Vec::new(),
+            allowed_hosts: allowed_hosts.unwrap_or_default().to_vec(),
+        };
+        Self {
+            is_set: allowed_hosts.is_some(),
+            ..Self::of_machine(&config, Reach::Loopback, "")
         }
     }
 
@@ -177,10 +193,13 @@ impl AccessPolicy {
             "anybody on the internet could have made that name point here"
         };
         let host = host.to_string();
-        Problem::new(StatusCode::FORBIDDEN, "foreign-host", "Host not allowed").detail(format!(
-            "the request is for {host:?}, and {why}; if it is the name of this service, or of a \
-             proxy before it, add it to access.allowed_hosts"
-        ))
+        let advice = if self.is_set {
+            "if it is the name of this service, or of a proxy before it, add it to access.allowed_hosts"
+        } else {
+            "ask for localhost or 127.0.0.1"
+        };
+        Problem::new(StatusCode::FORBIDDEN, "foreign-host", "Host not allowed")
+            .detail(format!("the request is for {host:?}, and {why}; {advice}"))
     }
 }
 
@@ -194,16 +213,9 @@ fn host(text: &str) -> String {
     }
 }
 
-/// An origin of the configuration as browsers write it: without a port that its scheme implies, and
-/// in ASCII.
+/// An origin of the configuration as browsers write it.
 fn origin(text: &str) -> String {
-    let text = text.trim().trim_end_matches('/');
-    let origin = url::Url::parse(text).map(|url| url.origin());
-    match origin {
-        Ok(origin) if origin.is_tuple() => origin.ascii_serialization(),
-        // Such as that of an extension, or `null`.
-        _ => text.to_owned(),
-    }
+    parse_origin(text).unwrap_or_else(|_unknown| text.trim().to_owned())
 }
 
 #[derive(Clone)]
@@ -286,7 +298,9 @@ fn named_host(request: &Request) -> Result<Option<&str>, Problem> {
             Err(_not_ascii) => Err(bad_host("it is not ASCII")),
         },
         None if request.version() <= Version::HTTP_10 => Ok(None),
-        None => Err(bad_host("the request has none")),
+        None => Err(bad_host(
+            "the request has none; a probe sends Host: localhost, or asks by HTTP/1.0, which needs none",
+        )),
     }
 }
 

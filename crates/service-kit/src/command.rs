@@ -13,7 +13,7 @@ use clap::{Args, Parser};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
-use crate::access::{AccessConfig, AccessPolicy};
+use crate::access::AccessPolicy;
 use crate::config::{self, ConfigError};
 use crate::http::{self, HttpOptions};
 use crate::lifecycle::Lifecycle;
@@ -180,13 +180,14 @@ impl Process {
         })
     }
 
-    /// Serves the operators' listener as long as `stage` lasts.
-    pub fn serve_operations(self, stage: &Lifecycle) {
+    /// Serves the operators' listener as long as `stage` lasts. On loopback it answers for loopback's own
+    /// names and `allowed_hosts`, those of the service's configuration, if it has any.
+    pub fn serve_operations(self, stage: &Lifecycle, allowed_hosts: Option<&[String]>) {
         let (router, life) = (self.operations.router(), stage.clone());
         // Pages of strangers must not read metrics through a name that points to loopback (DNS
         // rebinding). Elsewhere whoever asks may know this machine by any name.
         let router = if self.address.ip().to_canonical().is_loopback() {
-            AccessPolicy::new(&AccessConfig::default(), self.address, false).layer(router)
+            AccessPolicy::of_operators(allowed_hosts).layer(router)
         } else {
             router
         };

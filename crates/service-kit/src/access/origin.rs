@@ -1,8 +1,8 @@
 //! Origins as people write them into a configuration, and what to tell a page of one that is not
 //! allowed.
 
-use axum::http::Uri;
 use thiserror::Error;
+use url::Url;
 
 use super::AccessConfig;
 use crate::config::ConfigError;
@@ -15,23 +15,30 @@ use crate::config::ConfigError;
 pub struct NotAnOrigin;
 
 /// Reads an origin (RFC 6454, section 6.2) that shall be allowed: `https://chat.example:8443`, `null`
-/// (files and sandboxed frames), or `*` for all.
+/// (files and sandboxed frames), or `*` for all. It comes out as browsers send it: in ASCII, without a
+/// port that its scheme implies.
 ///
 /// # Errors
 /// [`NotAnOrigin`]: what a browser would never send would allow nobody, in silence.
 pub fn parse(text: &str) -> Result<String, NotAnOrigin> {
-    let origin = text.trim().trim_end_matches('/').to_ascii_lowercase();
-    if ["*", "null"].contains(&origin.as_str()) {
-        return Ok(origin);
+    let text = text.trim().trim_end_matches('/');
+    if text == "*" || text.eq_ignore_ascii_case("null") {
+        return Ok(text.to_ascii_lowercase());
     }
-    let uri: Uri = origin.parse().map_err(|_| NotAnOrigin)?;
-    let authority = uri.authority().map_or("", |authority| authority.as_str());
-    let plain = uri.path() == "/" && uri.query().is_none() && !origin.contains(['#', '@']);
-    if plain && uri.scheme().is_some() && uri.host().is_some_and(|host| !host.is_empty()) {
-        let scheme = uri.scheme_str().unwrap_or_default();
-        return Ok(format!("{scheme}://{authority}"));
+    let plain = text.contains("://") && !text.contains(['?', '#', '@', '*', '\\']);
+    let url = plain.then(|| Url::parse(text).ok()).flatten();
+    let url = url.filter(|url| matches!(url.path(), "" | "/"));
+    let url = url.ok_or(NotAnOrigin)?;
+    let host = url.host_str().filter(|host| !host.is_empty());
+    let host = host.ok_or(NotAnOrigin)?;
+    let origin = url.origin();
+    if origin.is_tuple() {
+        return Ok(origin.ascii_serialization());
     }
-    Err(NotAnOrigin)
+    // Such as that of an extension, which to the URL standard is none.
+    let port = url.port().map(|port| format!(":{port}"));
+    let port = port.unwrap_or_default();
+    Ok(format!("{}://{host}{port}", url.scheme()))
 }
 
 impl AccessConfig {
@@ -74,6 +81,11 @@ mod tests {
             ("https://Chat.example/", "https://chat.example"),
             ("http://localhost:8000", "http://localhost:8000"),
             ("http://[::1]:8000", "http://[::1]:8000"),
+            ("https://chat.example:443", "https://chat.example"),
+            (
+                "https://Müller.example:8443/",
+                "https://xn--mller-kva.example:8443",
+            ),
             ("chrome-extension://abc", "chrome-extension://abc"),
             ("*", "*"),
             ("null", "null"),
@@ -93,6 +105,8 @@ mod tests {
             "https://chat.example?x",
             "https://user@chat.example",
             "https://*.example/*",
+            "https://*.example",
+            "https:chat.example",
             "file:///home",
         ] {
             assert!(parse(text).is_err(), "{text}");

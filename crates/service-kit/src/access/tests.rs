@@ -324,3 +324,25 @@ async fn the_operator_reads_which_page_was_refused_and_what_to_set_and_no_flood_
     assert_eq!(lines.lines().count(), REFUSALS as usize, "{lines}");
     assert!(lines.len() < 2_000, "{lines}");
 }
+
+#[tokio::test]
+async fn operators_listener_answers_for_the_hosts_of_its_service() {
+    let refusal = async |allowed: Option<&[String]>, host: &str| {
+        let router = Router::new().route("/", axum::routing::get(|| async { "got" }));
+        let router = AccessPolicy::of_operators(allowed).layer(crate::problem::layered(router));
+        let request = Request::get("/").header(HOST, host).body(Body::empty());
+        let answer = router.oneshot(request.unwrap()).await.unwrap();
+        let body = axum::body::to_bytes(answer.into_body(), 10_000);
+        String::from_utf8(body.await.unwrap().to_vec()).unwrap()
+    };
+    let allowed = ["ops.example".to_owned()];
+    for host in ["ops.example:9091", "localhost:9091", "127.0.0.1"] {
+        assert_eq!(refusal(Some(&allowed), host).await, "got", "{host}");
+    }
+    let text = refusal(Some(&allowed), "evil.example").await;
+    assert!(text.contains("access.allowed_hosts"), "{text}");
+    // The broker has no such setting.
+    let text = refusal(None, "ops.example").await;
+    assert!(text.contains("ask for localhost"), "{text}");
+    assert!(!text.contains("access.allowed_hosts"), "{text}");
+}
