@@ -64,8 +64,12 @@ impl Streams {
         peer: IpAddr,
         headers: &HeaderMap,
     ) -> Result<StreamPermit, Full> {
-        let client = Client::new(self.limits.trusted_proxies.client(peer, headers));
-        let has_share = !client.is_loopback() || self.limits.limit_loopback;
+        let proxies = &self.limits.trusted_proxies;
+        let address = proxies.client(peer, headers);
+        let client = Client::new(address);
+        let is_free = client.is_loopback() && !self.limits.limit_loopback;
+        // A proxy that names nobody stands for many.
+        let has_share = !is_free && !proxies.trusts(address);
         let client = has_share.then_some(client);
         let mut open = self.lock();
         if open.all >= self.most {

@@ -1,20 +1,24 @@
 //! All routes, and what handlers share.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, RawPathParams};
+use axum::extract::{ConnectInfo, FromRequestParts, RawPathParams};
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::routing::{get, post as posting};
 use chat_model::ChannelId;
 use chat_mqtt::Publisher;
 use chat_store::Store;
 use service_kit::access::AccessPolicy;
+use service_kit::client_address::Client;
 use service_kit::clock::SharedClock;
 use service_kit::operations::RequestMetrics;
 use service_kit::problem::{self, Problem};
 use uuid::Uuid;
 
+use crate::bodies::Bodies;
 use crate::config::LimitsConfig;
 use crate::ingest::Ingest;
 use crate::metrics::PostMetrics;
@@ -29,7 +33,11 @@ pub(crate) struct AppState {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: SharedClock,
     pub(crate) limits: Arc<LimitsConfig>,
-    pub(crate) rate: Arc<RateLimiter>,
+    /// How often clients may post.
+    pub(crate) rate: RateLimiter,
+    /// How often they may read.
+    pub(crate) reads: RateLimiter,
+    pub(crate) bodies: Arc<Bodies>,
     pub(crate) posts: PostMetrics,
     pub(crate) outbox: Arc<Gauges>,
     pub(crate) publisher: Publisher,
@@ -49,6 +57,43 @@ pub(crate) fn router(state: AppState, requests: &RequestMetrics, access: AccessP
         .route("/chat/publish/{channel}/{user}", posting(post::older))
         .with_state(Arc::new(state));
     problem::guarded(routes, paths::meant, access, requests)
+}
+
+impl AppState {
+    /// Who has sent a request.
+    pub(crate) fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> Client {
+        Client::new(self.limits.trusted_proxies.client(peer.ip(), headers))
+    }
+}
+
+/// On requests that come by the way inside: who asks is a neighbour in this process, for everybody.
+#[derive(Clone, Copy)]
+pub(crate) struct Neighbour;
+
+/// Leave to read once.
+pub(crate) struct Turn;
+
+impl FromRequestParts<Arc<AppState>> for Turn {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Problem> {
+        if parts.extensions.get::<Neighbour>().is_some() {
+            return Ok(Self);
+        }
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let Some(ConnectInfo(peer)) = peer else {
+            return Err(Problem::internal().caused_by("a request from nowhere"));
+        };
+        let limits = &state.limits;
+        let address = limits.trusted_proxies.client(peer.ip(), &parts.headers);
+        if !limits.nodes.contains(address) {
+            let taken = state
+                .reads
+                .take(Client::new(address), state.clock.monotonic());
+            taken.map_err(problems::too_many_reads)?;
+        }
+        Ok(Self)
+    }
 }
 
 /// `{channel}` of a path.

@@ -6,10 +6,11 @@ use std::io;
 use axum::body::Body;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use service_kit::problem::Problem;
 
+use crate::bodies::Held;
 use crate::problems;
 
 /// What a post's body is.
@@ -69,19 +70,49 @@ pub(crate) fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
     }
 }
 
-/// The whole body, at most `limit` bytes of it. One that says that it is longer is not read at all.
-pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
+/// The whole body, at most `limit` bytes of it, each of which `held` holds. One that says that it is
+/// longer is not read at all.
+pub(crate) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+    held: &mut Held,
+) -> Result<Bytes, Problem> {
     if announced(headers).is_some_and(|length| length > limit as u64) {
         return Err(problems::body_too_large(limit));
     }
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(problems::body_too_large(limit)),
-        Err(error) if took_too_long(&*error) => Err(problems::body_timeout()),
-        // The connection is broken, or its chunks are: hardly anyone is left to read this.
-        Err(error) => {
-            Err(problems::unreadable_body(format!("the body broke off: {error}")).closing())
+    let mut body = Limited::new(body, limit);
+    // Nearly every body comes in one piece. Others are copied: each piece may keep a whole buffer of
+    // its connection.
+    let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| broken_off(&*error, limit))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        held.grow(data.len()).map_err(problems::too_many_bodies)?;
+        if first.is_empty() && whole.is_empty() {
+            first = data;
+        } else {
+            whole.extend_from_slice(&std::mem::take(&mut first));
+            whole.extend_from_slice(&data);
         }
+    }
+    Ok(if whole.is_empty() {
+        first
+    } else {
+        whole.freeze()
+    })
+}
+
+fn broken_off(error: &(dyn Error + Send + Sync + 'static), limit: usize) -> Problem {
+    if error.is::<LengthLimitError>() {
+        problems::body_too_large(limit)
+    } else if took_too_long(error) {
+        problems::body_timeout()
+    } else {
+        // The connection is broken, or its chunks are: hardly anyone is left to read this.
+        problems::unreadable_body(format!("the body broke off: {error}")).closing()
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chat_mqtt::MqttConfig;
 use serde::{Deserialize, Serialize};
 use service_kit::access::AccessConfig;
-use service_kit::client_address::TrustedProxies;
+use service_kit::client_address::{Networks, TrustedProxies};
 use service_kit::config::{self, ConfigError, duration, listen, size};
 use service_kit::http::{HttpOptions, Shares};
 use service_kit::telemetry::LogConfig;
@@ -58,6 +58,11 @@ pub struct LimitsConfig {
     pub bytes_per_second: usize,
     #[serde(with = "size")]
     pub bytes_burst: usize,
+    pub reads_per_second: f64,
+    pub reads_burst: u32,
+    pub nodes: Networks,
+    #[serde(with = "size")]
+    pub bodies: usize,
     pub limit_loopback: bool,
     pub trusted_proxies: TrustedProxies,
 }
@@ -136,17 +141,25 @@ impl Config {
                 ),
             ));
         }
-        let rate = self.limits.posts_per_second;
-        if !rate.is_finite() || rate < 0.0 {
-            return Err(ConfigError::invalid(
-                "limits.posts_per_second",
-                "must be 0 or more",
-            ));
+        let limits = &self.limits;
+        for (kind, rate, burst) in [
+            ("posts", limits.posts_per_second, limits.posts_burst),
+            ("reads", limits.reads_per_second, limits.reads_burst),
+        ] {
+            if !rate.is_finite() || rate < 0.0 {
+                let key = format!("limits.{kind}_per_second");
+                return Err(ConfigError::invalid(&key, "must be 0 or more"));
+            }
+            if rate > 0.0 && burst == 0 {
+                let key = format!("limits.{kind}_burst");
+                return Err(ConfigError::invalid(&key, "must be at least 1"));
+            }
         }
-        if rate > 0.0 && self.limits.posts_burst == 0 {
+        // One address has half of it, and of that more than one body should fit.
+        if limits.bodies < 4 * limits.message {
             return Err(ConfigError::invalid(
-                "limits.posts_burst",
-                "must be at least 1",
+                "limits.bodies",
+                "must be at least four times `limits.message`",
             ));
         }
         // A burst that holds no post would refuse each after the first for a long time.
@@ -212,16 +225,28 @@ impl Config {
         }
     }
 
-    pub(crate) fn rate_limits(&self) -> Limits {
+    pub(crate) fn post_limits(&self) -> Limits {
         let limits = &self.limits;
-        let rate =
-            |per_second: f64, burst: f64| (per_second > 0.0).then_some(Rate { per_second, burst });
         Limits {
-            posts: rate(limits.posts_per_second, f64::from(limits.posts_burst)),
+            requests: rate(limits.posts_per_second, f64::from(limits.posts_burst)),
             bytes: rate(limits.bytes_per_second as f64, limits.bytes_burst as f64),
             limits_loopback: limits.limit_loopback,
         }
     }
+
+    pub(crate) fn read_limits(&self) -> Limits {
+        let limits = &self.limits;
+        Limits {
+            requests: rate(limits.reads_per_second, f64::from(limits.reads_burst)),
+            bytes: None,
+            limits_loopback: limits.limit_loopback,
+        }
+    }
+}
+
+/// `None`, no limit, if it is 0 a second.
+fn rate(per_second: f64, burst: f64) -> Option<Rate> {
+    (per_second > 0.0).then_some(Rate { per_second, burst })
 }
 
 #[cfg(test)]
@@ -253,6 +278,9 @@ mod tests {
             ),
             ("HARK_LIMITS__POSTS_BURST", "0", "limits.posts_burst"),
             ("HARK_LIMITS__BYTES_BURST", "1KiB", "limits.bytes_burst"),
+            ("HARK_LIMITS__READS_BURST", "0", "limits.reads_burst"),
+            ("HARK_LIMITS__BODIES", "100KiB", "limits.bodies"),
+            ("HARK_LIMITS__NODES", "sse1", "nodes"),
             ("HARK_OUTBOX__CONNECTIONS", "0", "outbox.connections"),
             ("HARK_OUTBOX__IN_FLIGHT", "0", "outbox.in_flight"),
             ("HARK_HTTP__MAX_CONNECTIONS", "0", "http.max_connections"),
@@ -275,6 +303,6 @@ mod tests {
         let config = with("HARK_MQTT__TOPIC_PREFIX", "rooms/chat").unwrap();
         assert_eq!(config.mqtt.topic_prefix.to_string(), "rooms/chat");
         let unlimited = with("HARK_LIMITS__POSTS_PER_SECOND", "0").unwrap();
-        assert_eq!(unlimited.rate_limits().posts, None);
+        assert_eq!(unlimited.post_limits().requests, None);
     }
 }

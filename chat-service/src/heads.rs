@@ -1,10 +1,11 @@
 //! `POST /heads`: what broadcast-sse compares its memory with.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use chat_model::{ChannelId, Head, Heads, MAX_HEADS, explain_json};
@@ -12,7 +13,7 @@ use serde::Deserialize;
 use serde_json::error::Category;
 use service_kit::problem::Problem;
 
-use crate::app::AppState;
+use crate::app::{AppState, Turn};
 use crate::body::{self, Kind};
 use crate::identity::{self, Action};
 use crate::{outbox, problems};
@@ -30,13 +31,16 @@ struct Query<'a> {
 /// `POST /heads`
 pub(crate) async fn heads(
     State(state): State<Arc<AppState>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    _: Turn,
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
     if body::kind(&head.headers)? != Kind::Json {
         return Err(problems::unsupported_type("send application/json"));
     }
-    let bytes = body::read(&head.headers, body, BODY_LIMIT).await?;
+    let mut held = state.bodies.hold(state.client(peer, &head.headers));
+    let bytes = body::read(&head.headers, body, BODY_LIMIT, &mut held).await?;
     let channels = parse(&bytes)?;
     let caller = identity::caller(&head.headers, None);
     for channel in &channels {

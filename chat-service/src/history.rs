@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use chat_store::{PageLimit, PageRange};
 use service_kit::problem::Problem;
 
-use crate::app::{AppState, Channel};
+use crate::app::{AppState, Channel, Turn};
 use crate::identity::{self, Action};
 use crate::{page, problems};
 
@@ -22,6 +22,7 @@ const LARGEST: u64 = (1 << 53) - 1;
 /// `GET /channels/{channel}/messages`
 pub(crate) async fn messages(
     State(state): State<Arc<AppState>>,
+    _: Turn,
     channel: Result<Channel, Problem>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -40,6 +41,7 @@ pub(crate) async fn messages(
 /// `GET /channels/{channel}`
 pub(crate) async fn head(
     State(state): State<Arc<AppState>>,
+    _: Turn,
     channel: Result<Channel, Problem>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

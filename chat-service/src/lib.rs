@@ -26,6 +26,7 @@
 #![warn(missing_docs)]
 
 mod app;
+mod bodies;
 mod body;
 mod config;
 mod heads;

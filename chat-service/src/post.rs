@@ -41,7 +41,9 @@ pub(crate) async fn message(
     let (head, body) = request.into_parts();
     let kind = body::kind(&head.headers)?;
     let key = idempotency_key(&head.headers)?;
-    let bytes = body::read(&head.headers, body, state.limits.message).await?;
+    // Held until the answer: the message waits for the store meanwhile.
+    let mut held = state.bodies.hold(client);
+    let bytes = body::read(&head.headers, body, state.limits.message, &mut held).await?;
     state.spend(client, bytes.len());
     let message = match kind {
         Kind::Json => NewMessage::from_json(&bytes),
@@ -66,7 +68,9 @@ pub(crate) async fn older(
     let client = state.take_turn(peer, request.headers())?;
     let OlderPath { channel, user } = path?;
     let (head, body) = request.into_parts();
-    let bytes = body::read(&head.headers, body, state.limits.message).await?;
+    // Held until the answer: the message waits for the store meanwhile.
+    let mut held = state.bodies.hold(client);
+    let bytes = body::read(&head.headers, body, state.limits.message, &mut held).await?;
     state.spend(client, bytes.len());
     let message = NewMessage::from_text(&bytes).map_err(|error| problems::message(&error))?;
     let claimed = Sender {
@@ -86,8 +90,7 @@ pub(crate) async fn older(
 impl AppState {
     /// One post of this client, if it may make one now.
     fn take_turn(&self, peer: SocketAddr, headers: &HeaderMap) -> Result<Client, Problem> {
-        let address = self.limits.trusted_proxies.client(peer.ip(), headers);
-        let client = Client::new(address);
+        let client = self.client(peer, headers);
         let taken = self.rate.take(client, self.clock.monotonic());
         taken.map_err(problems::too_many_posts)?;
         Ok(client)

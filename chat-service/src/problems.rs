@@ -9,11 +9,14 @@ use chat_store::{ReusedKey, Share, StoreError};
 use service_kit::config::size;
 use service_kit::problem::Problem;
 
+use crate::bodies::Full;
 use crate::rate_limit::{Exceeded, What};
 
 /// When to come back after the store could not take something: it looks for itself every second or
 /// two whether it can write again.
 const STORE_RETRY: Duration = Duration::from_secs(2);
+/// When to come back after there was no room for a body: those of others take milliseconds.
+const BODY_RETRY: Duration = Duration::from_secs(1);
 
 pub(crate) fn not_a_channel(text: &str, error: NotAChannel) -> Problem {
     bad_request("channel").detail(format!("{:?}: {error}", shortened(text)))
@@ -91,42 +94,64 @@ pub(crate) fn body_timeout() -> Problem {
 }
 
 pub(crate) fn too_many_posts(exceeded: Exceeded) -> Problem {
-    let (limit, does) = match exceeded.what {
-        What::Posts => ("posts", "too often"),
-        What::Bytes => ("bytes", "too much"),
-    };
+    match exceeded.what {
+        What::Requests => rate_limit(exceeded, "posts", "posts too often"),
+        What::Bytes => rate_limit(exceeded, "bytes", "posts too much"),
+    }
+}
+
+pub(crate) fn too_many_reads(exceeded: Exceeded) -> Problem {
+    rate_limit(exceeded, "reads", "reads too often")
+}
+
+fn rate_limit(exceeded: Exceeded, limit: &str, does: &str) -> Problem {
     let (of, who) = if exceeded.by_network {
-        ("network", "the network of this address posts")
+        ("network", "the network of this address")
     } else {
-        ("address", "this address posts")
+        ("address", "this address")
     };
-    Problem::new(
-        StatusCode::TOO_MANY_REQUESTS,
-        "rate-limit",
-        "Too many posts",
-    )
-    .with("limit", limit)
-    .with("of", of)
-    .detail(format!("{who} {does}; wait as long as Retry-After says"))
-    .retry_after(exceeded.wait)
+    too_much("rate-limit", "Too many requests", of)
+        .with("limit", limit)
+        .detail(format!("{who} {does}; wait as long as Retry-After says"))
+        .retry_after(exceeded.wait)
+}
+
+/// The rest of the body is not read.
+pub(crate) fn too_many_bodies(full: Full) -> Problem {
+    let of = match full {
+        Full::Client => "address",
+        Full::All => "everybody",
+    };
+    let problem = too_much("too-many-bodies", "Too many bodies", of).detail(format!(
+        "no room for more bodies of {} at a time; send it again when others have been answered",
+        named(of)
+    ));
+    problem.retry_after(BODY_RETRY).closing()
 }
 
 fn keys_full(share: Share, retry_after: Duration) -> Problem {
-    let (of, whose) = match share {
-        Share::Sender => ("address", "of this address"),
-        Share::Channel => ("channel", "of this channel"),
-        Share::All => ("everybody", "of everybody"),
+    let of = match share {
+        Share::Sender => "address",
+        Share::Channel => "channel",
+        Share::All => "everybody",
     };
-    Problem::new(
-        StatusCode::TOO_MANY_REQUESTS,
-        "keys-full",
-        "Too many ids and keys",
-    )
-    .with("of", of)
-    .detail(format!(
-        "no more ids and keys {whose} can be remembered now; post without one, or later"
-    ))
-    .retry_after(retry_after)
+    let problem = too_much("keys-full", "Too many ids and keys", of).detail(format!(
+        "no more ids and keys of {} can be remembered now; post without one, or later",
+        named(of)
+    ));
+    problem.retry_after(retry_after)
+}
+
+/// 429, for what there is too much `of` somebody.
+fn too_much(slug: &str, title: &'static str, of: &str) -> Problem {
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, slug, title).with("of", of)
+}
+
+fn named(of: &str) -> String {
+    match of {
+        "everybody" => of.to_owned(),
+        _ => format!("this {of}"),
+    }
 }
 
 /// The store's failures: what is the caller's to change is told, what is ours is logged.

@@ -1,4 +1,4 @@
-//! How often and how much one client may post: token buckets for each address.
+//! How often one client may ask, and how much it may post: token buckets for each address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -26,8 +26,8 @@ pub(crate) struct Rate {
 /// The limits of one address.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Limits {
-    /// Posts; `None` is no limit.
-    pub(crate) posts: Option<Rate>,
+    /// Requests; `None` is no limit.
+    pub(crate) requests: Option<Rate>,
     /// Their bytes.
     pub(crate) bytes: Option<Rate>,
     pub(crate) limits_loopback: bool,
@@ -45,11 +45,11 @@ pub(crate) struct Exceeded {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
-    Posts,
+    Requests,
     Bytes,
 }
 
-/// Counts posts by address. Times are those of the monotonic clock.
+/// Counts the requests of one kind by address. Times are those of the monotonic clock.
 pub(crate) struct RateLimiter {
     limits: Limits,
     buckets: Mutex<Buckets>,
@@ -68,7 +68,7 @@ struct Buckets {
 /// Counted in clients: a network's holds as much as several.
 #[derive(Clone, Copy)]
 struct Bucket {
-    posts: f64,
+    requests: f64,
     /// Below 0 after a post that was larger than what was left.
     bytes: f64,
     at: Duration,
@@ -83,7 +83,7 @@ impl RateLimiter {
         }
     }
 
-    /// Takes one post of a client at `now`, or says what there was too much of. Its bytes are
+    /// Takes one request of a client at `now`, or says what there was too much of. Its bytes are
     /// [spent](Self::spend) when they are known.
     pub(crate) fn take(&self, client: Client, now: Duration) -> Result<(), Exceeded> {
         if self.is_free(client) {
@@ -105,11 +105,11 @@ impl RateLimiter {
 
     fn is_free(&self, client: Client) -> bool {
         let Limits {
-            posts,
+            requests,
             bytes,
             limits_loopback,
         } = self.limits;
-        let unlimited = posts.is_none() && bytes.is_none();
+        let unlimited = requests.is_none() && bytes.is_none();
         unlimited || (client.is_loopback() && !limits_loopback)
     }
 
@@ -129,7 +129,7 @@ impl Buckets {
         });
         refusal?;
         self.of(client, limits, now, |bucket| {
-            bucket.posts -= 1.0 / bucket.clients;
+            bucket.requests -= 1.0 / bucket.clients;
         });
         Ok(())
     }
@@ -194,7 +194,7 @@ impl Bucket {
     fn full(limits: &Limits, now: Duration, clients: f64) -> Self {
         let burst = |rate: Option<Rate>| rate.map_or(0.0, |rate| rate.burst);
         Self {
-            posts: burst(limits.posts),
+            requests: burst(limits.requests),
             bytes: burst(limits.bytes),
             at: now,
             clients,
@@ -205,7 +205,7 @@ impl Bucket {
         let passed = now.saturating_sub(self.at).as_secs_f64();
         self.at = self.at.max(now);
         for (rate, tokens) in [
-            (limits.posts, &mut self.posts),
+            (limits.requests, &mut self.requests),
             (limits.bytes, &mut self.bytes),
         ] {
             if let Some(rate) = rate {
@@ -216,10 +216,10 @@ impl Bucket {
 
     fn is_full(&self, limits: &Limits) -> bool {
         let is_full = |rate: Option<Rate>, tokens| rate.is_none_or(|rate| tokens >= rate.burst);
-        is_full(limits.posts, self.posts) && is_full(limits.bytes, self.bytes)
+        is_full(limits.requests, self.requests) && is_full(limits.bytes, self.bytes)
     }
 
-    /// Whether there is room for one more post, and any for its bytes.
+    /// Whether there is room for one more request, and any for its bytes.
     fn check(&self, limits: &Limits) -> Result<(), Exceeded> {
         let lacks = |what, rate: Option<Rate>, tokens: f64, needed: f64| match rate {
             Some(rate) if tokens < needed => Err(Exceeded {
@@ -230,7 +230,12 @@ impl Bucket {
             }),
             _ => Ok(()),
         };
-        lacks(What::Posts, limits.posts, self.posts, 1.0 / self.clients)?;
+        lacks(
+            What::Requests,
+            limits.requests,
+            self.requests,
+            1.0 / self.clients,
+        )?;
         lacks(What::Bytes, limits.bytes, self.bytes, 0.0)
     }
 }

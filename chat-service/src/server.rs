@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use axum::Extension;
 use chat_mqtt::Publisher;
 use chat_store::{Store, StoreError};
 use service_kit::access::AccessPolicy;
@@ -16,7 +17,8 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::app::{self, AppState};
+use crate::app::{self, AppState, Neighbour};
+use crate::bodies::Bodies;
 use crate::config::Config;
 use crate::ingest::Ingest;
 use crate::metrics::{PostMetrics, Snapshot};
@@ -177,7 +179,9 @@ impl Server {
             store: Arc::clone(&store),
             clock,
             limits: Arc::new(config.limits.clone()),
-            rate: Arc::new(RateLimiter::new(config.rate_limits())),
+            rate: RateLimiter::new(config.post_limits()),
+            reads: RateLimiter::new(config.read_limits()),
+            bodies: Bodies::new(config.limits.bodies),
             posts: PostMetrics::register(&operations),
             outbox: gauges,
             publisher: publisher.clone(),
@@ -200,7 +204,8 @@ impl Server {
                     shares: Shares::default(),
                     ..config.http_options()
                 };
-                http::serve(inside, router.clone(), options, &life).await;
+                let router = router.clone().layer(Extension(Neighbour));
+                http::serve(inside, router, options, &life).await;
             }
         };
         tokio::join!(

@@ -3,37 +3,67 @@
 use std::{
     collections::HashSet,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header::CONTENT_TYPE};
+use axum::body::Body;
+use axum::http::{
+    HeaderMap, HeaderValue, Method, Request, StatusCode, Uri,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
 use bytes::Bytes;
 use chat_model::{
     ChannelId, Damaged, Head, Heads, HeadsQuery, MAX_PAGE_EVENTS, Page as WirePage, Position, Seq,
 };
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use rustls::ClientConfig;
-use service_kit::http_client::{BaseUrl, HttpClient, NoAnswer};
-use tokio::time::timeout;
-use tracing::debug;
+use serde::Deserialize;
+use service_kit::{
+    http_client::{BaseUrl, HttpClient, NoAnswer},
+    log_limit::LogLimit,
+};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, warn};
 
 use super::{entry::Entry, seat::Page};
 
 /// How long connecting to a chat-service may take, and how long a whole answer may.
 const CONNECT_TIME: Duration = Duration::from_secs(2);
 const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// How often a question is put off because chat-service says that it was asked too often, and how long
+/// at most.
+const PUT_OFF: usize = 3;
+const LONGEST_REST: Duration = Duration::from_secs(10);
+/// How much of a refusal is read.
+const MOST_PROBLEM: usize = 16 * 1024;
+
+static TOO_OFTEN: LogLimit = LogLimit::per_minute(1);
 
 /// The chat-services, as this node sees them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct History {
     client: HttpClient,
     /// They share a store, so that each can answer everything.
-    bases: Arc<[BaseUrl]>,
+    bases: Arc<[Base]>,
     /// The one that answered last.
     current: Arc<AtomicUsize>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Base {
+    url: BaseUrl,
+    /// Until then it wants to be asked nothing.
+    rests_until: Mutex<Option<Instant>>,
+}
+
+/// What a problem (RFC 9457) says to people.
+#[derive(Deserialize)]
+struct Refusal {
+    detail: String,
 }
 
 /// Why chat-service did not answer.
@@ -48,9 +78,17 @@ pub(crate) enum HistoryError {
     /// It took too long.
     #[error("chat-service does not answer within {} s", ANSWER_TIME.as_secs())]
     Late,
-    /// It answered with a status that is no success.
-    #[error("chat-service answered {0}")]
-    Refused(StatusCode),
+    /// It answered with a status that is no success, and said why.
+    #[error("chat-service answered {status}{why}")]
+    Refused {
+        /// The status.
+        status: StatusCode,
+        /// Empty, or what follows it.
+        why: String,
+    },
+    /// This node has asked too often, and may ask again after this time.
+    #[error("chat-service was asked too often: name this node in limits.nodes there")]
+    TooOften(Duration),
     /// Its answer is not what the protocol says.
     #[error("chat-service's answer cannot be read: {0}")]
     Unreadable(String),
@@ -64,7 +102,7 @@ impl History {
         let first = rand::random_range(0..bases.len());
         Self {
             client: HttpClient::new(tls, CONNECT_TIME),
-            bases: bases.into(),
+            bases: bases.into_iter().map(Base::new).collect(),
             current: Arc::new(AtomicUsize::new(first)),
         }
     }
@@ -139,18 +177,47 @@ impl History {
         })
     }
 
-    /// The answer of the first that gives one, to a POST of JSON or to a GET.
+    /// The answer of the first that gives one, to a POST of JSON or to a GET. While all want to be left
+    /// alone, it waits.
     async fn ask(&self, path: &str, json: Option<&Bytes>) -> Result<Bytes, HistoryError> {
+        for _ in 0..PUT_OFF {
+            match self.ask_all(path, json).await {
+                Err(HistoryError::TooOften(rest)) => {
+                    if let Some(left_out) = TOO_OFTEN.line() {
+                        warn!(
+                            left_out,
+                            "chat-service limits how often this node reads, and listeners wait: name it in limits.nodes there"
+                        );
+                    }
+                    sleep(rest).await;
+                }
+                answered => return answered,
+            }
+        }
+        self.ask_all(path, json).await
+    }
+
+    async fn ask_all(&self, path: &str, json: Option<&Bytes>) -> Result<Bytes, HistoryError> {
         let first = self.current.load(Relaxed);
-        let mut turn = 0;
-        loop {
+        let mut rest: Option<Duration> = None;
+        let mut failure = HistoryError::Late;
+        for turn in 0..self.bases.len() {
             let place = (first + turn) % self.bases.len();
             let base = &self.bases[place];
-            let answered = timeout(ANSWER_TIME, self.ask_one(base.join(path), json)).await;
-            turn += 1;
-            match answered.unwrap_or(Err(HistoryError::Late)) {
-                Err(error) if error.may_be_one_server() && turn < self.bases.len() => {
-                    debug!(%error, %base, "asking another chat-service");
+            let answered = match base.rest() {
+                Some(left) => Err(HistoryError::TooOften(left)),
+                None => timeout(ANSWER_TIME, self.ask_one(base.url.join(path), json))
+                    .await
+                    .unwrap_or(Err(HistoryError::Late)),
+            };
+            match answered {
+                Err(HistoryError::TooOften(left)) => {
+                    base.rest_for(left);
+                    rest = Some(rest.map_or(left, |rest| rest.min(left)));
+                }
+                Err(error) if error.may_be_one_server() => {
+                    debug!(%error, base = %base.url, "asking another chat-service");
+                    failure = error;
                 }
                 answered => {
                     self.current.store(place, Relaxed);
@@ -158,6 +225,7 @@ impl History {
                 }
             }
         }
+        Err(rest.map_or(failure, HistoryError::TooOften))
     }
 
     async fn ask_one(&self, url: Uri, json: Option<&Bytes>) -> Result<Bytes, HistoryError> {
@@ -169,10 +237,16 @@ impl History {
             request.headers_mut().insert(CONTENT_TYPE, json);
         }
         let response = self.client.send(request).await?;
-        if !response.status().is_success() {
-            return Err(HistoryError::Refused(response.status()));
+        let (head, body) = response.into_parts();
+        if head.status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(HistoryError::TooOften(retry_after(&head.headers)));
         }
-        let body = response.into_body().collect().await;
+        if !head.status.is_success() {
+            let why = why_refused(Body::new(body)).await;
+            let status = head.status;
+            return Err(HistoryError::Refused { status, why });
+        }
+        let body = body.collect().await;
         let body = body.map_err(|error| HistoryError::BrokenOff(NoAnswer::of(&error)))?;
         Ok(body.to_bytes())
     }
@@ -183,10 +257,62 @@ impl HistoryError {
     fn may_be_one_server(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::BrokenOff(_) | Self::Late => true,
-            Self::Refused(status) => status.is_server_error(),
+            Self::Refused { status, .. } => status.is_server_error(),
+            Self::TooOften(_) => true,
             Self::Unreadable(_) => false,
         }
     }
+}
+
+impl Base {
+    fn new(url: BaseUrl) -> Self {
+        Self {
+            url,
+            rests_until: Mutex::default(),
+        }
+    }
+
+    /// How long it still wants to be left alone.
+    fn rest(&self) -> Option<Duration> {
+        // Nothing panics while it is held.
+        let until = *self
+            .rests_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let left = until?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    fn rest_for(&self, time: Duration) {
+        let until = Instant::now() + time;
+        let mut rests_until = self
+            .rests_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *rests_until = Some(until);
+    }
+}
+
+/// In seconds, as chat-service says it.
+fn retry_after(headers: &HeaderMap) -> Duration {
+    let seconds = headers
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok());
+    let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(1);
+    Duration::from_secs(seconds).min(LONGEST_REST)
+}
+
+/// What a refusal says is to be done.
+async fn why_refused(body: Body) -> String {
+    let body = Limited::new(body, MOST_PROBLEM).collect().await;
+    let body = body
+        .map(http_body_util::Collected::to_bytes)
+        .unwrap_or_default();
+    let refusal = serde_json::from_slice::<Refusal>(&body);
+    refusal.map_or_else(
+        |_no_problem| String::new(),
+        |refusal| format!(": {}", refusal.detail),
+    )
 }
 
 /// Puts the numbers that the store cannot read in their places among the events.
@@ -219,21 +345,34 @@ fn unreadable(error: &serde_json::Error) -> HistoryError {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Router, routing::post};
+    use axum::{
+        Router, http::header::HOST, middleware::map_request, response::IntoResponse, routing::post,
+    };
     use service_kit::{
+        access::{AccessConfig, AccessPolicy},
         http::{self, HttpOptions},
         lifecycle::Lifecycle,
+        problem::Problem,
         tls::{self, TlsConfig},
     };
 
     use super::*;
 
+    const HEADS: &str = r#"{"behind":false,"heads":[]}"#;
+
     /// A chat-service without logs; its port.
     async fn serve(life: &Lifecycle, options: HttpOptions) -> u16 {
+        serve_router(
+            life,
+            options,
+            Router::new().route("/heads", post(|| async { HEADS })),
+        )
+        .await
+    }
+
+    async fn serve_router(life: &Lifecycle, options: HttpOptions, router: Router) -> u16 {
         let listener = http::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let heads = || async { r#"{"behind":false,"heads":[]}"# };
-        let router = Router::new().route("/heads", post(heads));
         let server = life.clone();
         life.spawn("http", async move {
             http::serve(listener, router, options, &server).await;
@@ -266,6 +405,64 @@ mod tests {
         let none = History::new(bases(&urls[..1]), &tls::trusting_nobody());
         let error = none.heads(&[]).await.unwrap_err();
         assert!(matches!(error, HistoryError::Unreachable(_)), "{error}");
+        life.shutdown();
+    }
+
+    #[tokio::test]
+    async fn chat_service_that_wants_to_be_left_alone_is() {
+        let life = Lifecycle::new();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let times = asked.clone();
+        let heads = move || {
+            let mut times = times.lock().unwrap();
+            times.push(Instant::now());
+            let first = times.len() == 1;
+            async move {
+                if first {
+                    let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate-limit", "");
+                    return problem.retry_after(Duration::from_secs(1)).into_response();
+                }
+                HEADS.into_response()
+            }
+        };
+        let router = Router::new().route("/heads", post(heads));
+        let port = serve_router(&life, HttpOptions::default(), router).await;
+        let url = [format!("http://127.0.0.1:{port}")];
+        let history = History::new(bases(&url), &tls::trusting_nobody());
+        // Each of them waits, the second one without having been told to.
+        let (one, other) = tokio::join!(history.heads(&[]), async {
+            while history.bases[0].rest().is_none() {
+                tokio::task::yield_now().await;
+            }
+            history.heads(&[]).await
+        });
+        one.unwrap();
+        other.unwrap();
+        let asked = asked.lock().unwrap();
+        assert_eq!(asked.len(), 3);
+        assert!(asked[1] - asked[0] >= Duration::from_millis(990));
+        life.shutdown();
+    }
+
+    #[tokio::test]
+    async fn refusal_says_what_to_set() {
+        let life = Lifecycle::new();
+        let access = AccessConfig::default();
+        // As one that is open to others, for which this name could be anybody's.
+        let policy = AccessPolicy::new(&access, "192.0.2.1:80".parse().unwrap(), false);
+        let router = Router::new().route("/heads", post(|| async { HEADS }));
+        let as_named = async |mut request: Request<Body>| {
+            let name = HeaderValue::from_static("chat.x.svc");
+            request.headers_mut().insert(HOST, name);
+            request
+        };
+        let router = policy.layer(router).layer(map_request(as_named));
+        let port = serve_router(&life, HttpOptions::default(), router).await;
+        let url = [format!("http://127.0.0.1:{port}")];
+        let history = History::new(bases(&url), &tls::trusting_nobody());
+        let refused = history.heads(&[]).await.unwrap_err().to_string();
+        assert!(refused.contains("access.allowed_hosts"), "{refused}");
+        assert!(refused.contains("chat.x.svc"), "{refused}");
         life.shutdown();
     }
 

@@ -1,7 +1,7 @@
 use super::*;
 
 const LIMITS: Limits = Limits {
-    posts: Some(Rate {
+    requests: Some(Rate {
         per_second: 2.0,
         burst: 3.0,
     }),
@@ -26,7 +26,7 @@ fn burst_then_rate() {
         limiter.take(one, Duration::ZERO).unwrap();
     }
     let refused = Exceeded {
-        what: What::Posts,
+        what: What::Requests,
         by_network: false,
         wait: Duration::from_millis(500),
     };
@@ -56,7 +56,7 @@ fn one_ipv6_network_is_one_client_and_loopback_is_free() {
 #[test]
 fn bytes_are_counted_beside_posts() {
     let limiter = RateLimiter::new(Limits {
-        posts: None,
+        requests: None,
         bytes: Some(Rate {
             per_second: 1_000.0,
             burst: 10_000.0,

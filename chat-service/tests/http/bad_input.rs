@@ -34,12 +34,10 @@ async fn what_is_no_uuid_is_a_400() {
             service.get(&format!("/channels/{bad}")),
             service.get(&format!("/channels/{bad}/messages")),
             service
-                .client
-                .post(format!("{}/chat/publish/{bad}/{id}", service.url))
+                .post_to(&format!("/chat/publish/{bad}/{id}"))
                 .body("hello"),
             service
-                .client
-                .post(format!("{}/chat/publish/{id}/{bad}", service.url))
+                .post_to(&format!("/chat/publish/{id}/{bad}"))
                 .body("hello"),
         ] {
             let answer = Answer::of(request).await;
@@ -48,10 +46,7 @@ async fn what_is_no_uuid_is_a_400() {
             assert!(answer.body.len() < 1000, "{}", answer.body.len());
         }
     }
-    let request = service
-        .client
-        .post(format!("{}/heads", service.url))
-        .json(&json!({"channels": ["x"]}));
+    let request = service.ask_heads(r#"{"channels":["x"]}"#);
     Answer::of(request).await.problem(400, "bad-request");
     service.stop().await;
 }
@@ -173,14 +168,9 @@ async fn too_large_is_a_413() {
     nothing_was_stored(&service, &channel).await;
     service.say(&channel, &"x".repeat(limit - 300)).await;
     let query = format!(r#"{{"channels":[{}]}}"#, " ".repeat(70_000));
-    let request = service.client.post(format!("{}/heads", service.url));
-    Answer::of(
-        request
-            .header("content-type", "application/json")
-            .body(query),
-    )
-    .await
-    .problem(413, "too-large");
+    Answer::of(service.ask_heads(query))
+        .await
+        .problem(413, "too-large");
     service.stop().await;
 }
 
@@ -210,10 +200,7 @@ async fn other_content_types_are_a_415() {
     Answer::of(request)
         .await
         .problem(415, "unsupported-media-type");
-    let request = service
-        .client
-        .post(format!("{}/heads", service.url))
-        .body("{}");
+    let request = service.post_to("/heads").body("{}");
     Answer::of(request)
         .await
         .problem(415, "unsupported-media-type");
@@ -307,14 +294,7 @@ async fn bad_queries_and_keys_are_a_400_that_names_them() {
 #[tokio::test]
 async fn bad_heads_queries_say_what_to_change() {
     let service = Setup::new().start().await;
-    let heads = |body: String| {
-        let request = service.client.post(format!("{}/heads", service.url));
-        Answer::of(
-            request
-                .header("content-type", "application/json")
-                .body(body),
-        )
-    };
+    let heads = |body: String| Answer::of(service.ask_heads(body));
     for body in [
         "{}",
         r#"{"channels":7}"#,
@@ -359,7 +339,12 @@ async fn foreign_pages_and_hosts_are_a_403() {
         .header("origin", "https://evil.example")
         .body("hello");
     let answer = Answer::of(foreign).await;
-    answer.problem(403, "foreign-origin");
+    let detail = answer.problem(403, "foreign-origin")["detail"].to_string();
+    assert!(detail.contains("access.allowed_origins"), "{detail}");
+    assert!(
+        detail.contains("--allow-origin https://evil.example"),
+        "{detail}"
+    );
     assert_eq!(answer.header("access-control-allow-origin"), "");
     let rebound = service
         .post(&channel)

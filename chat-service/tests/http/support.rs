@@ -106,6 +106,18 @@ impl Service {
         self.client.get(format!("{}{path}", self.url))
     }
 
+    pub(crate) fn post_to(&self, path: &str) -> RequestBuilder {
+        self.client.post(format!("{}{path}", self.url))
+    }
+
+    /// A question for heads, with this body.
+    pub(crate) fn ask_heads(&self, body: impl Into<reqwest::Body>) -> RequestBuilder {
+        let request = self.post_to("/heads");
+        request
+            .header("content-type", "application/json")
+            .body(body)
+    }
+
     pub(crate) fn post(&self, channel: &str) -> RequestBuilder {
         self.client.post(self.messages(channel))
     }
@@ -130,8 +142,7 @@ impl Service {
     /// What `POST /heads` says.
     pub(crate) async fn heads(&self, channels: &[&str]) -> Value {
         let body = serde_json::json!({ "channels": channels });
-        let request = self.client.post(format!("{}/heads", self.url)).json(&body);
-        let answer = Answer::of(request).await;
+        let answer = Answer::of(self.ask_heads(body.to_string())).await;
         assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
         answer.json()
     }

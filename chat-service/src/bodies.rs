@@ -1,0 +1,147 @@
+//! How many bytes of request bodies are held at a time, and each client's share of them.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use service_kit::client_address::Client;
+
+/// Counters of what clients hold, in each of two rows. One pair of clients in a million shares both, and
+/// nobody can choose to: the hash has a random key.
+const COUNTERS: usize = 1024;
+
+/// The bytes of all bodies that are read, or wait for their answer. A client may hold as many as are
+/// still free: alone half, and ten that want everything an eleventh each. Why: decision 19.
+pub(crate) struct Bodies {
+    most: usize,
+    held: AtomicUsize,
+    by_client: Box<[AtomicUsize]>,
+    key: RandomState,
+}
+
+/// What one request holds, until it is dropped.
+pub(crate) struct Held {
+    bodies: Arc<Bodies>,
+    counters: [usize; 2],
+    bytes: usize,
+}
+
+/// There is no room for more of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// The client holds as much as is free.
+    Client,
+    /// All is taken by others.
+    All,
+}
+
+impl Bodies {
+    pub(crate) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self {
+            most,
+            held: AtomicUsize::new(0),
+            by_client: (0..2 * COUNTERS).map(|_| AtomicUsize::new(0)).collect(),
+            key: RandomState::new(),
+        })
+    }
+
+    /// Holds nothing yet, for a request of this client.
+    pub(crate) fn hold(self: &Arc<Self>, client: Client) -> Held {
+        let hash = self.key.hash_one(client);
+        let counter = |bits: u64| bits as usize % COUNTERS;
+        Held {
+            bodies: Arc::clone(self),
+            counters: [counter(hash), COUNTERS + counter(hash >> 32)],
+            bytes: 0,
+        }
+    }
+}
+
+impl Held {
+    /// Holds so many more.
+    ///
+    /// # Errors
+    /// [`Full`], if that is more than the client may hold now. What it holds is given back when this is
+    /// dropped.
+    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Full> {
+        let bodies = &*self.bodies;
+        self.bytes += bytes;
+        let add = |counter: &AtomicUsize| counter.fetch_add(bytes, Relaxed) + bytes;
+        let all = add(&bodies.held);
+        // Others may be counted in one of the two.
+        let own = self.counters.map(|counter| add(&bodies.by_client[counter]));
+        let own = own[0].min(own[1]);
+        let free = bodies.most.saturating_sub(all);
+        if own <= free {
+            Ok(())
+        } else if own == bytes {
+            Err(Full::All)
+        } else {
+            Err(Full::Client)
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let bodies = &*self.bodies;
+        bodies.held.fetch_sub(self.bytes, Relaxed);
+        for counter in self.counters {
+            bodies.by_client[counter].fetch_sub(self.bytes, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(n: u8) -> Client {
+        Client::new([192, 0, 2, n].into())
+    }
+
+    /// Takes one byte after the other until there is no room, in one request.
+    fn fill(held: &mut Held) -> (usize, Full) {
+        let mut taken = 0;
+        loop {
+            match held.grow(1) {
+                Ok(()) => taken += 1,
+                Err(full) => return (taken, full),
+            }
+        }
+    }
+
+    #[test]
+    fn one_client_gets_half_and_leaves_room_for_others() {
+        let bodies = Bodies::new(1_000);
+        let mut greedy = bodies.hold(client(1));
+        assert_eq!(fill(&mut greedy), (500, Full::Client));
+        // In another request neither.
+        assert_eq!(bodies.hold(client(1)).grow(1), Err(Full::Client));
+        let mut other = bodies.hold(client(2));
+        other.grow(200).unwrap();
+        drop(greedy);
+        assert_eq!(bodies.held.load(Relaxed), 200);
+        drop(other);
+        let counters = bodies.by_client.iter();
+        assert!(
+            counters
+                .chain([&bodies.held])
+                .all(|it| it.load(Relaxed) == 0)
+        );
+    }
+
+    #[test]
+    fn many_that_want_everything_leave_a_rest() {
+        let bodies = Bodies::new(1_100);
+        let mut greedy: Vec<_> = (1..=10).map(|n| bodies.hold(client(n))).collect();
+        // In turns, as those who send at the same time do.
+        while greedy
+            .iter_mut()
+            .fold(false, |any, held| held.grow(1).is_ok() || any)
+        {}
+        let mut late = bodies.hold(client(99));
+        late.grow(40).unwrap();
+        assert_eq!(bodies.hold(client(98)).grow(1_000), Err(Full::All));
+    }
+}
