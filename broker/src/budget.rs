@@ -114,14 +114,14 @@ impl Drop for Budget {
 mod tests {
     use super::*;
 
-    fn budget(config: BrokerConfig) -> Budget {
+    fn budget(config: &BrokerConfig) -> Budget {
         let share = Share::new("192.0.2.1".parse().unwrap());
-        Budget::new(Arc::new(Kept::new(&config)), share)
+        Budget::new(Arc::new(Kept::new(config)), share)
     }
 
     #[test]
     fn subscriptions_of_all_connections_are_bounded_and_given_back() {
-        let mut first = budget(BrokerConfig {
+        let mut first = budget(&BrokerConfig {
             max_subscriptions: 8,
             ..BrokerConfig::default()
         });
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn distinct_topics_are_bounded() {
-        let mut budget = budget(BrokerConfig {
+        let mut budget = budget(&BrokerConfig {
             max_topics: 8,
             ..BrokerConfig::default()
         });

@@ -237,6 +237,10 @@ mod tests {
 
     /// A client of a real router, to whom `waiting` is to be written through a pipe of `width`
     /// bytes. From now on, time passes only where somebody waits for it.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the test itself waits for the task, and tells whether it ended"
+    )]
     async fn converse(
         width: usize,
         waiting: &[u8],

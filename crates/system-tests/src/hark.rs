@@ -36,13 +36,21 @@ impl Hark {
     /// # Panics
     /// When it does not become ready; with its output.
     pub async fn up(data: &Path) -> Self {
+        Self::up_with(data, |program| program).await
+    }
+
+    /// The same, run in another way this one time.
+    ///
+    /// # Panics
+    /// When it does not become ready; with its output.
+    pub async fn up_with(data: &Path, adapt: impl FnOnce(Program) -> Program) -> Self {
         let free = vec!["127.0.0.1:0".to_owned(); LISTENERS.len()];
         let mut hark = Self {
             data: data.to_owned(),
             process: None,
             addresses: free,
         };
-        hark.start().await;
+        hark.run(adapt(hark.program())).await;
         hark
     }
 
@@ -51,7 +59,11 @@ impl Hark {
     /// # Panics
     /// When it does not become ready; with its output.
     pub async fn start(&mut self) {
-        let process = self.program().start().await;
+        self.run(self.program()).await;
+    }
+
+    async fn run(&mut self, program: Program) {
+        let process = program.start().await;
         self.addresses = LISTENERS
             .iter()
             .map(|(_, name)| process.socket(name).to_string())

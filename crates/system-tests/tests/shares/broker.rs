@@ -57,3 +57,59 @@ async fn clients_of_the_broker_end_neither_hark_nor_each_other() {
     let (status, log) = hark.stop().await;
     assert!(status.success(), "{status}\n{log}");
 }
+
+/// Half of `max_topics`, and of `max_filters`, below.
+const NAMES: u32 = 500;
+
+/// PUBLISH (§3.3) to a topic, or SUBSCRIBE (§3.8) to a filter, of nine digits.
+fn packet(first: u8, number: u32) -> Vec<u8> {
+    let name = format!("{number:09}");
+    match first {
+        0x30 => [b"\x30\x0c\x00\x09", name.as_bytes(), b"!"].concat(),
+        _ => [b"\x82\x0e\x00\x01\x00\x09", name.as_bytes(), b"\x00"].concat(),
+    }
+}
+
+/// Sends until the broker ends the connection, a million packets at most, and gives the number of
+/// those that it may have taken.
+async fn flood(broker: SocketAddr, first: u8) -> u32 {
+    let mut stream = TcpStream::connect(broker).await.unwrap();
+    stream.write_all(CONNECT).await.unwrap();
+    let (mut answers, mut to) = stream.into_split();
+    let reading = tokio::spawn(async move { answers.read_to_end(&mut Vec::new()).await });
+    for number in 0..1_000_000 {
+        if to.write_all(&packet(first, number)).await.is_err() {
+            // A reset is an end as well.
+            let _ended = reading.await;
+            return number;
+        }
+    }
+    panic!("the broker takes as many as anybody sends");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_that_the_broker_would_keep_for_ever_are_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let bound = (NAMES * 2).to_string();
+    let mut hark = Hark::up_with(folder.path(), |program| {
+        program
+            .env("HARK_BROKER__MAX_TOPICS", &bound)
+            .env("HARK_BROKER__MAX_FILTERS", &bound)
+    })
+    .await;
+    let broker: SocketAddr = hark.process().socket("mqtt");
+    let mut pair = HonestPair::start(&hark.url("chat"), &hark.url("sse")).await;
+    pair.quiet().await;
+    pair.beside(async {
+        for _ in 0..20 {
+            flood(broker, 0x30).await;
+            flood(broker, 0x82).await;
+        }
+    })
+    .await;
+    // The services' own topics do not count: those of a new channel are as quick.
+    let mut newcomers = HonestPair::start(&hark.url("chat"), &hark.url("sse")).await;
+    newcomers.quiet().await;
+    let (status, log) = hark.stop().await;
+    assert!(status.success(), "{status}\n{log}");
+}
