@@ -35,6 +35,8 @@ pub struct StoreConfig {
         serialize_with = "write_optional_size"
     )]
     pub max_file_bytes: Option<u64>,
+    #[serde(with = "size")]
+    pub reserve_bytes: u64,
     #[serde(with = "duration")]
     pub keys_max_age: Duration,
     pub keys_max_count: u64,
@@ -172,6 +174,7 @@ impl StoreConfig {
             keys: self.key_memory(),
             readers: self.readers,
             max_file_bytes: self.max_file_bytes,
+            reserve_bytes: self.reserve_bytes,
             ..SqliteOptions::new(&self.dir, clock)
         }
     }

@@ -15,6 +15,7 @@ mod options;
 mod places;
 mod queries;
 mod reader;
+mod reserve;
 mod retention;
 mod schema;
 mod shared;
@@ -46,15 +47,16 @@ pub use self::options::SqliteOptions;
 use self::{
     append::to_position,
     check::quick_check,
-    checkpoint::Checkpointer,
+    checkpoint::{Checkpointer, TOO_LARGE_LOG},
     database::Database,
     epochs::begin_epoch,
     folder::Folder,
     mark::Mark,
     reader::Readers,
+    reserve::Reserve,
     shared::{Shared, spawn},
     sync::Syncs,
-    writer::{Job, Writer},
+    writer::{Job, Tools, Writer},
 };
 use crate::{
     Append, Appended, PageLimit, PageRange, Position, Store, StoreError, StoreStats, StoredPage,
@@ -96,6 +98,8 @@ impl SqliteStore {
         options.validate()?;
         let folder = Arc::new(Folder::open(&options.dir)?);
         let path = folder.database();
+        // Before anything is written, so that there is room for it.
+        let reserve = Reserve::new(folder.dir(), options.reserve_bytes);
         let (mark, wal_bytes) = Mark::settled(folder.dir());
         mark.expect_database(folder.dir())?;
         let connection = schema::prepare(&path, options.max_file_bytes)?;
@@ -132,6 +136,7 @@ impl SqliteStore {
             path.clone(),
             kept.published_to,
             kept.newest_position,
+            reserve.largest_log().unwrap_or(TOO_LARGE_LOG),
         ));
         for complaint in &complaints {
             shared.counters.damage.note_database(complaint);
@@ -148,7 +153,12 @@ impl SqliteStore {
                 marked.tick_mark();
             }
         })?;
-        let writer = Writer::new(options, database, shared.clone(), checkpointer, expiry);
+        let tools = Tools {
+            shared: shared.clone(),
+            checkpointer,
+            reserve,
+        };
+        let writer = Writer::new(options, database, tools, expiry);
         let (jobs, received) = channel();
         spawn("store-write", &alarm, move || {
             writer.run(&received);

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use super::{
     schema::{BUSY_TIMEOUT, Role, connect},
@@ -25,22 +25,13 @@ use crate::{StoreError, alarm::Alarm};
 const LARGEST_LOG: u64 = 64 << 20;
 /// Size at which the writer stops even if little of the log has been moved yet: the thread here
 /// cannot keep up with it, since the disk is slow or a reader stands in the way.
-const TOO_LARGE_LOG: u64 = 4 * LARGEST_LOG;
+pub(super) const TOO_LARGE_LOG: u64 = 4 * LARGEST_LOG;
 /// How long the writer waits for readers then.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wish {
-    /// Move what can be moved without standing in anyone's way.
-    Passive,
-    /// Give the log's room back to the disk as well.
-    Shrink,
-}
-
 /// The handle of the thread. It ends when the handle is dropped.
 pub(super) struct Checkpointer {
-    wishes: SyncSender<Wish>,
+    wishes: SyncSender<()>,
     thread: JoinHandle<()>,
 }
 
@@ -59,8 +50,8 @@ impl Checkpointer {
     }
 
     /// Asks for a checkpoint; one that waits already is enough.
-    pub(super) fn ask(&self, wish: Wish) {
-        match self.wishes.try_send(wish) {
+    pub(super) fn ask(&self) {
+        match self.wishes.try_send(()) {
             Ok(()) | Err(TrySendError::Full(_)) => {}
             Err(TrySendError::Disconnected(_)) => {
                 tracing::error!("the store's checkpoint thread is gone");
@@ -76,15 +67,18 @@ impl Checkpointer {
     }
 }
 
-fn run(path: &std::path::Path, shared: &Shared, syncs: &Syncs, wishes: &Receiver<Wish>) {
+fn run(path: &std::path::Path, shared: &Shared, syncs: &Syncs, wishes: &Receiver<()>) {
     let mut connection = None;
     let mut failing = false;
-    for wish in wishes {
+    for () in wishes {
         let done = syncs.check();
-        match done.and_then(|()| checkpoint(path, &mut connection, wish, shared)) {
+        match done.and_then(|()| checkpoint(path, &mut connection, shared)) {
             Ok(()) => failing = false,
             Err(error) => {
                 syncs.judge(&error);
+                if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
+                    shared.wish_room();
+                }
                 // A full or broken disk says so to every post already: once is enough here.
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(%error, "checkpoint failed");
@@ -98,7 +92,6 @@ fn run(path: &std::path::Path, shared: &Shared, syncs: &Syncs, wishes: &Receiver
 fn checkpoint(
     path: &std::path::Path,
     kept: &mut Option<Connection>,
-    wish: Wish,
     shared: &Shared,
 ) -> rusqlite::Result<()> {
     let connection = match kept {
@@ -107,13 +100,7 @@ fn checkpoint(
     };
     let (_, pages) = pragma(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
     let page: u64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
-    if wish == Wish::Shrink {
-        let cut = shared.cutting_log(|| pragma(connection, "PRAGMA wal_checkpoint(TRUNCATE)"));
-        let (blocked, _) = cut.transpose()?.unwrap_or((true, 0));
-        if blocked {
-            shared.count_blocked_checkpoint();
-        }
-    } else if pages.saturating_mul(page) > LARGEST_LOG {
+    if pages.saturating_mul(page) > LARGEST_LOG {
         // Only a moment without commits lets the log begin anew, and a busy writer leaves none
         // for a lock to be had. It has little left to do itself right after this.
         shared.wish_empty_log();
@@ -121,19 +108,25 @@ fn checkpoint(
     Ok(())
 }
 
-/// Whether the log has grown so large that the writer has to [`empty_log`].
-pub(super) fn is_too_large(shared: &Shared) -> bool {
-    shared.wal_bytes() > TOO_LARGE_LOG
+/// What becomes of the log's room when it begins anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// The file keeps its size unless that is too large: commits that overwrite it change no inode
+    /// and allocate no blocks.
+    Kept,
+    /// The disk has it back.
+    GivenBack,
 }
 
 /// Lets the log begin anew, on the writer's own connection. Posts wait.
-///
-/// The file keeps its size unless that is too large: commits that overwrite it change no inode and
-/// allocate no blocks.
-pub(super) fn empty_log(connection: &Connection, shared: &Shared) -> rusqlite::Result<()> {
+pub(super) fn empty_log(
+    connection: &Connection,
+    shared: &Shared,
+    room: Room,
+) -> rusqlite::Result<()> {
     connection.busy_timeout(PATIENCE)?;
     let truncate = || pragma(connection, "PRAGMA wal_checkpoint(TRUNCATE)");
-    let truncated = is_too_large(shared)
+    let truncated = (room == Room::GivenBack || shared.is_log_too_large())
         .then(|| shared.cutting_log(truncate))
         .flatten();
     let emptied = truncated.unwrap_or_else(|| pragma(connection, "PRAGMA wal_checkpoint(RESTART)"));

@@ -30,6 +30,10 @@ pub struct SqliteOptions {
     /// Set it well above `retention.max_bytes`, which deletes instead of failing. `None`: the disk
     /// is the limit.
     pub max_file_bytes: Option<u64>,
+    /// Bytes of the disk that are kept for the store's own work, at most a tenth of it: without
+    /// room it could neither remove anything nor bring its write-ahead log into the database. While
+    /// they cannot be had, the disk counts as full. 0: none.
+    pub reserve_bytes: u64,
 }
 
 impl SqliteOptions {
@@ -46,6 +50,7 @@ impl SqliteOptions {
             batch: 512,
             cached_channels: 20_000,
             max_file_bytes: None,
+            reserve_bytes: 0,
         }
     }
 

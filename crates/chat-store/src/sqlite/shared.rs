@@ -2,7 +2,10 @@
 
 use std::{
     path::PathBuf,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     thread::JoinHandle,
 };
 
@@ -17,14 +20,23 @@ pub(super) struct Shared {
     announced: AtomicBool,
     /// Whether the writer is asked to empty the write-ahead log.
     empty_log: AtomicBool,
+    /// Whether the database could not grow.
+    wants_room: AtomicBool,
     pub(super) follower: Follower,
     pub(super) counters: Counters,
     checkpoints_blocked: AtomicU64,
+    /// Size of the write-ahead log at which posts wait until it is emptied.
+    too_large_log: u64,
     mark: Marker,
 }
 
 impl Shared {
-    pub(super) fn new(database: PathBuf, published_to: u64, newest: u64) -> Self {
+    pub(super) fn new(
+        database: PathBuf,
+        published_to: u64,
+        newest: u64,
+        too_large_log: u64,
+    ) -> Self {
         let counters = Counters::default();
         counters.newest.store(newest, Relaxed);
         Self {
@@ -33,9 +45,11 @@ impl Shared {
             published_to: AtomicU64::new(published_to),
             announced: AtomicBool::new(false),
             empty_log: AtomicBool::new(false),
+            wants_room: AtomicBool::new(false),
             follower: Follower::default(),
             counters,
             checkpoints_blocked: AtomicU64::new(0),
+            too_large_log,
         }
     }
 
@@ -62,8 +76,23 @@ impl Shared {
         self.empty_log.load(Relaxed) && self.empty_log.swap(false, Relaxed)
     }
 
+    /// The disk has no room for what is in the write-ahead log.
+    pub(super) fn wish_room(&self) {
+        self.wants_room.store(true, Relaxed);
+    }
+
+    /// Whether that was so since the last time.
+    pub(super) fn takes_room(&self) -> bool {
+        self.wants_room.load(Relaxed) && self.wants_room.swap(false, Relaxed)
+    }
+
     pub(super) fn count_blocked_checkpoint(&self) {
         self.checkpoints_blocked.fetch_add(1, Relaxed);
+    }
+
+    /// Whether the log has grown so large that the writer has to empty it.
+    pub(super) fn is_log_too_large(&self) -> bool {
+        self.wal_bytes() > self.too_large_log
     }
 
     /// Size of the write-ahead log's file.
@@ -114,6 +143,15 @@ impl Shared {
     }
 }
 
+/// Writes the mark of a log that may go, also when its holder panics.
+pub(super) struct SettlesMark(pub(super) Arc<Shared>);
+
+impl Drop for SettlesMark {
+    fn drop(&mut self) {
+        self.0.settle_mark();
+    }
+}
+
 /// Starts one of the store's threads, which rings `alarm` if it panics.
 pub(super) fn spawn(
     name: &str,
@@ -129,4 +167,28 @@ pub(super) fn spawn(
             work();
         })
         .map_err(|error| StoreError::unavailable(format!("cannot start a thread: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::mark::Mark;
+
+    #[test]
+    fn log_that_went_in_a_panic_is_not_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = dir.path().join("store.sqlite3");
+        std::fs::write(dir.path().join("store.sqlite3-wal"), "a log").unwrap();
+        let shared = Arc::new(Shared::new(database, 0, 7, u64::MAX));
+        (0..2).for_each(|_| shared.tick_mark());
+        assert!(Mark::read(dir.path()).unwrap().missing(7, 0).is_some());
+        let panicking = shared.clone();
+        let writer = std::thread::spawn(move || {
+            let _settles = SettlesMark(panicking);
+            panic!("as a writer may");
+        });
+        writer.join().unwrap_err();
+        (0..2).for_each(|_| shared.tick_mark());
+        assert_eq!(Mark::read(dir.path()).unwrap().missing(7, 0), None);
+    }
 }

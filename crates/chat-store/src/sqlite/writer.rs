@@ -1,6 +1,7 @@
 //! The thread that writes: whatever arrived while one transaction committed goes into the next.
 
 mod chores;
+mod room;
 
 use std::{
     sync::{
@@ -13,14 +14,15 @@ use std::{
 
 use super::{
     append::{Batch, Moment},
-    checkpoint::{Checkpointer, Wish, empty_log, is_too_large},
+    checkpoint::Checkpointer,
     database::{Database, Failure},
     epochs::begin_epoch,
     health::Health,
     keys::KeyRules,
     options::SqliteOptions,
+    reserve::Reserve,
     retention::Sweeper,
-    shared::Shared,
+    shared::{SettlesMark, Shared},
     writer::chores::{SWEEP_EVERY, save_state},
 };
 use crate::{
@@ -60,6 +62,8 @@ pub(super) struct Writer {
     rules: KeyRules,
     sweeper: Sweeper,
     health: Health,
+    reserve: Reserve,
+    made_room_at: Option<Instant>,
     largest_batch: usize,
     saved_watermark: u64,
     saved_at: Instant,
@@ -67,27 +71,36 @@ pub(super) struct Writer {
     moved_at: Option<Instant>,
     next_sweep: Instant,
     bytes_since_checkpoint: usize,
+    checkpoint_bytes: usize,
 }
 
-/// Writes the mark of a log that may go, also when the writer panics.
-struct SettlesMark(Arc<Shared>);
-
-impl Drop for SettlesMark {
-    fn drop(&mut self) {
-        self.0.settle_mark();
-    }
+/// What the writer works with.
+pub(super) struct Tools {
+    pub(super) shared: Arc<Shared>,
+    pub(super) checkpointer: Checkpointer,
+    pub(super) reserve: Reserve,
 }
 
 impl Writer {
     pub(super) fn new(
         options: &SqliteOptions,
         database: Database,
-        shared: Arc<Shared>,
-        checkpointer: Checkpointer,
+        tools: Tools,
         expiry: ExpiryClock,
     ) -> Self {
         let started = Instant::now();
+        let Tools {
+            shared,
+            checkpointer,
+            reserve,
+        } = tools;
         Self {
+            checkpoint_bytes: reserve
+                .largest_log()
+                .and_then(|bytes| usize::try_from(bytes / 2).ok())
+                .map_or(CHECKPOINT_BYTES, |bytes| bytes.min(CHECKPOINT_BYTES)),
+            reserve,
+            made_room_at: None,
             _at_end: SettlesMark(shared.clone()),
             database,
             saved_watermark: shared.published_to(),
@@ -108,6 +121,8 @@ impl Writer {
 
     /// Works until it is told to close, or nobody is left to ask.
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
+        // A full disk is known, and told, before anybody posts.
+        drop(self.expect_room());
         loop {
             let chore = self.next_save().min(self.next_sweep);
             let wait = chore.saturating_duration_since(Instant::now());
@@ -161,6 +176,14 @@ impl Writer {
     }
 
     fn store(&mut self, batch: Vec<Post>) {
+        match self.expect_room() {
+            Ok(()) => self.try_store(batch, true),
+            Err(full) => self.refuse(batch, &full),
+        }
+    }
+
+    /// Stores a batch; once more, if the disk was full and there is room now.
+    fn try_store(&mut self, batch: Vec<Post>, again: bool) {
         let started = Instant::now();
         let moment = self.moment();
         let save = (self.watermark_moved() && self.saved_at.elapsed() >= SAVE_EVERY)
@@ -194,14 +217,24 @@ impl Writer {
                 batch.into_iter().for_each(|post| self.store(vec![post]));
             }
             Err(failure) => {
-                self.note_failure(&failure);
-                let count = batch.len() as u64;
-                self.shared.counters.failed.fetch_add(count, Relaxed);
-                self.shared.counters.queued.fetch_sub(count, Relaxed);
-                for post in batch {
-                    answer(post.reply, Err(failure.to_error()));
+                let nothing_stored = matches!(failure, Failure::NothingStored(_));
+                let has_room = self.note_failure(&failure);
+                if again && nothing_stored && has_room && self.reserve.make() {
+                    self.try_store(batch, false);
+                } else {
+                    self.refuse(batch, &failure.to_error());
                 }
             }
+        }
+    }
+
+    /// Answers a batch of which nothing was stored, or nobody knows.
+    fn refuse(&self, batch: Vec<Post>, error: &StoreError) {
+        let count = batch.len() as u64;
+        self.shared.counters.failed.fetch_add(count, Relaxed);
+        self.shared.counters.queued.fetch_sub(count, Relaxed);
+        for post in batch {
+            answer(post.reply, Err(error.clone()));
         }
     }
 
@@ -255,7 +288,7 @@ impl Writer {
         for (post, outcome) in batch.into_iter().zip(outcomes) {
             answer(post.reply, outcome);
         }
-        if self.bytes_since_checkpoint >= CHECKPOINT_BYTES {
+        if self.bytes_since_checkpoint >= self.checkpoint_bytes {
             self.ask_checkpoint();
         }
     }
@@ -271,64 +304,15 @@ impl Writer {
         }
     }
 
-    fn note_failure(&mut self, failure: &Failure) {
-        self.health.failed(failure);
-        if matches!(failure, Failure::Unknown(_)) {
-            // The follower was not told of messages that may be there; it must read them.
-            self.shared.follower.let_go();
-        }
-        if failure.is_disk_full() {
-            // What the write-ahead log holds may be all that is needed.
-            self.checkpointer.ask(Wish::Shrink);
-        }
-    }
-
-    fn ask_checkpoint(&mut self) {
-        self.bytes_since_checkpoint = 0;
-        self.checkpointer.ask(Wish::Passive);
-        if is_too_large(&self.shared) {
-            self.shared.wish_empty_log();
-        }
-    }
-
-    fn empty_log(&mut self) {
-        let shared = &self.shared;
-        let emptied = self
-            .database
-            .direct(|connection| empty_log(connection, shared));
-        if let Err(error) = emptied {
-            tracing::warn!(%error, "the write-ahead log could not be emptied");
-        }
-    }
-
-    /// Whether the store can write: known from the last write, or tried.
-    fn check(&mut self) -> Result<(), StoreError> {
-        if self.health.is_fresh() {
-            return Ok(());
-        }
-        for filler in self.health.probe() {
-            let probed = self.database.transaction(|connection, _| {
-                connection
-                    .prepare_cached("UPDATE probe SET filler = zeroblob(?1)")?
-                    .execute([filler])
-            });
-            if let Err(failure) = probed {
-                self.note_failure(&failure);
-                return Err(failure.to_error());
-            }
-        }
-        self.health.succeeded();
-        Ok(())
-    }
-
     fn new_epoch(&mut self) -> Result<u64, StoreError> {
         let now = now(&self.clock);
         self.database
             .transaction(|connection, memory| begin_epoch(connection, memory, now))
-            .inspect(|_| self.checkpointer.ask(Wish::Passive))
+            .inspect(|_| self.checkpointer.ask())
             .map_err(|failure| {
-                self.health.failed(&failure);
-                failure.to_error()
+                let error = failure.to_error();
+                self.health.failed(&error);
+                error
             })
     }
 
@@ -337,7 +321,9 @@ impl Writer {
     fn finish(mut self) {
         self.save();
         self.shared.follower.let_go();
-        self.checkpointer.ask(Wish::Passive);
+        // What is left to do may need it.
+        self.reserve.release();
+        self.checkpointer.ask();
         self.checkpointer.stop();
         // The last connection to go folds the write-ahead log into the database.
     }

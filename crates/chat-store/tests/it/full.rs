@@ -1,12 +1,19 @@
 //! The disk is full, or fails, and comes back: without a restart.
 
-use std::{process::Command, time::Duration};
+use std::{
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use chat_store::{Appended, SqliteOptions, SqliteStore, Store, StoreError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use service_kit::clock::SystemClock;
+use test_kit::eventually;
 
-use crate::posts::{channel, post, text};
+use crate::posts::{channel, clock, post, text};
 use crate::support::Folder;
 
 #[tokio::test]
@@ -132,4 +139,111 @@ async fn child_meets_a_broken_disk() {
     let store = SqliteStore::open(&options).unwrap();
     assert_eq!(store.heads(&[channel(1)]).await.unwrap()[0].head, head + 1);
     store.close().await;
+}
+
+/// Runs one of the tests below as a process with a disk of its own, of 16 MiB: a tmpfs that only it
+/// sees. Needs no privileges where user namespaces are allowed.
+fn on_a_small_disk(test: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new("unshare");
+    command.arg("--mount");
+    if !rustix::process::geteuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    let script = r#"mount -t tmpfs -o size=16m none "$0" && exec "$@""#;
+    let child = command
+        .args(["sh", "-c", script])
+        .arg(folder.path())
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--nocapture"])
+        .env("HARK_TEST_STORE_DIR", folder.path())
+        .output()
+        .expect("unshare is there (Debian: util-linux)");
+    let output = String::from_utf8_lossy(&child.stdout);
+    let errors = String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success(), "{output}{errors}");
+    assert!(output.contains("1 passed"), "{output}");
+}
+
+fn small_disk() -> PathBuf {
+    let dir = std::env::var("HARK_TEST_STORE_DIR");
+    dir.expect("the parent names the folder").into()
+}
+
+/// Takes all of the disk but so many bytes.
+fn fill(disk: &Path, leave: u64) -> PathBuf {
+    let path = disk.join("filler");
+    let mut file = File::create(&path).unwrap();
+    for size in [64 * 1024, 4096] {
+        while file.write_all(&vec![0; size]).is_ok() {
+            assert!(file.metadata().unwrap().len() <= 16 << 20, "not small");
+        }
+    }
+    let bytes = file.metadata().unwrap().len();
+    file.set_len(bytes - leave).unwrap();
+    path
+}
+
+#[test]
+fn what_has_expired_can_be_removed_on_a_disk_without_any_room() {
+    on_a_small_disk("full::child_removes_what_has_expired");
+}
+
+#[tokio::test]
+#[ignore = "the child process of what_has_expired_can_be_removed_on_a_disk_without_any_room"]
+async fn child_removes_what_has_expired() {
+    let disk = small_disk();
+    let clock = clock();
+    let mut options = SqliteOptions::new(disk.join("store"), clock.shared());
+    options.reserve_bytes = 64 << 20;
+    let store = SqliteStore::open(&options).unwrap();
+    let words = "x".repeat(20_000);
+    let mut stored = 0;
+    while let Ok(seq) = post(&store, text(1, words.clone())).await {
+        stored = seq;
+    }
+    // What is left, down to the last byte.
+    fill(&disk, 0);
+    let error = post(&store, text(1, words.clone())).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    store.check().await.expect_err("full");
+    let head = &store.heads(&[channel(1)]).await.unwrap()[0];
+    assert_eq!((head.first, head.head), (1, stored));
+    clock.advance(Duration::from_secs(31 * 24 * 3600));
+    assert_eq!(store.expire().await.unwrap(), stored);
+    // That made room enough for messages.
+    let seq = eventually!(Duration::from_secs(20), {
+        Ok(post(&store, text(1, words.clone())).await?)
+    });
+    assert_eq!(seq, stored + 1);
+    store.check().await.unwrap();
+    store.close().await;
+    assert!(!disk.join("store/store.reserve").exists());
+}
+
+#[test]
+fn a_disk_that_is_full_at_the_start_is_known_before_the_first_post() {
+    on_a_small_disk("full::child_starts_on_a_full_disk");
+}
+
+#[tokio::test]
+#[ignore = "the child process of a_disk_that_is_full_at_the_start_is_known_before_the_first_post"]
+async fn child_starts_on_a_full_disk() {
+    let disk = small_disk();
+    for reserve_bytes in [64 << 20, 0] {
+        let mut options = SqliteOptions::new(disk.join("store"), SystemClock::shared());
+        options.reserve_bytes = reserve_bytes;
+        let store = SqliteStore::open(&options).unwrap();
+        let seq = post(&store, text(1, "one")).await.unwrap();
+        store.close().await;
+        // Room to open it, and for the smallest of messages.
+        let filler = fill(&disk, 128 << 10);
+        let store = SqliteStore::open(&options).unwrap();
+        store.check().await.expect_err("not ready");
+        assert_eq!(store.heads(&[channel(1)]).await.unwrap()[0].head, seq);
+        std::fs::remove_file(filler).unwrap();
+        eventually!(Duration::from_secs(20), { Ok(store.check().await?) });
+        assert_eq!(post(&store, text(1, "two")).await.unwrap(), seq + 1);
+        store.close().await;
+    }
 }

@@ -7,11 +7,12 @@ use std::{
 
 use rusqlite::params;
 
-use super::{CHECKPOINT_BYTES, MESSAGE_BYTES, SAVE_EVERY, Writer};
+use super::{MESSAGE_BYTES, SAVE_EVERY, Writer};
 use crate::{
     StoreError,
     expiry_clock::ExpiryClock,
     sqlite::{
+        checkpoint::Room,
         database::Failure,
         memory::{Memory, save_size},
         retention::{Progress, vacuum_step},
@@ -46,36 +47,48 @@ impl Writer {
         }
     }
 
+    /// One step; once more, if the disk was full and there is room now.
     fn retention_step(&mut self) -> Result<Progress, Failure> {
+        let failure = match self.try_retention_step() {
+            Ok(progress) => return Ok(progress),
+            Err(failure) => failure,
+        };
+        let has_room = self.note_failure(&failure);
+        if !failure.is_disk_full() {
+            return Err(failure);
+        }
+        // To remove something is what the reserve is for.
+        if !has_room {
+            self.make_room_now();
+        }
+        self.try_retention_step().inspect_err(|failure| {
+            self.note_failure(failure);
+        })
+    }
+
+    fn try_retention_step(&mut self) -> Result<Progress, Failure> {
         let expiry = self.expiry.reading();
         let sweeper = &mut self.sweeper;
-        let step = self
+        let mut progress = self
             .database
-            .transaction(|connection, memory| sweeper.step(connection, memory, expiry));
-        let vacuumed = step.and_then(|mut progress| {
+            .transaction(|connection, memory| sweeper.step(connection, memory, expiry))?;
+        self.note_removed(&progress);
+        self.note_keys();
+        match self.database.direct(vacuum_step) {
             // Without a connection there is no more to do now.
-            let more = self.database.direct(vacuum_step);
-            progress.more |= more.map_err(Failure::NothingStored)?.unwrap_or(false);
-            Ok(progress)
-        });
-        match vacuumed {
-            Ok(progress) => {
-                self.note_removed(&progress);
-                self.note_keys();
-                // A removed event changes about as much as a stored one.
-                self.bytes_since_checkpoint += usize::try_from(progress.removed)
-                    .unwrap_or(usize::MAX)
-                    .saturating_mul(MESSAGE_BYTES);
-                if self.bytes_since_checkpoint >= CHECKPOINT_BYTES {
-                    self.ask_checkpoint();
-                }
-                Ok(progress)
-            }
-            Err(failure) => {
-                self.note_failure(&failure);
-                Err(failure)
+            Ok(more) => progress.more |= more.unwrap_or(false),
+            Err(error) => {
+                self.note_failure(&Failure::NothingStored(error));
             }
         }
+        // A removed event changes about as much as a stored one.
+        self.bytes_since_checkpoint += usize::try_from(progress.removed)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(MESSAGE_BYTES);
+        if self.bytes_since_checkpoint >= self.checkpoint_bytes {
+            self.ask_checkpoint();
+        }
+        Ok(progress)
     }
 
     fn note_removed(&self, progress: &Progress) {
@@ -120,7 +133,11 @@ impl Writer {
     /// What is due between batches.
     pub(super) fn chores(&mut self) {
         if self.shared.take_wish() {
-            self.empty_log();
+            self.empty_log(Room::Kept);
+        }
+        if self.shared.takes_room() {
+            // While the reserve is still enough to bring the log into the database.
+            let _made = self.make_room() && self.reserve.make();
         }
         let started = Instant::now();
         if self.next_save() <= started {
