@@ -17,8 +17,8 @@ export class Poll {
   #options;
   #timer = null;
   #turn = 0;
-  /** Channels that had nothing at the first look: all that comes is new. */
-  #empty = new Set();
+  /** channel → how far it was read; events of types that nobody listens for move no Sequence. */
+  #read = new Map();
 
   /**
    * @param {object} options
@@ -74,22 +74,26 @@ export class Poll {
     const { sequences, last, history, event, gap } = this.#options;
     const sequence = sequences.get(channel);
     for (;;) {
-      const after = sequence.seq ?? (this.#empty.has(channel) ? 0 : null);
+      const known = [sequence.seq, this.#read.get(channel)].filter(Number.isInteger);
+      const after = known.length > 0 ? Math.max(...known) : null;
       const range = after === null ? { limit: Math.max(last, 1) } : { after, limit: PAGE };
       const { epoch, head, first, messages, damaged = [] } = await history(channel, range);
-      if (head === 0) return void this.#empty.add(channel);
+      if (head < (after ?? 0)) this.#read.delete(channel); // counted anew
       // What a restore has cut off is the stream's to tell.
       if (sequence.epoch !== null && epoch !== sequence.epoch) return;
-      if (after === null && last === 0) return void (messages[0] && sequence.accept(messages[0]));
+      if (after === null && last === 0) return void this.#read.set(channel, head);
       if (after !== null && first > after + 1) {
         gap({ channel, from: after + 1, to: first - 1, reason: "retention" });
       }
+      const gaps = damaged.map((range) => ({ channel, ...range, reason: "damaged" }));
       const parts = [
-        ...damaged.map((range) => ({ at: range.from, take: () => gap({ channel, ...range, reason: "damaged" }) })),
+        ...gaps.map((one) => ({ at: one.from, take: () => gap(one) })),
         ...messages.map((one) => ({ at: one.seq, take: () => event(one) })),
       ];
       for (const { take } of parts.sort((one, other) => one.at - other.at)) take();
-      if (parts.length === 0 || sequence.seq === after || sequence.seq >= head) return;
+      const to = Math.max(messages.at(-1)?.seq ?? 0, damaged.at(-1)?.to ?? 0);
+      if (head >= (after ?? 0)) this.#read.set(channel, to || head);
+      if (to === 0 || to >= head) return;
     }
   }
 }
