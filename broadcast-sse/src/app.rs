@@ -95,12 +95,8 @@ fn last_event_id(request: &Request) -> Option<&[u8]> {
 }
 
 impl App {
-    /// Leave to open one more stream, or the answer to who has none.
-    fn permit(
-        &self,
-        peer: SocketAddr,
-        request: &Request,
-    ) -> Result<StreamPermit, Result<Response, Problem>> {
+    /// Leave to open one more stream. Whoever has none is told why, or to come back later.
+    fn permit(&self, peer: SocketAddr, request: &Request) -> Result<StreamPermit, Option<Problem>> {
         let full = match self.streams.take(peer.ip(), request.headers()) {
             Ok(permit) if !self.lifecycle.is_shutting_down() => return Ok(permit),
             Ok(_stopping) => None,
@@ -112,10 +108,10 @@ impl App {
                 warn!(left_out, %client, "as many streams of one address as hub.max_streams_per_address allows; if it is a proxy, name it in limits.trusted_proxies");
             }
             if !wants_a_stream(request) {
-                return Err(Err(too_many_streams()));
+                return Err(Some(too_many_streams()));
             }
         }
-        Err(Ok(event_stream(Body::from(stream::come_back_later()))))
+        Err(None)
     }
 
     fn stream(
@@ -135,7 +131,8 @@ impl App {
         }
         let permit = match self.permit(peer, request) {
             Ok(permit) => permit,
-            Err(refused) => return refused,
+            Err(Some(problem)) => return Err(problem),
+            Err(None) => return Ok(event_stream(Body::from(stream::come_back_later()))),
         };
         let starts = query.starts();
         let Some(offer) = Offer::get(request.extensions()) else {

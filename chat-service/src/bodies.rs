@@ -61,11 +61,9 @@ impl Held {
     /// Holds so many more.
     ///
     /// # Errors
-    /// [`Full`], if that is more than the client may hold now. What it holds is given back when this is
-    /// dropped.
+    /// [`Full`], if that is more than the client may hold now: it holds as many as before.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Full> {
         let bodies = &*self.bodies;
-        self.bytes += bytes;
         let add = |counter: &AtomicUsize| counter.fetch_add(bytes, Relaxed) + bytes;
         let all = add(&bodies.held);
         // Others may be counted in one of the two.
@@ -73,22 +71,28 @@ impl Held {
         let own = own[0].min(own[1]);
         let free = bodies.most.saturating_sub(all);
         if own <= free {
-            Ok(())
-        } else if own == bytes {
-            Err(Full::All)
+            self.bytes += bytes;
+            return Ok(());
+        }
+        self.give_back(bytes);
+        Err(if own == bytes {
+            Full::All
         } else {
-            Err(Full::Client)
+            Full::Client
+        })
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.bodies.held.fetch_sub(bytes, Relaxed);
+        for counter in self.counters {
+            self.bodies.by_client[counter].fetch_sub(bytes, Relaxed);
         }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let bodies = &*self.bodies;
-        bodies.held.fetch_sub(self.bytes, Relaxed);
-        for counter in self.counters {
-            bodies.by_client[counter].fetch_sub(self.bytes, Relaxed);
-        }
+        self.give_back(self.bytes);
     }
 }
 
@@ -136,10 +140,12 @@ mod tests {
         let bodies = Bodies::new(1_100);
         let mut greedy: Vec<_> = (1..=10).map(|n| bodies.hold(client(n))).collect();
         // In turns, as those who send at the same time do.
-        while greedy
-            .iter_mut()
-            .fold(false, |any, held| held.grow(1).is_ok() || any)
-        {}
+        for _ in 0..1_100 {
+            for held in &mut greedy {
+                // Refused or not, it tries again.
+                let _full = held.grow(1);
+            }
+        }
         let mut late = bodies.hold(client(99));
         late.grow(40).unwrap();
         assert_eq!(bodies.hold(client(98)).grow(1_000), Err(Full::All));
