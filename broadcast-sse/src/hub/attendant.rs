@@ -89,6 +89,7 @@ async fn fill(hub: Arc<Hub>, hole: Hole, _permit: OwnedSemaphorePermit) {
     }
     let soft = hub.lifecycle.soft();
     let id = duty.channel().id();
+    // Not behind the pages that listeners ask for, of whom there may be many.
     let read = hub.pages.read_now(id, after, MAX_PAGE_EVENTS);
     // Without a page, the duty's end has the channel ask again.
     if let Some(Some(page)) = soft.run_until_cancelled(read).await {

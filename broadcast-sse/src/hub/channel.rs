@@ -62,6 +62,8 @@ struct State {
     /// When it is looked at whether there is something to do.
     alarm: Option<Instant>,
     head_wanted: bool,
+    /// Whether the store cannot read where the log stands.
+    head_damaged: bool,
     /// Whether it is on the list of those that have something to do.
     listed: bool,
     /// Whether a question is under way.
@@ -101,6 +103,7 @@ impl Channel {
             paused_until: None,
             alarm: None,
             head_wanted: false,
+            head_damaged: false,
             listed: false,
             under_way: false,
             gone: false,
@@ -207,9 +210,25 @@ impl Channel {
     pub(super) fn answered(&self, ask: Ask, head: &Head, now: Instant) {
         self.change(|state| {
             state.answered_at = Some(now);
+            state.head_damaged = false;
             self.look_for_older_copy(&state.tail, ask, head);
             state.tail.answer(ask, head)
         });
+    }
+
+    /// The store cannot read where the log stands: listeners are not to wait for it.
+    pub(super) fn head_is_damaged(&self) {
+        self.change(|state| !std::mem::replace(&mut state.head_damaged, true));
+    }
+
+    /// Whether nobody knows where the log stands, because the store cannot read it.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.lock().head_damaged
+    }
+
+    /// Whether nobody listens at this moment.
+    pub(super) fn has_no_listener(&self) -> bool {
+        self.lock().bells.is_empty()
     }
 
     /// Tells the operator, once, of a store that went back behind everybody's back.

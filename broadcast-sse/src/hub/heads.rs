@@ -9,14 +9,18 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::{channel::Duty, history::History};
 
+/// Questions that wait at a time. Channels that are gone stay in memory until their question is
+/// thrown out, so that without a bound streams that come and go could fill it while chat-service is
+/// away.
+const MOST_QUESTIONS: usize = 64 * MAX_HEADS;
+
 /// Asks chat-service for heads, many in one request.
 ///
 /// What is asked while a request is under way goes into the next one, so that ten thousand
 /// channels that wake up at once cost ten requests.
 #[derive(Clone)]
 pub(super) struct Heads {
-    /// One for each channel at most.
-    questions: mpsc::UnboundedSender<Duty>,
+    questions: mpsc::Sender<Duty>,
     /// Rung when the state of the service itself is to be looked up.
     look: Arc<Notify>,
     service: watch::Receiver<Service>,
@@ -35,7 +39,7 @@ pub(super) struct Service {
 
 impl Heads {
     pub(super) fn start(history: History, lifecycle: &Lifecycle) -> Self {
-        let (questions, asked) = mpsc::unbounded_channel();
+        let (questions, asked) = mpsc::channel(MOST_QUESTIONS);
         let (tell, service) = watch::channel(Service::default());
         let look = Arc::new(Notify::new());
         let task = ask(history, asked, look.clone(), tell, lifecycle.clone());
@@ -49,8 +53,8 @@ impl Heads {
 
     /// Asks for the head of a channel, which is told the answer.
     pub(super) fn ask(&self, duty: Duty) {
-        // Nobody takes questions any more when the process ends.
-        self.questions.send(duty).ok();
+        // Where there is no room, or the process ends, the duty's end has the channel ask again.
+        self.questions.try_send(duty).ok();
     }
 
     /// Has the state of the service looked up.
@@ -66,7 +70,7 @@ impl Heads {
 
 async fn ask(
     history: History,
-    mut asked: mpsc::UnboundedReceiver<Duty>,
+    mut asked: mpsc::Receiver<Duty>,
     look: Arc<Notify>,
     tell: watch::Sender<Service>,
     lifecycle: Lifecycle,
@@ -122,8 +126,11 @@ async fn ask(
                     let channel = duty.channel().id();
                     match heads.next_if(|head| head.channel == channel) {
                         Some(head) => duty.head(ask, &head, now),
-                        // It comes again after a while; the others have their answers.
-                        None => tracing::debug!(%channel, "its entry in the store is damaged"),
+                        // It comes again after a while.
+                        None => {
+                            tracing::debug!(%channel, "its entry in the store is damaged");
+                            duty.damaged();
+                        }
                     }
                 }
             }

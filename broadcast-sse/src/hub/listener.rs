@@ -8,7 +8,7 @@ use super::{
     entry::Entry,
     seat::{Item, Seat, Step},
 };
-use crate::frame::Gap;
+use crate::frame::{Gap, GapReason};
 
 /// Somebody who listens to one or several channels.
 ///
@@ -31,6 +31,8 @@ struct Place {
     seat: Seat,
     /// Whether it got an event.
     served: bool,
+    /// Whether the listener was told that nobody can say where the log stands.
+    told_of_damage: bool,
 }
 
 /// What a listener got, in the order in which it is to be sent.
@@ -61,6 +63,7 @@ impl Listener {
                 bell,
                 seat,
                 served: false,
+                told_of_damage: false,
             })
             .collect();
         Self {
@@ -89,7 +92,8 @@ impl Listener {
                 let place = &mut self.seats[index];
                 let (items, seat_ready) = place.step(&self.hub, left, was_ready);
                 if items.is_empty() {
-                    ready &= seat_ready;
+                    // The others are not to wait for one whose head cannot be read.
+                    ready &= seat_ready || was_ready || self.tell_damage(index, &mut batch);
                     break;
                 }
                 for item in items {
@@ -124,7 +128,7 @@ impl Listener {
                 if let (Step::Items(said), _) = place.channel.step(&mut place.seat, 0) {
                     self.unannounced.extend(said);
                 }
-                placed &= place.seat.position().is_some();
+                placed &= place.seat.position().is_some() || place.channel.is_damaged();
             }
         }
         if !placed {
@@ -141,6 +145,23 @@ impl Listener {
             }
         }
         true
+    }
+
+    /// Whether the store cannot read where the log of this seat's channel stands. The listener is
+    /// told once: nothing of it comes until it can be read.
+    fn tell_damage(&mut self, index: usize, batch: &mut Batch) -> bool {
+        let place = &mut self.seats[index];
+        let damaged = place.channel.is_damaged();
+        if damaged && !std::mem::replace(&mut place.told_of_damage, true) {
+            let gap = Gap {
+                channel: place.seat.channel(),
+                from: None,
+                to: place.seat.position().map_or(0, |position| position.seq),
+                reason: GapReason::Damaged,
+            };
+            batch.push(Sent::Gap(gap, None));
+        }
+        damaged
     }
 
     fn sent(&self, index: usize, item: Item) -> Sent {

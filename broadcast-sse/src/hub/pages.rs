@@ -20,7 +20,7 @@ pub(super) struct Pages {
     history: History,
     lifecycle: Lifecycle,
     metrics: Arc<Metrics>,
-    /// Requests under way, so that a broker that loses much cannot cause a storm.
+    /// Requests of listeners under way.
     permits: Semaphore,
     max_bytes: usize,
     shelf: Mutex<Shelf>,
@@ -122,18 +122,13 @@ impl Pages {
         self.begin(&mut self.lock(), channel, key)
     }
 
-    /// Reads one page for whoever asks, without the shelf.
+    /// Reads one page for whoever asks, without the shelf and without its bound on requests.
     pub(super) async fn read_now(
         &self,
         channel: ChannelId,
         after: Seq,
         limit: usize,
     ) -> Option<Page> {
-        let _permit = self
-            .permits
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
         self.metrics.pages_read.inc();
         match self.history.page(channel, after, limit).await {
             Ok(page) => Some(page),
@@ -165,7 +160,16 @@ impl UnderWay {
         let ask = self.channel.ask();
         let soft = self.pages.lifecycle.soft();
         let (channel, after) = (self.channel.id(), self.key.2);
-        let read = self.pages.read_now(channel, after, PAGE_EVENTS as usize);
+        let read = async {
+            let permit = self.pages.permits.acquire().await;
+            let _permit = permit.expect("the semaphore is never closed");
+            // Who has left meanwhile needs no page, and those who stay are not to wait for it.
+            if self.channel.has_no_listener() {
+                return None;
+            }
+            let limit = PAGE_EVENTS as usize;
+            self.pages.read_now(channel, after, limit).await
+        };
         let Some(Some(page)) = soft.run_until_cancelled(read).await else {
             return;
         };

@@ -35,18 +35,23 @@ const SOON: Duration = Duration::from_secs(20);
 #[derive(Default)]
 struct Store {
     head: AtomicU64,
+    /// The channel whose entry cannot be read.
+    damaged: std::sync::OnceLock<ChannelId>,
     /// A page was read since this was last cleared.
     page_read: AtomicBool,
 }
 
 async fn heads(State(store): State<Arc<Store>>, Json(query): Json<HeadsQuery>) -> Json<Value> {
-    let heads = query.channels.iter().map(|channel| {
+    let is_damaged = |channel: &&ChannelId| store.damaged.get() == Some(*channel);
+    let damaged: Vec<_> = query.channels.iter().filter(is_damaged).collect();
+    let sound = query.channels.iter().filter(|id| !is_damaged(id));
+    let heads = sound.map(|channel| {
         let mut head = head(store.head.load(Relaxed));
         head.channel = *channel;
         head
     });
     let heads: Vec<_> = heads.collect();
-    Json(json!({ "behind": false, "heads": heads }))
+    Json(json!({ "behind": false, "heads": heads, "damaged": damaged }))
 }
 
 #[derive(serde::Deserialize)]
@@ -232,4 +237,32 @@ async fn a_slow_listener_of_a_busy_and_a_quiet_channel_gets_both() {
     }
     let numbers: Vec<Seq> = got.iter().map(|(seq, _)| *seq).collect();
     assert_eq!(numbers, [1, 1, 2, 3], "the quiet one has its turn");
+}
+
+#[tokio::test]
+async fn channel_whose_entry_is_damaged_does_not_hold_up_the_others_of_its_stream() {
+    let running = start(3).await;
+    let [sound, damaged] = [1, 2].map(|n| ChannelId::from(uuid::Uuid::from_u128(n)));
+    running.store.damaged.set(damaged).unwrap();
+    let beginning = chat_model::Position::new(head(1).epoch, 1);
+    for start in [Start::Live, Start::After(beginning)] {
+        let starts = [(damaged, start), (sound, Start::Live)];
+        let bell = Arc::new(tokio::sync::Notify::new());
+        let mut listener = running.hub.listen(None, &starts, bell).unwrap();
+        let mut sent = Vec::new();
+        eventually!(SOON, {
+            sent.extend(listener.take(1 << 20));
+            ensure!(
+                matches!(sent.last(), Some(Sent::Ready(..))),
+                "not ready: {sent:?}"
+            );
+            Ok(())
+        });
+        let [Sent::Gap(gap, None), Sent::Ready(positions, _)] = &sent[..] else {
+            panic!("a gap and ready, not {sent:?}");
+        };
+        assert_eq!((gap.channel, gap.from), (damaged, None));
+        assert!(positions.iter().any(|(id, at)| *id == sound && at.seq == 3));
+    }
+    running.life.shutdown();
 }

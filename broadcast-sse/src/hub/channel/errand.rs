@@ -77,6 +77,11 @@ impl Duty {
         self.answered = true;
     }
 
+    /// The store cannot read where the log stands. It is asked again after a moment.
+    pub(in crate::hub) fn damaged(self) {
+        self.channel.head_is_damaged();
+    }
+
     /// A page of history came. Says how many events it brought.
     pub(in crate::hub) fn page(mut self, ask: Ask, page: &Page, now: Instant) -> u64 {
         let brought = self.channel.fill(ask, page, now);

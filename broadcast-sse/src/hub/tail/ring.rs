@@ -33,6 +33,10 @@ impl Tail {
             self.early_cost -= early.entry.cost();
             self.forgotten = Some(self.asked);
         }
+        // The room that is left over is not in the account.
+        if self.ring.capacity() > 4 * self.ring.len() {
+            self.ring.shrink_to(2 * self.ring.len());
+        }
     }
 
     pub(super) fn drop_oldest(&mut self) {
