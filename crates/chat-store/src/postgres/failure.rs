@@ -80,6 +80,14 @@ impl Refusal {
 }
 
 impl Failure {
+    /// A row holds what was never written there.
+    pub(super) fn damaged(what: impl std::fmt::Display) -> Self {
+        Self::Refused(Refusal {
+            code: SqlState::DATA_CORRUPTED,
+            reason: format!("{what} makes no sense"),
+        })
+    }
+
     pub(super) fn reason(&self) -> &str {
         match self {
             Self::Lost(reason) | Self::Conflict(reason) => reason,

@@ -167,7 +167,9 @@ async fn whole_page(
     let found = (seqs.unwrap_or_default().into_iter())
         .zip(events.unwrap_or_default())
         .zip(sums.unwrap_or_default());
-    let mut reading = Reading::new(head(channel, &row), range, limit);
+    let head = head(channel, &row);
+    let head = head.ok_or_else(|| Failure::damaged("the channel's row"))?;
+    let mut reading = Reading::new(head, range, limit);
     let mut count = 0;
     for ((seq, event), sum) in found {
         count += 1;
@@ -190,14 +192,20 @@ pub(super) async fn heads(
     channels: &[ChannelId],
     damage: &Damage,
 ) -> Result<Vec<Head>, Failure> {
-    match heads_of(reader, channels).await {
+    let heads = match heads_of(reader, channels).await {
         Err(failure) if failure.is_damage() => {
             damage.note_database(failure.reason());
-            salvage::heads(reader, channels).await
+            salvage::heads(reader, channels).await?
         }
-        heads => heads,
+        heads => heads?,
+    };
+    if heads.len() < channels.len() {
+        damage.note_database("the rows of some channels cannot be read");
     }
+    Ok(heads)
 }
+
+/// Without those whose rows make no sense.
 
 pub(super) async fn heads_of(
     reader: &Reader,
@@ -209,7 +217,8 @@ pub(super) async fn heads_of(
         .rows(&reader.questions.heads, &[&uuids])
         .await?;
     let heads = channels.iter().zip(&rows);
-    Ok(heads.map(|(&channel, row)| head(channel, row)).collect())
+    let heads = heads.filter_map(|(&channel, row)| head(channel, row));
+    Ok(heads.collect())
 }
 
 pub(super) async fn unpublished(
@@ -303,23 +312,26 @@ fn limits(limit: PageLimit) -> (i64, i64) {
     )
 }
 
-/// A channel without a row, or without an event yet, has no log.
-fn head(channel: ChannelId, row: &Row) -> Head {
+/// A channel without a row, or without an event yet, has no log. `None` if the row makes no sense.
+fn head(channel: ChannelId, row: &Row) -> Option<Head> {
     let (Some(head), Some(floor)) = (row.get::<_, Option<i64>>(1), row.get::<_, Option<i64>>(2))
     else {
-        return Head::none(channel);
+        return Some(Head::none(channel));
     };
+    if !(0..=head).contains(&floor) {
+        return None;
+    }
     let mut epochs = Epochs::from_row(&row.get::<_, Vec<i64>>(3), &row.get::<_, Vec<i64>>(4));
     let head = from_stored_number(head);
     epochs.complete(&row.get::<_, Vec<i64>>(0), head);
     let Some(epoch) = epochs.current() else {
-        return Head::none(channel);
+        return Some(Head::none(channel));
     };
-    Head {
+    Some(Head {
         channel,
         epoch,
         head,
         first: from_stored_number(floor) + 1,
         epochs: epochs.list,
-    }
+    })
 }

@@ -120,7 +120,7 @@ pub(super) async fn page(
 async fn head_of(reader: &Reader, channel: ChannelId) -> Result<Head, Failure> {
     let heads = heads_of(reader, &[channel]).await?;
     let head = heads.into_iter().next();
-    head.ok_or_else(|| Failure::Lost("no head".to_owned()))
+    head.ok_or_else(|| Failure::damaged("the channel's row"))
 }
 
 /// The next events of a lane that can be read.

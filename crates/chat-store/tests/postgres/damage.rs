@@ -248,3 +248,33 @@ async fn head_that_the_server_refuses_costs_its_neighbours_and_no_others() {
     assert!(store.damage().is_some());
     store.close().await;
 }
+
+/// Where the server has no checksums of its own, and a bit has changed.
+#[tokio::test]
+async fn head_that_makes_no_sense_costs_its_channel_and_no_others() {
+    let database = Database::new().await;
+    let store = database.open().await;
+    for number in 1..=3 {
+        post(&store, text(number, "words")).await.unwrap();
+    }
+    let damage = "UPDATE hark.channels SET head = -9223372036854775807
+        WHERE uuid = '00000000-0000-0000-0000-000000000002'";
+    database.run(damage).await;
+    let heads = store.heads(&[1, 2, 3].map(channel)).await.unwrap();
+    let found: Vec<_> = heads.iter().map(|head| head.channel).collect();
+    assert_eq!(found, [1, 3].map(channel));
+    assert!(store.damage().is_some());
+    let page = store.page(channel(2), PageRange::Newest, PageLimit::MAX);
+    let page = page.await;
+    assert!(matches!(page, Err(StoreError::Damaged { .. })), "{page:?}");
+    let (refused, taken) = tokio::join!(
+        post(&store, text(2, "words")),
+        post(&store, text(3, "words"))
+    );
+    assert!(
+        matches!(refused, Err(StoreError::Damaged { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(taken.unwrap(), 2);
+    store.close().await;
+}

@@ -227,7 +227,8 @@ impl Attempt<'_> {
         batch.segment = advanced.get(1);
         batch.incarnations = advanced.get(2);
         batch.forgotten = from_stored(advanced.get(3));
-        batch.logs = locked?.iter().map(log_of).collect();
+        let logs: Option<_> = locked?.iter().map(log_of).collect();
+        batch.logs = logs.ok_or_else(|| Failure::damaged("a channel's row"))?;
         batch.known = known?.iter().filter_map(known_of).collect();
         if let Some(row) = room? {
             batch.key_room = KeyRoom {
@@ -378,12 +379,17 @@ impl Attempt<'_> {
     }
 }
 
-fn log_of(row: &Row) -> (Uuid, Log) {
+/// `None` if it makes no sense: its numbers would be given out again.
+fn log_of(row: &Row) -> Option<(Uuid, Log)> {
+    let (head, floor): (i64, i64) = (row.get(2), row.get(4));
+    if !(0..=head).contains(&floor) {
+        return None;
+    }
     let epochs = Epochs::from_row(&row.get::<_, Vec<i64>>(5), &row.get::<_, Vec<i64>>(6));
     let number = |column| from_stored_number(row.get(column));
     let mut log = Log::new(row.get(1), number(2), number(3), number(4), epochs);
     (log.sent, log.gone) = (number(7), number(8));
-    (row.get(0), log)
+    Some((row.get(0), log))
 }
 
 /// One whose bytes are not of the right length was not written by Hark.

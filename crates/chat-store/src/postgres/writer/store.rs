@@ -88,6 +88,12 @@ impl Writer {
                     let reason = format!("segment {segment} of the log takes nothing more");
                     return self.fail(posts, &StoreError::damaged(reason));
                 }
+                // Told once: nothing is wrong with the connection, nor with what others post.
+                Err(Setback::Failed(failure)) if failure.is_damage() => {
+                    let damage = &self.shared.counters.damage;
+                    damage.note_database(failure.reason());
+                    return self.fail(posts, &failure.to_error());
+                }
                 Err(Setback::Failed(failure)) => {
                     self.note_failure(&failure);
                     return self.fail(posts, &failure.to_error());
