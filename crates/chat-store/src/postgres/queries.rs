@@ -206,7 +206,6 @@ pub(super) async fn heads(
 }
 
 /// Without those whose rows make no sense.
-
 pub(super) async fn heads_of(
     reader: &Reader,
     channels: &[ChannelId],
