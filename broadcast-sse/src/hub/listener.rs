@@ -111,7 +111,8 @@ impl Listener {
                 }
             }
         }
-        if ready && !self.ready {
+        // Where nobody knows of any channel where it stands, there is nothing to promise yet.
+        if ready && !self.ready && self.positions().next().is_some() {
             self.ready = true;
             batch.push(Sent::Ready(self.positions().collect(), self.cursor()));
         }

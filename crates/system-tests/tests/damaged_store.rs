@@ -34,6 +34,12 @@ async fn channel_whose_head_is_damaged_keeps_no_other_from_being_ready() {
     recording.wait_for(SOON, "ready", 1).await;
     hark.sender().post_many(&good, 2).await;
     recording.wait_for(SOON, "message", 5).await;
+    // A stream of both is told, and goes on with the good one.
+    let both = Recording::start(Listener::new(hark.stream(&[&lost, &good])));
+    both.wait_for(SOON, "gap", 1).await;
+    both.wait_for(SOON, "ready", 1).await;
+    hark.sender().post(&good, "to both").await;
+    both.wait_for(SOON, "message", 1).await;
     let ready = never.events().into_iter().filter(|e| e.event == "ready");
     assert_eq!(ready.count(), 0, "nobody knows where it stands");
 }

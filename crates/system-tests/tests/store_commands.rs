@@ -33,7 +33,7 @@ async fn check_tells_a_good_a_damaged_and_a_missing_store() {
 
     let good = run("check", &data).await;
     assert_eq!(good.status.code(), Some(0), "{good:?}");
-    let words = "1 channels, 6 messages are sound, 0 are damaged\n";
+    let words = "1 channels, 6 messages are sound, 0 are damaged";
     assert_eq!((good.stdout.as_str(), good.stderr.as_str()), (words, ""));
 
     // One letter, which leaves good JSON.
@@ -45,9 +45,8 @@ async fn check_tells_a_good_a_damaged_and_a_missing_store() {
     std::fs::write(&file, bytes).unwrap();
     let damaged = run("check", &data).await;
     assert_eq!(damaged.status.code(), Some(1), "{damaged:?}");
-    let named = format!(
-        "{channel}: message 6 is damaged\n1 channels, 5 messages are sound, 1 are damaged\n"
-    );
+    let named =
+        format!("{channel}: message 6 is damaged\n1 channels, 5 messages are sound, 1 are damaged");
     assert_eq!(damaged.stdout, named);
     assert!(damaged.stderr.contains("hark restore"), "{damaged:?}");
 

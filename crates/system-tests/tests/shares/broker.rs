@@ -59,7 +59,7 @@ async fn clients_of_the_broker_end_neither_hark_nor_each_other() {
 }
 
 /// Half of `max_topics`, and of `max_filters`, below.
-const NAMES: u32 = 500;
+const NAMES: u32 = 200;
 
 /// PUBLISH (§3.3) to a topic, or SUBSCRIBE (§3.8) to a filter, of nine digits.
 fn packet(first: u8, number: u32) -> Vec<u8> {
