@@ -10,6 +10,11 @@ fn entry(seq: Seq) -> Arc<Entry> {
     Arc::new(example_log::entry(seq, 0))
 }
 
+const LIMITS: TailLimits = TailLimits {
+    ring_events: 10,
+    ring_bytes: 1 << 20,
+};
+
 /// A tail that stands at `seq`, with room for about two events that wait.
 fn tail_at(seq: Seq) -> Tail {
     tail_with(&head(seq))
@@ -97,11 +102,7 @@ fn damaged_numbers_are_one_gap_and_the_stream_goes_on_behind_it() {
     let start = Start::After(Position::new(head(5).epoch, 0));
 
     // Out of the ring, which history has filled.
-    let limits = TailLimits {
-        ring_events: 10,
-        ring_bytes: 1 << 20,
-    };
-    let mut tail = Tail::new(limits, 0);
+    let mut tail = Tail::new(LIMITS, 0);
     let ask = tail.ask();
     tail.answer(ask, &head(0));
     let ask = tail.ask();
@@ -222,6 +223,89 @@ fn a_cursor_of_an_epoch_that_the_log_does_not_name_begins_anew_on_the_stores_wor
             assert!(!seat.is_ready(&tail));
         }
     }
+}
+
+#[test]
+fn nothing_is_taken_from_a_tail_that_stands_in_an_epoch_that_is_gone() {
+    let epoch = |value| Epoch::from_value(value).unwrap();
+    let log = |second, newest| {
+        let epochs = [(100, 1), (second, 4)].map(|(value, from)| EpochStart {
+            epoch: epoch(value),
+            from,
+        });
+        let epochs = epochs.to_vec();
+        Head {
+            epoch: epoch(second),
+            epochs,
+            ..head(newest)
+        }
+    };
+    // A first copy was put back, and a second one while a question was under way.
+    let mut tail = tail_with(&log(150, 3));
+    let asked = tail.ask();
+    let page = |epoch, seqs: std::ops::RangeInclusive<Seq>| -> Vec<_> {
+        let position = |seq| Position::new(epoch, seq);
+        seqs.map(|seq| Arc::new(Entry::damaged(position(seq))))
+            .collect()
+    };
+    let read = tail.ask();
+    tail.answer(asked, &log(150, 6));
+    tail.fill(&page(epoch(150), 4..=6), &log(150, 6));
+    assert_eq!(tail.known(), Some(Position::new(epoch(150), 6)));
+    tail.answer(read, &log(200, 5));
+    let start = Start::After(Position::new(epoch(200), 5));
+    let mut seat = Seat::new(channel(), start, tail.mark());
+    assert!(matches!(seat.step(&tail, 1_000), Step::Waits));
+    assert!(!seat.is_ready(&tail) && tail.needs_head());
+    let ask = tail.ask();
+    tail.answer(ask, &log(200, 5));
+    assert!(!tail.needs_head());
+}
+
+#[test]
+fn a_page_of_another_log_is_not_put_in_front_of_what_is_known() {
+    let log = |value, newest| {
+        let epoch = Epoch::from_value(value).unwrap();
+        Head {
+            epoch,
+            epochs: vec![EpochStart { epoch, from: 1 }],
+            ..head(newest)
+        }
+    };
+    let mut tail = Tail::new(LIMITS, 0);
+    let [first, second] = [tail.ask(), tail.ask()];
+    tail.answer(first, &log(50, 1));
+    tail.answer(second, &head(1));
+    assert_eq!(tail.known(), Some(log(50, 1).position()), "not proven yet");
+    tail.extend_back(&[entry(1)]);
+    assert_eq!(tail.above(0).count(), 0);
+    tail.fill(&[entry(1)], &head(2));
+    assert_eq!(tail.above(0).count(), 0);
+}
+
+#[test]
+fn answers_of_two_logs_have_the_store_asked_which_it_is() {
+    let mut tail = tail_at(3);
+    let [first, second] = [tail.ask(), tail.ask()];
+    let newer = Epoch::from_value(150).unwrap();
+    let start = EpochStart {
+        epoch: newer,
+        from: 4,
+    };
+    // The store has read for the second before it got the new epoch, and for the first after it.
+    let epochs = [head(3).epochs, vec![start]].concat();
+    let log = Head {
+        epoch: newer,
+        epochs,
+        ..head(3)
+    };
+    tail.answer(first, &log);
+    assert!(tail.is_caught_up());
+    tail.answer(second, &head(3));
+    assert!(!tail.is_caught_up() && tail.needs_head());
+    let third = tail.ask();
+    tail.answer(third, &log);
+    assert!(tail.is_caught_up() && !tail.needs_head());
 }
 
 #[test]

@@ -95,8 +95,9 @@ impl Tail {
 
     /// Puts older events in front of the ring, as far as there is room.
     pub(crate) fn extend_back(&mut self, page: &[Arc<Entry>]) {
+        let known = self.known.filter(|_| !self.is_of_another_log());
+        let Some(known) = known else { return };
         self.correct(page);
-        let Some(known) = self.known else { return };
         for entry in page.iter().rev() {
             let first = self.ring.front().map_or(known.seq + 1, |entry| entry.seq());
             if entry.seq() + 1 != first {
