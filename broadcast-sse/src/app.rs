@@ -38,6 +38,7 @@ use crate::{
 const WHEN_FULL: Duration = Duration::from_secs(10);
 
 static SHARE_TAKEN: LogLimit = LogLimit::per_minute(2);
+static TOO_MANY_CHANNELS: LogLimit = LogLimit::per_minute(2);
 
 /// What the handlers need; shared as a whole, because axum clones it for every request.
 pub(crate) struct App {
@@ -131,37 +132,56 @@ impl App {
         }
         let permit = match self.permit(peer, request) {
             Ok(permit) => permit,
-            Err(Some(problem)) => return Err(problem),
-            Err(None) => return Ok(event_stream(Body::from(stream::come_back_later()))),
+            Err(why) => return refused(why),
         };
         let starts = query.starts();
         let Some(offer) = Offer::get(request.extensions()) else {
             let bell = Arc::new(Notify::new());
-            let listener = self.listen(permit.client(), &starts, bell.clone())?;
+            let listener = match self.listen(&permit, &starts, bell.clone(), request) {
+                Ok(listener) => listener,
+                Err(why) => return refused(why),
+            };
             let stream = EventStream::new(listener, form, permit);
             let body = stream.into_body(bell, self.hub.pings(), &self.lifecycle);
             return Ok(event_stream(Body::from_stream(body)));
         };
         let slot = self.writers.reserve();
-        let listener = self.listen(permit.client(), &starts, slot.clone())?;
+        let listener = match self.listen(&permit, &starts, slot.clone(), request) {
+            Ok(listener) => listener,
+            Err(why) => return refused(why),
+        };
         let mut stream = EventStream::new(listener, form, permit);
         let first = stream.beginning();
         let take = move |taken| slot.adopt(taken, stream.framed(offer.framing));
         Ok(offer.accept(event_stream(Body::empty()), first, take))
     }
 
+    /// Seats a listener. Whoever would need too many channels is told so, or to come back later.
     fn listen(
         &self,
-        client: Option<Client>,
+        permit: &StreamPermit,
         starts: &[(ChannelId, Start)],
         bell: Arc<dyn Bell>,
-    ) -> Result<Listener, Problem> {
-        self.hub
-            .listen(client.map(Client::number), starts, bell)
-            .map_err(|error| {
-                self.metrics.streams_refused.inc();
-                too_many_channels(error)
-            })
+        request: &Request,
+    ) -> Result<Listener, Option<Problem>> {
+        let client = permit.client();
+        let listener = self.hub.listen(client.map(Client::number), starts, bell);
+        listener.map_err(|error| {
+            self.metrics.streams_refused.inc();
+            if let Some(left_out) = TOO_MANY_CHANNELS.line() {
+                let client = client.map(tracing::field::display);
+                warn!(left_out, client, "{error}: hub.known_channels");
+            }
+            (!wants_a_stream(request)).then(|| too_many_channels(error))
+        })
+    }
+}
+
+/// The answer to whoever gets no stream now: why, or when to come back.
+fn refused(why: Option<Problem>) -> Result<Response, Problem> {
+    match why {
+        Some(problem) => Err(problem),
+        None => Ok(event_stream(Body::from(stream::come_back_later()))),
     }
 }
 
@@ -196,12 +216,11 @@ fn bad_query(error: &QueryError) -> Problem {
 }
 
 fn too_many_channels(error: TooManyChannels) -> Problem {
-    let problem = Problem::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "too-many-channels",
-        "There is no room for so many more channels",
-    );
-    problem
+    let status = match error {
+        TooManyChannels::Node => StatusCode::SERVICE_UNAVAILABLE,
+        TooManyChannels::Share => StatusCode::TOO_MANY_REQUESTS,
+    };
+    Problem::new(status, "too-many-channels", "Too many channels")
         .detail(format!("{error}; come back later, or with fewer"))
         .retry_after(WHEN_FULL)
 }

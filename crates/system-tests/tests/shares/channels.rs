@@ -8,24 +8,31 @@ use test_kit::{Mosquitto, ensure, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::interval;
 
 const SOON: Duration = Duration::from_secs(20);
 
 /// In one stream.
 const CHANNELS: usize = 100;
 
-/// By each of the clients, one after the other.
-const STREAMS: usize = 250;
-const CLIENTS: usize = 4;
+/// By each of the clients, one after the other: 20,000 channels a second.
+const STREAMS: usize = 200;
+const CLIENTS: usize = 2;
+const EVERY: Duration = Duration::from_millis(10);
 
 /// Opens a stream of so many channels that nobody has heard of; gives the first bytes of the answer.
 async fn open(sse: SocketAddr, channels: usize) -> (TcpStream, String) {
+    open_with(sse, channels, "").await
+}
+
+/// The same, with further lines in the head.
+async fn open_with(sse: SocketAddr, channels: usize, lines: &str) -> (TcpStream, String) {
     let query: Vec<_> = (0..channels)
         .map(|_| format!("c={}", new_channel()))
         .collect();
     let query = query.join("&");
     let mut stream = TcpStream::connect(sse).await.unwrap();
-    let head = format!("GET /events?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let head = format!("GET /events?{query} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = vec![0; 1024];
     let read = stream.read(&mut answer).await.unwrap();
@@ -35,7 +42,9 @@ async fn open(sse: SocketAddr, channels: usize) -> (TcpStream, String) {
 
 /// Opens streams of random channels and goes at once.
 async fn come_and_go(sse: SocketAddr) {
+    let mut turns = interval(EVERY);
     for _ in 0..STREAMS {
+        turns.tick().await;
         let (_, answer) = open(sse, CHANNELS).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
@@ -112,6 +121,36 @@ async fn streams_hold_no_more_channels_than_there_may_be() {
             ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
             Ok(())
         });
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_holds_no_more_channels_than_it_leaves_to_others() {
+    let known = (4 * CHANNELS).to_string();
+    let chain = Chain::start_with(|sse| {
+        sse.env("HARK_HUB__KNOWN_CHANNELS", &known)
+            .env("HARK_LIMITS__TRUSTED_PROXIES", "127.0.0.1")
+    })
+    .await;
+    let sse = chain.sse.address();
+    let mut pair = HonestPair::start(&chain.chat.url(), &chain.sse.url()).await;
+    pair.quiet().await;
+    let greedy = "X-Forwarded-For: 192.0.2.1\r\n";
+    let other = "X-Forwarded-For: 192.0.2.2\r\n";
+    let browser = format!("{greedy}Accept: text/event-stream\r\n");
+    pair.beside(async {
+        let _held = open_with(sse, CHANNELS, greedy).await;
+        for _ in 0..10 {
+            let (_, answer) = open_with(sse, CHANNELS, greedy).await;
+            assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
+            assert!(answer.contains("/problems/too-many-channels"), "{answer}");
+        }
+        // A browser would give up for good on a 429.
+        let (_, answer) = open_with(sse, CHANNELS, &browser).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let (_, answer) = open_with(sse, CHANNELS, other).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     })
     .await;
 }
