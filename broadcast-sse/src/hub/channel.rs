@@ -1,5 +1,6 @@
 mod bells;
 mod errand;
+mod listeners;
 
 use std::{
     sync::{
@@ -13,17 +14,17 @@ use chat_model::{ChannelId, Head};
 use chat_mqtt::{Standing, Subscription};
 
 use super::{
-    bell::Bell,
     entry::Entry,
     errands::Errands,
     lag::Lag,
-    seat::{Page, Seat, Start, Step},
+    seat::{Page, Seat, Step},
     tail::{Ask, Heard, Tail},
 };
 use bells::Bells;
 
 use errand::Hearing;
 pub(super) use errand::{Duty, Errand, Patience};
+pub(super) use listeners::Left;
 
 /// What the channels of a node have in common.
 #[derive(Default)]
@@ -72,17 +73,6 @@ struct State {
     gone: bool,
 }
 
-/// What becomes of a channel that was left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Left {
-    /// Somebody listens, or it was left before.
-    Stays,
-    /// It stays for a while, for those who come back.
-    Lingers,
-    /// It has no log: there is nothing to keep.
-    Goes,
-}
-
 impl Channel {
     pub(super) fn new(
         id: ChannelId,
@@ -117,54 +107,6 @@ impl Channel {
 
     pub(super) fn id(&self) -> ChannelId {
         self.id
-    }
-
-    /// Takes a bell in and gives its listener a seat. Says also since when the channel has
-    /// lingered.
-    pub(super) fn join(&self, bell: Arc<dyn Bell>, start: Start) -> (usize, Seat, Option<Instant>) {
-        let mut state = self.lock();
-        let idle_since = state.idle_since.take();
-        let seat = Seat::new(self.id, start, state.tail.mark());
-        (state.bells.insert(bell), seat, idle_since)
-    }
-
-    /// Takes the bell out again. Says whether it was the last.
-    pub(super) fn leave(&self, bell: usize) -> bool {
-        let mut state = self.lock();
-        state.bells.remove(bell);
-        state.bells.is_empty()
-    }
-
-    /// What becomes of the channel, whose last listener has left.
-    pub(super) fn left(&self, now: Instant) -> Left {
-        let mut state = self.lock();
-        if !state.bells.is_empty() || state.idle_since.is_some() || state.gone {
-            return Left::Stays;
-        }
-        let has_log = state.tail.known().is_some_and(|known| known.seq > 0);
-        if !has_log && state.tail.cost() == 0 {
-            return Left::Goes;
-        }
-        state.idle_since = Some(now);
-        Left::Lingers
-    }
-
-    /// The node forgets the channel. Unless the subscription `lingers`, it is ended at once.
-    pub(super) fn go(&self, lingers: bool) {
-        let mut state = self.lock();
-        state.gone = true;
-        if let Some(at) = state.alarm.take() {
-            self.shared.errands.let_sleep(self.id, at);
-        }
-        match state.subscription.take() {
-            Some(subscription) if !lingers => subscription.leave_at_once(),
-            subscription => drop(subscription),
-        }
-    }
-
-    /// Whether the node has forgotten it: nobody listens, or will.
-    pub(super) fn is_gone(&self) -> bool {
-        self.lock().gone
     }
 
     /// What comes next for a seat; whether it is owed nothing is looked up under the same lock.

@@ -62,9 +62,10 @@ pub(crate) struct TailLimits {
     pub(crate) ring_bytes: usize,
 }
 
-/// The number of a question to the store; questions of one channel are numbered in order.
+/// The number of a question to the store; questions of one channel are numbered in order. There is
+/// no more than one a second or so: they last for a century.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Ask(u64);
+pub(crate) struct Ask(u32);
 
 /// What became of an event from the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
