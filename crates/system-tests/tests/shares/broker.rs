@@ -70,21 +70,22 @@ fn packet(first: u8, number: u32) -> Vec<u8> {
     }
 }
 
-/// Sends until the broker ends the connection, a million packets at most, and gives the number of
-/// those that it may have taken.
-async fn flood(broker: SocketAddr, first: u8) -> u32 {
+/// Sends until the broker ends the connection, a million packets at most.
+async fn flood(broker: SocketAddr, first: u8) {
     let mut stream = TcpStream::connect(broker).await.unwrap();
     stream.write_all(CONNECT).await.unwrap();
     let (mut answers, mut to) = stream.into_split();
-    let reading = tokio::spawn(async move { answers.read_to_end(&mut Vec::new()).await });
-    for number in 0..1_000_000 {
-        if to.write_all(&packet(first, number)).await.is_err() {
-            // A reset is an end as well.
-            let _ended = reading.await;
-            return number;
+    let sending = async {
+        for number in 0..1_000_000 {
+            if to.write_all(&packet(first, number)).await.is_err() {
+                return;
+            }
         }
-    }
-    panic!("the broker takes as many as anybody sends");
+        panic!("the broker takes as many as anybody sends");
+    };
+    let mut taken = Vec::new();
+    // A reset is an end as well.
+    let ((), _ended) = tokio::join!(sending, answers.read_to_end(&mut taken));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
