@@ -165,8 +165,13 @@ impl Listener {
                         prop_assert!(from <= gap.to);
                         prop_assert_eq!(position.seq, from - 1);
                         self.damaged.split_off(&from);
-                        // Of an epoch that is not named nothing is known to be left.
-                        let unknown = from == 1 && !log.names(self.at.unwrap().epoch);
+                        // Of an epoch that is not named perhaps nothing is left.
+                        let named = log.names(self.at.unwrap().epoch);
+                        let unknown = from == 1 && !named;
+                        if log.is_another && !named {
+                            // A gap is told; it cannot tell that what is before it is another log.
+                            self.owed_from = self.owed_from.max(from);
+                        }
                         for (_, lost) in self.seen.split_off(&from) {
                             let lost_indeed = unknown || !log.has(&lost);
                             prop_assert!(lost_indeed, "{} was not lost", lost.seq());
@@ -204,6 +209,7 @@ impl World {
             head: 0,
             first: 1,
             expired: 0,
+            is_another: false,
             made: 0,
             clock: 1_000,
         };

@@ -72,9 +72,8 @@ impl Head {
     /// Whether the log was cut back behind `position`, and to where.
     ///
     /// Only a head that was asked for after `position` was reached is proof of that. An older
-    /// epoch is good up to where the next one starts. An epoch that the head does not name is of
-    /// another log, made by a clock that went wrong, or of a part that is gone as a whole: nothing is
-    /// known to be left of it.
+    /// epoch is good up to where the next one starts. An epoch that the head does not name may be of
+    /// another log, made by a clock that went wrong, of which nothing is left.
     pub fn cut(&self, position: Position) -> Option<Cut> {
         Cut::by_unknown_epoch(&self.epochs, position)
             .or_else(|| Cut::by_epoch(&self.epochs, position))
@@ -96,20 +95,24 @@ impl Cut {
         Self::at_start(epochs.get(at + 1)?, position)
     }
 
-    /// The part of [`Head::cut`] for an epoch that a fresh head does not name. Those older than all
-    /// may have been left out of the list. After any other one the log goes on from its beginning:
-    /// it may be that less was lost, but nothing in the list tells.
+    /// The part of [`Head::cut`] for an epoch that a fresh head does not name.
+    ///
+    /// Those older than all may have been left out of the list. One between others was most likely
+    /// cut off as a whole, by the next one, which was put back from the same copy or an older one;
+    /// but then `position` is not before that one's start. Any other one is of another log.
     pub fn by_unknown_epoch(epochs: &[EpochStart], position: Position) -> Option<Self> {
         if position.seq == 0 || epochs.iter().any(|start| start.epoch == position.epoch) {
             return None;
         }
-        let first = epochs.first();
-        match first.filter(|first| first.epoch > position.epoch) {
-            Some(first) => Self::at_start(first, position),
-            None => Some(Self {
-                kept: Position::new(first.map_or(Epoch::ZERO, |first| first.epoch), 0),
-            }),
+        let later = epochs.iter().position(|start| start.epoch > position.epoch);
+        let cut = later.and_then(|at| Self::at_start(&epochs[at], position));
+        if cut.is_some() || later == Some(0) {
+            return cut;
         }
+        let first = epochs.first().map_or(Epoch::ZERO, |first| first.epoch);
+        Some(Self {
+            kept: Position::new(first, 0),
+        })
     }
 
     fn at_start(start: &EpochStart, position: Position) -> Option<Self> {
@@ -168,15 +171,28 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_that_is_not_named_is_of_another_log() {
+    fn an_epoch_that_is_not_named_is_of_a_part_that_is_gone_or_of_another_log() {
         let head = head(&[(10, 1), (20, 31)], 70);
-        let kept = Position::new(epoch(10), 0);
+        let all = Cut {
+            kept: Position::new(epoch(10), 0),
+        };
+        let part = Cut {
+            kept: Position::new(epoch(20), 30),
+        };
+        for (unknown, seq, cut) in [
+            (15, 1, all),
+            (15, 30, all),
+            (15, 31, part),
+            (15, 71, part),
+            (99, 1, all),
+            (99, 31, all),
+            (99, 71, all),
+        ] {
+            let position = Position::new(epoch(unknown), seq);
+            assert_eq!(head.cut(position), Some(cut), "{position:?}");
+            assert_eq!(Cut::by_epoch(&head.epochs, position), None, "not yet");
+        }
         for unknown in [15, 99] {
-            for seq in [1, 30, 31, 70, 71] {
-                let position = Position::new(epoch(unknown), seq);
-                assert_eq!(head.cut(position), Some(Cut { kept }));
-                assert_eq!(Cut::by_epoch(&head.epochs, position), None, "not yet");
-            }
             let beginning = Position::new(epoch(unknown), 0);
             assert_eq!(head.cut(beginning), None, "nothing lies behind it");
         }

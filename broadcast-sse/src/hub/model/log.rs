@@ -31,6 +31,8 @@ pub(super) struct Log {
     pub(super) first: Seq,
     /// The newest that has ever expired.
     pub(super) expired: Seq,
+    /// Whether there was another log before.
+    pub(super) is_another: bool,
     pub(super) made: u128,
     pub(super) clock: u64,
 }
@@ -131,6 +133,7 @@ impl Log {
 
     /// The log is put back from a copy that is older than it: whatever comes is another log.
     pub(super) fn forget(&mut self) {
+        self.is_another = true;
         self.epochs.clear();
         self.events.clear();
         self.damaged.clear();

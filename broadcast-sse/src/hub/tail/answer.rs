@@ -60,7 +60,12 @@ impl Tail {
             Cut::by_epoch(&self.epochs, known)
         };
         if let Some(cut) = cut {
+            let named = head.epochs.iter().any(|start| start.epoch == known.epoch);
             self.cut_back(cut);
+            if !named {
+                // Perhaps not even what lies before the cut is of this log.
+                self.clear_ring();
+            }
         }
         self.forget_what_does_not_exist(ask, head);
         self.append_waiting();
