@@ -304,7 +304,13 @@ proptest! {
         let mut watched: Vec<(Filter, watch::Receiver<Standing>)> = Vec::new();
         let mut wire: VecDeque<Packet> = VecDeque::new();
         let mut broker: HashSet<Filter> = HashSet::new();
-        let settle = [Step::Wait(20_000), Step::Answer(usize::MAX), Step::Answer(usize::MAX)];
+        // The last UNSUBSCRIBE may have to wait for its time.
+        let settle = [
+            Step::Wait(20_000),
+            Step::Wait(1_000),
+            Step::Answer(usize::MAX),
+            Step::Answer(usize::MAX),
+        ];
         for step in steps.into_iter().chain(settle) {
             match step {
                 Step::Watch(n) => {
