@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use bytes::{Bytes, BytesMut};
@@ -91,10 +91,9 @@ pub(crate) async fn read(
             continue;
         };
         held.grow(data.len()).map_err(problems::too_many_bodies)?;
-        if first.is_empty() && whole.is_empty() {
+        if first.is_empty() && whole.is_empty() && body.is_end_stream() {
             first = data;
         } else {
-            whole.extend_from_slice(&std::mem::take(&mut first));
             whole.extend_from_slice(&data);
         }
     }

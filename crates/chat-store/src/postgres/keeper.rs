@@ -166,7 +166,8 @@ impl Keeper {
         let mut removed = self.expire_segments().await?;
         self.expire_keys().await?;
         self.sweep.begin();
-        while self.sweep.is_under_way() {
+        // Before the writer has told the time there is nothing to judge by.
+        while self.sweep.is_under_way() && self.reading().is_some() {
             removed += self.sweep_some().await?;
         }
         Ok(removed)

@@ -1,6 +1,6 @@
 //! What the writer remembers between transactions, so that it need not ask for every message.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 
 use chat_model::{ChannelId, Epoch};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -23,11 +23,11 @@ pub(super) struct Memory {
     /// Those of them that came since `log_bytes` was last saved.
     pub(super) unsaved_bytes: u64,
     /// Numbers of the entries of `empty_channels`.
-    pub(super) empty: std::ops::Range<i64>,
+    pub(super) empty: Range<i64>,
     /// Entries of the table `new_places`.
     pub(super) new_places: u64,
     /// Number of the oldest remembered key and of the next one.
-    pub(super) keys: std::ops::Range<i64>,
+    pub(super) keys: Range<i64>,
 }
 
 /// The state of one channel's log.
@@ -55,16 +55,28 @@ impl Log {
 
 impl Memory {
     pub(super) fn load(connection: &Connection, cached_channels: usize) -> rusqlite::Result<Self> {
-        let (kept, last_epoch, forgotten_epoch, counted): (i64, i64, i64, u64) = connection
-            .query_row(
-                "SELECT max(last_position, published_to), last_epoch, forgotten_epoch, log_bytes
-                 FROM state",
-                [],
-                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
-            )?;
-        let unsaved_bytes = bytes_not_counted(connection)?;
-        let newest: Option<i64> =
-            connection.query_row("SELECT max(pos) FROM log", [], |row| row.get(0))?;
+        let (kept, last_epoch, forgotten_epoch): (i64, i64, i64) = connection.query_row(
+            "SELECT max(last_position, published_to), last_epoch, forgotten_epoch FROM state",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )?;
+        let (counted_to, counted): (i64, i64) =
+            connection.query_row("SELECT last_position, log_bytes FROM state", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        let (oldest, newest): (Option<i64>, Option<i64>) = connection.query_row(
+            "SELECT (SELECT min(pos) FROM log), (SELECT max(pos) FROM log)",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        let first = oldest.unwrap_or(1);
+        // A store of the time before they were counted has them counted now.
+        let (counted_to, counted) = match u64::try_from(counted) {
+            Ok(counted) => (counted_to, counted),
+            Err(_not_yet) => (first - 1, 0),
+        };
+        let not_counted = (counted_to + 1).max(first)..newest.unwrap_or(0) + 1;
+        let unsaved_bytes = bytes_of(connection, not_counted)?;
         let new_places =
             connection.query_row("SELECT count(*) FROM new_places", [], |row| row.get(0))?;
         let (oldest, last): (Option<i64>, Option<i64>) = connection.query_row(
@@ -108,17 +120,28 @@ impl Memory {
     }
 }
 
-/// Bytes of the events that came after the log was last counted. One that cannot be read does not
-/// count.
-fn bytes_not_counted(connection: &Connection) -> rusqlite::Result<u64> {
-    let bytes = connection.query_row(
-        "SELECT coalesce(sum(length(event) + ?1), 0) FROM log
-         WHERE pos > (SELECT last_position FROM state)",
-        [EVENT_BYTES],
-        |row| row.get(0),
-    );
+/// Bytes of the events at these positions. Where they cannot be read, those that can be count.
+fn bytes_of(connection: &Connection, positions: Range<i64>) -> rusqlite::Result<u64> {
+    if positions.is_empty() {
+        return Ok(0);
+    }
+    let bytes = connection
+        .prepare_cached(
+            "SELECT coalesce(sum(length(event) + ?3), 0) FROM log WHERE pos >= ?1 AND pos < ?2",
+        )?
+        .query_row(
+            params![positions.start, positions.end, EVENT_BYTES],
+            |row| row.get(0),
+        );
     match bytes {
-        Err(error) if is_corruption(&error) => Ok(0),
+        Err(error) if is_corruption(&error) => {
+            let (start, end) = (positions.start, positions.end);
+            if end - start == 1 {
+                return Ok(0);
+            }
+            let middle = start + (end - start) / 2;
+            Ok(bytes_of(connection, start..middle)? + bytes_of(connection, middle..end)?)
+        }
         bytes => bytes,
     }
 }

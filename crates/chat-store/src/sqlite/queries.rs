@@ -288,6 +288,15 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
         )
 }
 
+/// What was found; nothing where it is damaged. For work on all channels, which goes on with the
+/// next: whoever asks for this one is told.
+pub(super) fn unless_damaged<T>(found: rusqlite::Result<Option<T>>) -> rusqlite::Result<Option<T>> {
+    match found {
+        Err(error) if is_damage(&error) => Ok(None),
+        found => found,
+    }
+}
+
 /// Whether a part of the database cannot be read, whoever asks and however often.
 pub(super) fn is_corruption(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)

@@ -46,6 +46,8 @@ pub(super) struct Sweeper {
     /// The last channel that the sweep over all of them has seen; `None` when it is done. It
     /// starts with the store, since the rules may have changed.
     sweep: Option<i64>,
+    /// Whose turn it is to come before the oldest events.
+    turn: u8,
 }
 
 /// What a step did.
@@ -75,6 +77,7 @@ impl Sweeper {
             over: VecDeque::new(),
             waiting: HashSet::new(),
             sweep: Some(0),
+            turn: 0,
         }
     }
 
@@ -108,7 +111,19 @@ impl Sweeper {
         expiry: u64,
     ) -> rusqlite::Result<Progress> {
         let keys_left = self.expire_keys(connection, memory, expiry)?;
-        let mut progress = self.remove_oldest(connection, memory, expiry)?;
+        let mut progress = Progress::default();
+        // What expires steadily must not keep the rest from its turn.
+        self.turn = (self.turn + 1) % 3;
+        match self.turn {
+            0 => self.trim_channels(connection, memory, expiry, &mut progress)?,
+            1 => self.forget_channels(connection, memory, expiry, &mut progress)?,
+            _ => {}
+        }
+        if progress.removed == 0 && progress.forgotten == 0 {
+            let oldest = self.remove_oldest(connection, memory, expiry)?;
+            progress.removed = oldest.removed;
+            progress.early = oldest.early;
+        }
         if progress.removed == 0 {
             self.trim_channels(connection, memory, expiry, &mut progress)?;
         }

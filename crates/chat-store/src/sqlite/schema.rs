@@ -80,7 +80,7 @@ const MIGRATIONS: &[&str] = &[
     // `sum` is the event's checksum (`checksum.rs`), NULL where it was stored before there was one.
     "ALTER TABLE log ADD COLUMN sum INTEGER;",
     // How large the log is, and each channel in it, without a page more for a commit to write:
-    // `log_bytes` counts the events up to `last_position`, `bytes_to` those of an event's channel up
+    // `log_bytes` counts the events up to `last_position` (-1: they are still to be counted), `bytes_to` those of an event's channel up
     // to and with it, ever, and `floor_bytes` those that retention has removed of a channel.
     //
     // `empty_channels` are those of which nothing is kept, in the order in which that came about
@@ -91,7 +91,7 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE state ADD COLUMN forgotten_epoch INTEGER NOT NULL DEFAULT 0;
     UPDATE state SET
         last_position = max(last_position, (SELECT coalesce(max(pos), 0) FROM log)),
-        log_bytes = (SELECT coalesce(sum(length(event) + 64), 0) FROM log);
+        log_bytes = -1;
     CREATE TABLE empty_channels (
         n INTEGER PRIMARY KEY,
         channel_no INTEGER NOT NULL,

@@ -70,6 +70,8 @@ pub(super) struct Writer {
     /// When the watermark was first seen to have moved since it was saved.
     moved_at: Option<Instant>,
     next_sweep: Instant,
+    /// Whether the last step of retention failed: the next one comes after a rest.
+    sweep_failed: bool,
     bytes_since_checkpoint: usize,
     checkpoint_bytes: usize,
 }
@@ -115,6 +117,7 @@ impl Writer {
             saved_at: started,
             moved_at: None,
             next_sweep: started + SWEEP_EVERY,
+            sweep_failed: false,
             bytes_since_checkpoint: 0,
         }
     }

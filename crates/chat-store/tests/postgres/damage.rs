@@ -244,6 +244,8 @@ async fn head_that_the_server_refuses_costs_its_neighbours_and_no_others() {
         "{refused:?}"
     );
     assert_eq!(taken.unwrap(), 2);
+    // The sweep over all channels passes over them, too.
+    store.expire().await.unwrap();
     store.check().await.unwrap();
     assert!(store.damage().is_some());
     store.close().await;

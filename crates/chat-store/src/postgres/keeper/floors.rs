@@ -15,7 +15,7 @@ use crate::postgres::{
 /// What became of the events of a segment that has expired.
 pub(super) enum Hidden {
     Yes(u64),
-    /// Somebody lets nobody read it.
+    /// Somebody lets nobody read it, or its channels are damaged.
     Locked,
     /// Another process is at it.
     ByAnother,
@@ -41,6 +41,11 @@ impl Keeper {
                     (after, found_by) = (0, LATER_EVENTS);
                     continue;
                 }
+                Err(failure) if failure.is_damage() => {
+                    // It stays for now; others may be removed all the same.
+                    self.shared.counters.damage.note_database(failure.reason());
+                    return Ok(Hidden::Locked);
+                }
                 Err(failure) => return Err(failure.into()),
             };
             // One by one, so that nothing is held while another's batch is waited for.
@@ -50,6 +55,7 @@ impl Keeper {
                 match step.await {
                     Ok((events, _)) => raised += events,
                     Err(Failure::Conflict(_)) => is_locked = true,
+                    Err(failure) if failure.is_damage() => is_locked = true,
                     Err(failure) => return Err(failure.into()),
                 }
             }

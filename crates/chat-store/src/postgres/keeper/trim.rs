@@ -64,7 +64,7 @@ impl Keeper {
         let bytes = to_stored_number(retention.max_bytes_per_channel);
         let long_ago = reading.checked_sub(milliseconds(self.sweep.empty_for));
         let long_ago = long_ago.map_or(-1, to_stored_number);
-        let rows = self
+        let found = self
             .session()
             .await?
             .seldom(
@@ -73,7 +73,16 @@ impl Keeper {
                  FROM channels WHERE no > $1 ORDER BY no LIMIT $2",
                 &[&seen, &STEP_CHANNELS, &limit, &long_ago, &bytes],
             )
-            .await?;
+            .await;
+        let rows = match found {
+            Err(failure) if failure.is_damage() => {
+                // One of them cannot be read: the sweep goes on with those behind.
+                self.shared.counters.damage.note_database(failure.reason());
+                self.sweep.seen = Some(seen + STEP_CHANNELS);
+                return Ok(0);
+            }
+            found => found?,
+        };
         let mut removed = 0;
         for row in rows.iter().filter(|row| row.get(1)) {
             removed += self.shorten(row.get(0)).await?;

@@ -8,7 +8,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::{Progress, STEP_CHANNELS, Sweeper};
-use crate::sqlite::memory::{Memory, epoch_value, stored_epoch};
+use crate::sqlite::{
+    memory::{Memory, epoch_value, stored_epoch},
+    queries::unless_damaged,
+};
 
 /// A channel that was empty at some time.
 struct Empty {
@@ -115,8 +118,8 @@ fn forget(connection: &Connection, memory: &mut Memory, entry: &Empty) -> rusqli
                 row.get(2)?,
             ))
         })
-        .optional()?;
-    let (channel, epoch) = match found {
+        .optional();
+    let (channel, epoch) = match unless_damaged(found)? {
         None => return Ok(Fate::Passed),
         Some((_, _, true)) => return Ok(Fate::Stays),
         Some((channel, epoch, false)) => (channel, epoch),

@@ -16,6 +16,7 @@ use crate::{
     sqlite::{
         memory::{Log, Memory, load_log},
         places,
+        queries::unless_damaged,
     },
 };
 
@@ -58,7 +59,7 @@ impl Sweeper {
             next = Some(row.get(0)?);
             let channel = Uuid::from_bytes(row.get(1)?).into();
             // Not by way of the memory, which holds those that are in use.
-            let log = load_log(connection, channel)?;
+            let log = unless_damaged(load_log(connection, channel))?;
             if log.is_some_and(|log| self.limits.ask_for_less(&log)) && self.waiting.insert(channel)
             {
                 self.over.push_back(channel);
@@ -77,14 +78,15 @@ impl Sweeper {
         expiry: u64,
         progress: &mut Progress,
     ) -> rusqlite::Result<bool> {
-        let Some(log) = memory.log(connection, channel)? else {
+        let Some(log) = unless_damaged(memory.log(connection, channel))? else {
             return Ok(true);
         };
         if !self.limits.ask_for_less(&log) {
             return Ok(true);
         }
         places::settle(connection, memory)?;
-        let Some(surplus) = self.surplus(connection, channel, &log, expiry)? else {
+        let surplus = self.surplus(connection, channel, &log, expiry);
+        let Some(surplus) = unless_damaged(surplus)? else {
             return Ok(true);
         };
         let removed = connection

@@ -145,3 +145,55 @@ fn epochs_grow_however_often_a_channel_is_forgotten() {
         }
     }
 }
+
+fn bounded(events: u64) -> Bench {
+    let mut bench = Bench::new();
+    bench.sweeper.limits = ChannelLimits::new(&Retention {
+        max_per_channel: events,
+        ..Retention::default()
+    });
+    bench
+}
+
+fn kept(bench: &Bench, number: u128) -> u64 {
+    let channel = Uuid::from_u128(number);
+    let count = "SELECT count(*) FROM log JOIN channels USING (channel_no) WHERE uuid = ?1";
+    let row = bench
+        .connection
+        .query_row(count, [channel.as_bytes()], |row| row.get(0));
+    row.unwrap()
+}
+
+#[test]
+fn channel_is_held_to_its_bound_while_others_expire_at_every_step() {
+    let mut bench = bounded(5);
+    bench.store(&vec![text(1); 30], 2 * HOUR);
+    bench.expire(0);
+    for step in 0..9 {
+        bench.store(&vec![text(1); 10], 2 * HOUR);
+        bench.sweeper.note_over(Uuid::from_u128(1).into());
+        // Those that came before are newer: what expires is put in front of them.
+        let moved = "UPDATE log SET kept_at = 0 WHERE pos = (SELECT min(pos) FROM log)";
+        bench.connection.execute(moved, []).unwrap();
+        let progress = bench
+            .sweeper
+            .step(&bench.connection, &mut bench.memory, HOUR)
+            .unwrap();
+        assert!(progress.removed > 0, "in step {step}");
+    }
+    assert!(kept(&bench, 1) < 30, "{} are kept", kept(&bench, 1));
+}
+
+#[test]
+fn channel_whose_entry_is_damaged_keeps_no_other_from_its_bound() {
+    let mut bench = bounded(5);
+    bench.store(&vec![text(1); 20], HOUR);
+    bench.store(&vec![text(2); 20], HOUR);
+    let damage = "UPDATE epochs SET epoch = -1 WHERE channel_no = 1";
+    assert_eq!(bench.connection.execute(damage, []).unwrap(), 1);
+    bench.memory = Memory::load(&bench.connection, 10).unwrap();
+    bench.sweeper.note_over(Uuid::from_u128(1).into());
+    bench.sweeper.sweep_all();
+    bench.expire(HOUR);
+    assert_eq!((kept(&bench, 1), kept(&bench, 2)), (20, 5));
+}

@@ -143,13 +143,20 @@ impl Writer {
         if self.next_save() <= started {
             self.save();
         }
-        if self.sweeper.has_work() {
+        if self.sweeper.has_work() && !self.sweep_failed {
             self.next_sweep = self.next_sweep.min(started + STEP_PAUSE);
         }
         if self.next_sweep <= started {
-            let pause = match self.retention_step() {
+            let done = self.retention_step();
+            self.sweep_failed = done.is_err();
+            let pause = match done {
                 Ok(progress) if progress.more => STEP_PAUSE,
-                _ => SWEEP_EVERY,
+                Ok(_) => SWEEP_EVERY,
+                Err(_noted) => {
+                    // What the step had done with is not done.
+                    self.sweeper.sweep_all();
+                    SWEEP_EVERY
+                }
             };
             self.next_sweep = Instant::now() + pause;
         }
