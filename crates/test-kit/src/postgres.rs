@@ -160,13 +160,23 @@ impl Postgres {
     /// # Panics
     /// When PostgreSQL refuses it, or is away.
     pub async fn run(&self, database: &str, sql: &str) -> String {
+        let rows = self.try_run(database, sql).await;
+        rows.unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// The same, of a server that may be away.
+    ///
+    /// # Errors
+    /// What PostgreSQL or its client says.
+    pub async fn try_run(&self, database: &str, sql: &str) -> Result<String, String> {
         let mut psql = program("psql");
         psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]);
         psql.args(["--set", "ON_ERROR_STOP=1", "--username", Self::USER]);
         psql.arg("--host").arg(self.folder.path());
         psql.args(["--port", &self.address.port().to_string()]);
         psql.args(["--dbname", database, "--command", sql]);
-        programs::run(psql).await.trim_end().to_owned()
+        let rows = programs::try_run(psql).await?;
+        Ok(rows.trim_end().to_owned())
     }
 
     /// The pid of the postmaster.

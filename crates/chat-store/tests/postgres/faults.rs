@@ -223,8 +223,9 @@ async fn server_that_panics_is_judged_when_it_is_back() {
             let session = "SELECT pid FROM pg_stat_activity
                 WHERE datname = current_database() AND application_name = 'hark'
                 ORDER BY query LIKE '%COMMIT%' DESC LIMIT 1";
-            let pid = server.run(name, session).await;
-            if let Some(pid) = pid.parse().ok().and_then(Pid::from_raw) {
+            // It may not be back yet.
+            let pid = server.try_run(name, session).await;
+            if let Some(pid) = pid.ok().and_then(|pid| Pid::from_raw(pid.parse().ok()?)) {
                 // To the postmaster one that is killed is as bad as one that panicked. It may be
                 // gone already.
                 let _gone = kill_process(pid, Signal::KILL);

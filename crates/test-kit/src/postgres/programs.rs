@@ -72,14 +72,21 @@ pub(super) fn give_to_server(path: &Path) {
 }
 
 /// Runs a program to its end and returns what it printed.
-pub(super) async fn run(mut command: tokio::process::Command) -> String {
+pub(super) async fn run(command: tokio::process::Command) -> String {
+    try_run(command).await.unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// The same, or what it says when it fails.
+pub(super) async fn try_run(mut command: tokio::process::Command) -> Result<String, String> {
     let ran = timeout(PATIENCE, command.stdin(Stdio::null()).output()).await;
     let output = ran
         .unwrap_or_else(|_| panic!("{command:?} takes longer than {PATIENCE:?}"))
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {errors}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    if !output.status.success() {
+        return Err(format!("{command:?}: {errors}"));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 pub(super) fn signal(pid: u32, signal: Signal) {
