@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use test_kit::{Event, Ledger, Listener, ensure, eventually};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
@@ -28,6 +28,9 @@ const FLOOR: Duration = Duration::from_millis(100);
 /// How long after its phase the last post may arrive before it counts as lost.
 const LATE: Duration = Duration::from_secs(20);
 
+/// One pair measures at a time: the attacks of others are not what it is to notice.
+static TURN: Mutex<()> = Mutex::const_new(());
+
 /// A sender and a listener of one channel, who do nothing wrong, beside whatever a stranger does
 /// to the same servers. They must not notice it: each post is answered with 2xx and arrives once
 /// and in its order, and the time from a post's turn until its arrival is what it was before.
@@ -46,6 +49,7 @@ pub struct HonestPair {
     posted: Vec<String>,
     heard: watch::Receiver<Vec<(Instant, Event)>>,
     quiet: Option<Latencies>,
+    _turn: MutexGuard<'static, ()>,
     _listening: JoinSet<()>,
 }
 
@@ -59,11 +63,12 @@ impl HonestPair {
         Self::of(Sender::to(chat_url), sse_url).await
     }
 
-    /// The same, with a sender of one's own.
+    /// The same, with a sender of one's own. Waits while there is another pair in this process.
     ///
     /// # Panics
     /// When the listener does not become ready within 20 seconds.
     pub async fn of(sender: Sender, sse_url: &str) -> Self {
+        let turn = TURN.lock().await;
         let channel = new_channel();
         let mut listener = Listener::new(stream_url(sse_url, &[&channel]));
         listener.expect("ready", Duration::from_secs(20)).await;
@@ -81,6 +86,7 @@ impl HonestPair {
             posted: Vec::new(),
             heard,
             quiet: None,
+            _turn: turn,
             _listening: listening,
         }
     }

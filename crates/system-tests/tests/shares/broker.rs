@@ -108,6 +108,7 @@ async fn names_that_the_broker_would_keep_for_ever_are_bounded() {
         }
     })
     .await;
+    drop(pair);
     // The services' own topics do not count: those of a new channel are as quick.
     let mut newcomers = HonestPair::start(&hark.url("chat"), &hark.url("sse")).await;
     newcomers.quiet().await;

@@ -157,6 +157,7 @@ async fn streams_of_one_address_leave_room_for_others() {
         })
         .await;
     assert_eq!((open.len(), refused), (PLACES / 2, PLACES / 2 + 20));
+    drop(pair);
     // Somebody new gets a stream beside them.
     HonestPair::start(&chain.chat.url(), &chain.sse.url()).await;
 }
