@@ -121,17 +121,22 @@ impl Seat {
     }
 
     /// Whether nothing that existed is owed, and nothing that is posted from now on will be missed.
+    #[inline]
     pub(crate) fn is_ready(&self, tail: &Tail) -> bool {
-        let reached = |position: Position| {
-            tail.known().is_some_and(|known| known.seq == position.seq)
-                && (position.epoch == tail.newest_epoch()
-                    || (Cut::by_epoch(tail.epochs(), position).is_none()
-                        && Cut::by_unknown_epoch(tail.epochs(), position).is_none()))
+        let Some(position) = self.position else {
+            return false;
         };
-        tail.is_caught_up() && self.position.is_some_and(reached)
+        if tail.known() == Some(position) && position.epoch == tail.newest_epoch() {
+            return tail.has_what_was_answered(position);
+        }
+        tail.is_caught_up()
+            && tail.known().is_some_and(|known| known.seq == position.seq)
+            && Cut::by_epoch(tail.epochs(), position).is_none()
+            && Cut::by_unknown_epoch(tail.epochs(), position).is_none()
     }
 
     /// Takes what comes next, about `room` bytes of it at most.
+    #[inline]
     pub(crate) fn step(&mut self, tail: &Tail, room: usize) -> Step {
         let Some(known) = tail.known() else {
             return Step::Waits;

@@ -160,11 +160,17 @@ impl Tail {
     /// Whether, beyond being verified, everything is here that existed when the store answered:
     /// what comes from now on is new.
     pub(crate) fn is_caught_up(&self) -> bool {
-        let head = self.answer.map_or(0, |answer| answer.position.seq);
-        let known = self
-            .known
-            .filter(|_| !self.is_of_another_log() && !self.epochs_in_doubt());
-        self.is_verified() && known.is_some_and(|known| known.seq >= head)
+        self.known
+            .is_some_and(|known| !self.is_of_another_log() && self.has_what_was_answered(known))
+    }
+
+    /// The same, if what is `known` is of the log's newest epoch.
+    pub(crate) fn has_what_was_answered(&self, known: Position) -> bool {
+        self.answer.is_some_and(|answer| {
+            answer.ask > self.fresh_after
+                && answer.position.epoch == self.newest_epoch()
+                && answer.position.seq <= known.seq
+        })
     }
 
     /// Whether the store no longer names the epoch of what is known: the next answer cuts it back.
