@@ -21,11 +21,22 @@ impl Chain {
 
     /// Starts all three, the broadcast-sse with other settings.
     pub async fn start_with(change_sse: impl FnOnce(Node) -> Node) -> Self {
+        Self::start_changed(|chat| chat, change_sse).await
+    }
+
+    /// Starts all three, the chat-service with other settings.
+    pub async fn start_with_chat(change_chat: impl FnOnce(Node) -> Node) -> Self {
+        Self::start_changed(change_chat, |sse| sse).await
+    }
+
+    async fn start_changed(
+        change_chat: impl FnOnce(Node) -> Node,
+        change_sse: impl FnOnce(Node) -> Node,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let broker = Node::broker().started().await;
-        let chat = Node::chat_service(&broker.mqtt_url(), &folder.path().join("store"))
-            .started()
-            .await;
+        let chat = Node::chat_service(&broker.mqtt_url(), &folder.path().join("store"));
+        let chat = change_chat(chat).started().await;
         let sse = change_sse(Node::broadcast_sse(&broker.mqtt_url(), &chat.url()))
             .started()
             .await;

@@ -184,4 +184,20 @@ impl Node {
     pub fn operations_url(&self) -> String {
         format!("http://{}", self.operations())
     }
+
+    /// What one of its metrics without labels says now.
+    ///
+    /// # Panics
+    /// When it has none of this name, or cannot be asked.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let url = format!("{}/metrics", self.operations_url());
+        let answer = reqwest::get(url).await.expect("metrics are served");
+        let metrics = answer.text().await.expect("metrics are text");
+        let line = metrics.lines().find_map(|line| {
+            let (found, value) = line.split_once(' ')?;
+            (found == name).then_some(value)
+        });
+        let value = line.unwrap_or_else(|| panic!("no {name} in {metrics}"));
+        value.parse().expect("a whole number")
+    }
 }

@@ -11,10 +11,8 @@ use crate::support::Database;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The server is still at work for whoever has gone: another connection answers the next one.
-#[tokio::test]
-async fn question_that_nobody_waits_for_holds_up_no_other() {
-    let database = Database::new().await;
+/// A store with a message in a channel, both of whose connections stand.
+async fn with_two_connections(database: &Database) -> PostgresStore {
     let mut options = database.options();
     options.connections = 2;
     options.statement_timeout = PATIENCE * 2;
@@ -23,6 +21,15 @@ async fn question_that_nobody_waits_for_holds_up_no_other() {
     let asked = [channel(1)];
     let (one, other) = tokio::join!(store.heads(&asked), store.heads(&asked));
     assert_eq!(one.unwrap(), other.unwrap(), "both connections are there");
+    store
+}
+
+/// The server is still at work for whoever has gone: another connection answers the next one.
+#[tokio::test]
+async fn question_that_nobody_waits_for_holds_up_no_other() {
+    let database = Database::new().await;
+    let store = with_two_connections(&database).await;
+    let asked = [channel(1)];
     let (client, connection) = tokio_postgres::connect(&database.url, NoTls).await.unwrap();
     let somebody = async {
         let lock = "BEGIN; LOCK TABLE hark.log";
@@ -61,14 +68,8 @@ async fn logs_that_cannot_be_counted_have_their_new_epoch() {
 #[tokio::test]
 async fn slow_pages_do_not_hold_up_heads() {
     let database = Database::new().await;
-    let mut options = database.options();
-    options.connections = 2;
-    options.statement_timeout = PATIENCE * 2;
-    let store = PostgresStore::open(&options).await.unwrap();
-    post(&store, text(1, "words")).await.unwrap();
+    let store = with_two_connections(&database).await;
     let asked = [channel(1)];
-    let (one, other) = tokio::join!(store.heads(&asked), store.heads(&asked));
-    assert_eq!(one.unwrap(), other.unwrap(), "both connections are there");
     let (client, connection) = tokio_postgres::connect(&database.url, NoTls).await.unwrap();
     let lock = "BEGIN; LOCK TABLE hark.log";
     let pages = || {

@@ -1,30 +1,15 @@
 //! Bodies that are never finished, and reading without end.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
-use system_tests::{HonestPair, Node, new_channel};
+use system_tests::{HonestPair, new_channel};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Broker, chat-service and broadcast-sse. The pair comes from loopback, which is exempt; attackers are
-/// whom they name in X-Forwarded-For.
-async fn start(store: &Path, settings: &[(&str, &str)]) -> (Node, Node, Node) {
-    let broker = Node::broker().started().await;
-    let mut chat = Node::chat_service(&broker.mqtt_url(), store)
-        .env("HARK_LIMITS__TRUSTED_PROXIES", "127.0.0.1");
-    for (key, value) in settings {
-        chat = chat.env(key, value);
-    }
-    let chat = chat.started().await;
-    let sse = Node::broadcast_sse(&broker.mqtt_url(), &chat.url())
-        .started()
-        .await;
-    (broker, chat, sse)
-}
+use crate::behind_a_proxy;
 
 /// A body of which the last byte never comes; the answer to it, if there is one within a moment.
 async fn unfinished(chat: SocketAddr) -> (TcpStream, String) {
@@ -47,16 +32,15 @@ async fn unfinished(chat: SocketAddr) -> (TcpStream, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unfinished_bodies_of_one_address_leave_room_for_others() {
-    let folder = tempfile::tempdir().unwrap();
     let limit = [("HARK_LIMITS__BODIES", "1MiB")];
-    let (_broker, chat, sse) = start(&folder.path().join("store"), &limit).await;
-    let mut pair = HonestPair::start(&chat.url(), &sse.url()).await;
+    let chain = behind_a_proxy(&limit).await;
+    let mut pair = HonestPair::start(&chain.chat.url(), &chain.sse.url()).await;
     pair.quiet().await;
     let refused = pair
         .beside(async {
             let (mut open, mut refused) = (Vec::new(), 0);
             for _ in 0..40 {
-                let (stream, status) = unfinished(chat.address()).await;
+                let (stream, status) = unfinished(chain.chat.address()).await;
                 refused += usize::from(status == "HTTP/1.1 429");
                 open.push(stream);
             }
@@ -69,19 +53,18 @@ async fn unfinished_bodies_of_one_address_leave_room_for_others() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reading_without_end_is_not_felt() {
-    let folder = tempfile::tempdir().unwrap();
     let limits = [
         ("HARK_LIMITS__READS_PER_SECOND", "20"),
         ("HARK_LIMITS__READS_BURST", "100"),
     ];
-    let (_broker, chat, sse) = start(&folder.path().join("store"), &limits).await;
-    let mut pair = HonestPair::start(&chat.url(), &sse.url()).await;
+    let chain = behind_a_proxy(&limits).await;
+    let mut pair = HonestPair::start(&chain.chat.url(), &chain.sse.url()).await;
     pair.quiet().await;
     let statuses = pair
         .beside(async {
             let mut reading = JoinSet::new();
             for _ in 0..4 {
-                let url = format!("{}/channels/{}/messages", chat.url(), new_channel());
+                let url = format!("{}/channels/{}/messages", chain.chat.url(), new_channel());
                 reading.spawn(async move {
                     let client = reqwest::Client::new();
                     let mut statuses = Vec::new();

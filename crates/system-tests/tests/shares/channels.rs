@@ -50,13 +50,6 @@ async fn come_and_go(sse: SocketAddr) {
     }
 }
 
-async fn gauge(sse: &Node, name: &str) -> u64 {
-    let url = format!("{}/metrics", sse.operations_url());
-    let metrics = reqwest::get(url).await.unwrap().text().await.unwrap();
-    let line = metrics.lines().find_map(|line| line.strip_prefix(name));
-    line.unwrap().trim().parse().unwrap()
-}
-
 /// The attack, and what is left of it a little later.
 async fn flood(chat: &Node, sse: &Node) {
     let mut pair = HonestPair::start(&chat.url(), &sse.url()).await;
@@ -71,9 +64,9 @@ async fn flood(chat: &Node, sse: &Node) {
     .await;
     // Long before `hub.linger` is over; the pair's own, and the heartbeats of two connections.
     eventually!(SOON, {
-        let channels = gauge(sse, "hark_sse_channels ").await;
+        let channels = sse.metric("hark_sse_channels").await;
         ensure!(channels <= 1, "{channels} channels");
-        let filters = gauge(sse, "hark_sse_filters ").await;
+        let filters = sse.metric("hark_sse_filters").await;
         ensure!(filters <= 3, "{filters} filters");
         Ok(())
     });

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use system_tests::{Chain, HonestPair, Node, Sender, new_channel};
+use system_tests::{Chain, HonestPair, Sender, new_channel};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -42,15 +42,9 @@ const PLACES: usize = 100;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_connections_of_one_client_leave_room_for_others() {
-    let folder = tempfile::tempdir().unwrap();
-    let broker = Node::broker().started().await;
-    let chat = Node::chat_service(&broker.mqtt_url(), &folder.path().join("store"))
-        .env("HARK_HTTP__MAX_CONNECTIONS", PLACES.to_string())
-        .started()
-        .await;
-    let sse = Node::broadcast_sse(&broker.mqtt_url(), &chat.url())
-        .started()
-        .await;
+    let Chain { chat, sse, .. } =
+        &Chain::start_with_chat(|chat| chat.env("HARK_HTTP__MAX_CONNECTIONS", PLACES.to_string()))
+            .await;
     let mut pair = HonestPair::start(&chat.url(), &sse.url()).await;
     pair.quiet().await;
     pair.beside(async {
@@ -89,18 +83,14 @@ async fn status_of(stream: &mut TcpStream) -> String {
 /// Idle connections give way anyway; these are all in the middle of a request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn busy_connections_of_one_address_leave_room_for_others() {
-    let folder = tempfile::tempdir().unwrap();
-    let broker = Node::broker().started().await;
-    let chat = Node::chat_service(&broker.mqtt_url(), &folder.path().join("store"))
+    let Chain { chat, sse, .. } = &Chain::start_with_chat(|chat| {
+        chat
         .env("HARK_HTTP__MAX_CONNECTIONS", PLACES.to_string())
         .env("HARK_LIMITS__LIMIT_LOOPBACK", "true")
         // The pair has an address that stands for many.
         .env("HARK_LIMITS__TRUSTED_PROXIES", "127.0.0.1")
-        .started()
-        .await;
-    let sse = Node::broadcast_sse(&broker.mqtt_url(), &chat.url())
-        .started()
-        .await;
+    })
+    .await;
     let mut pair = HonestPair::start(&chat.url(), &sse.url()).await;
     pair.quiet().await;
     let refused = pair

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use system_tests::{HonestPair, Node, Sender, new_channel};
+use system_tests::{Chain, HonestPair, Sender, new_channel};
 use test_kit::{ensure, eventually};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -11,26 +11,10 @@ const SOON: Duration = Duration::from_secs(60);
 const LARGE: usize = 400;
 const WORDS: usize = 60_000;
 
-/// One of chat-service's counters.
-async fn metric(sender: &Sender, chat: &Node, name: &str) -> u64 {
-    let url = format!("{}/metrics", chat.operations_url());
-    let (_, metrics) = sender.check(&url).await.unwrap();
-    let line = metrics.lines().find_map(|line| line.strip_prefix(name));
-    let line = line.unwrap_or_else(|| panic!("no {name} in {metrics}"));
-    line.trim().parse().unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_channel_cannot_roll_the_history_of_others() {
-    let folder = tempfile::tempdir().unwrap();
-    let broker = Node::broker().started().await;
-    let chat = Node::chat_service(&broker.mqtt_url(), &folder.path().join("store"))
-        .env("HARK_STORE__MAX_BYTES", "8MiB")
-        .started()
-        .await;
-    let sse = Node::broadcast_sse(&broker.mqtt_url(), &chat.url())
-        .started()
-        .await;
+    let Chain { chat, sse, .. } =
+        &Chain::start_with_chat(|chat| chat.env("HARK_STORE__MAX_BYTES", "8MiB")).await;
     let (honest, kept) = (Sender::to(chat.url()), new_channel());
     honest.post_many(&kept, 20).await;
     let mut pair = HonestPair::start(&chat.url(), &sse.url()).await;
@@ -49,12 +33,12 @@ async fn one_channel_cannot_roll_the_history_of_others() {
     .await;
     // Whatever was too much is gone by now.
     eventually!(SOON, {
-        let expired = metric(&honest, &chat, "hark_chat_store_expired_total").await;
+        let expired = chat.metric("hark_chat_store_expired_total").await;
         ensure!(expired > LARGE as u64 / 2, "{expired} have expired");
         Ok(())
     });
     let page = honest.page(&kept, 0).await;
     assert_eq!((&page["first"], &page["head"]), (&1.into(), &20.into()));
-    let early = metric(&honest, &chat, "hark_chat_store_expired_early_total").await;
+    let early = chat.metric("hark_chat_store_expired_early_total").await;
     assert!(early > 0, "the operator is told");
 }

@@ -1,13 +1,14 @@
 //! Posts: how many there are, their bytes, and what the store remembers of them.
 
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use system_tests::{HonestPair, Node, Sender, new_channel};
+use system_tests::{Chain, HonestPair, Sender, new_channel};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
+
+use crate::behind_a_proxy;
 
 /// How long the stranger goes on once he has met his limit.
 const GOES_ON: Duration = Duration::from_secs(2);
@@ -15,102 +16,70 @@ const GOES_ON: Duration = Duration::from_secs(2);
 const STRANGER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 66));
 const HONEST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 7));
 
-struct Services {
-    chat: Node,
-    sse: Node,
-    _broker: Node,
+async fn honest(chain: &Chain) -> HonestPair {
+    HonestPair::of(
+        Sender::forwarded(chain.chat.url(), HONEST),
+        &chain.sse.url(),
+    )
+    .await
 }
 
-/// The services behind a proxy that says whom it stands for, with these settings of chat-service.
-async fn start(folder: &Path, settings: &[(&str, &str)]) -> Services {
-    let broker = Node::broker().started().await;
-    let mut chat = Node::chat_service(&broker.mqtt_url(), &folder.join("store"))
-        .env("HARK_LIMITS__TRUSTED_PROXIES", "127.0.0.0/8");
-    for (name, value) in settings {
-        chat = chat.env(name, *value);
-    }
-    let chat = chat.started().await;
-    let sse = Node::broadcast_sse(&broker.mqtt_url(), &chat.url())
-        .started()
-        .await;
-    Services {
-        chat,
-        sse,
-        _broker: broker,
-    }
-}
-
-impl Services {
-    async fn pair(&self) -> HonestPair {
-        let sender = Sender::forwarded(self.chat.url(), HONEST);
-        HonestPair::of(sender, &self.sse.url()).await
-    }
-
-    /// Posts as fast as he is answered, until he has been refused for a while; what was said at last.
-    async fn flood(&self, body: impl Fn() -> Value) -> String {
-        let stranger = Sender::forwarded(self.chat.url(), STRANGER);
-        let mut refused: Option<(Instant, String)> = None;
-        for number in 0..20_000 {
-            // Many channels, so that it is the address that has too much.
-            let channel = if number % 10 == 0 {
-                new_channel()
-            } else {
-                Uuid::from_u128(number % 100).to_string()
-            };
-            let answer = stranger.try_post(&channel, &body()).await.unwrap();
-            if answer.status() == 429 {
-                let since = refused.map_or_else(Instant::now, |(since, _)| since);
-                refused = Some((since, answer.text().await.unwrap()));
-                // Not faster than one that waits for his turn now and then.
-                sleep(Duration::from_millis(1)).await;
-            } else {
-                let status = answer.status();
-                assert!(status.is_success(), "{status} {:?}", answer.text().await);
-            }
-            if let Some((since, why)) = &refused
-                && since.elapsed() > GOES_ON
-            {
-                return why.clone();
-            }
+/// Posts as fast as he is answered, until he has been refused for a while; what was said at last.
+async fn flood(chain: &Chain, body: impl Fn() -> Value) -> String {
+    let stranger = Sender::forwarded(chain.chat.url(), STRANGER);
+    let mut refused: Option<(Instant, String)> = None;
+    for number in 0..20_000 {
+        // Many channels, so that it is the address that has too much.
+        let channel = if number % 10 == 0 {
+            new_channel()
+        } else {
+            Uuid::from_u128(number % 100).to_string()
+        };
+        let answer = stranger.try_post(&channel, &body()).await.unwrap();
+        if answer.status() == 429 {
+            let since = refused.map_or_else(Instant::now, |(since, _)| since);
+            refused = Some((since, answer.text().await.unwrap()));
+            // Not faster than one that waits for his turn now and then.
+            sleep(Duration::from_millis(1)).await;
+        } else {
+            let status = answer.status();
+            assert!(status.is_success(), "{status} {:?}", answer.text().await);
         }
-        panic!("{STRANGER} is never refused")
+        if let Some((since, why)) = &refused
+            && since.elapsed() > GOES_ON
+        {
+            return why.clone();
+        }
     }
+    panic!("{STRANGER} is never refused")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn senders_keys_of_a_stranger_leave_those_of_others() {
-    let folder = tempfile::tempdir().unwrap();
-    let services = start(
-        folder.path(),
-        &[
-            ("HARK_STORE__KEYS_MAX_COUNT", "2000"),
-            ("HARK_LIMITS__POSTS_PER_SECOND", "0"),
-        ],
-    )
+    let chain = behind_a_proxy(&[
+        ("HARK_STORE__KEYS_MAX_COUNT", "2000"),
+        ("HARK_LIMITS__POSTS_PER_SECOND", "0"),
+    ])
     .await;
-    let mut pair = services.pair().await;
+    let mut pair = honest(&chain).await;
     pair.quiet().await;
     let with_key = || json!({ "id": Uuid::now_v7(), "text": "mine" });
-    let why = pair.beside(services.flood(with_key)).await;
+    let why = pair.beside(flood(&chain, with_key)).await;
     assert!(why.contains("keys-full"), "{why}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_of_a_stranger_leave_others_their_history() {
-    let folder = tempfile::tempdir().unwrap();
-    let services = start(
-        folder.path(),
-        &[
-            ("HARK_STORE__MAX_BYTES", "16MiB"),
-            ("HARK_LIMITS__BYTES_BURST", "4MiB"),
-        ],
-    )
+    let chain = behind_a_proxy(&[
+        ("HARK_STORE__MAX_BYTES", "16MiB"),
+        ("HARK_LIMITS__BYTES_BURST", "4MiB"),
+    ])
     .await;
-    let mut pair = services.pair().await;
+    let mut pair = honest(&chain).await;
     pair.quiet().await;
     let large = "x".repeat(60 * 1024);
     let why = pair
-        .beside(services.flood(|| json!({ "text": large })))
+        .beside(flood(&chain, || json!({ "text": large })))
         .await;
     assert!(why.contains("rate-limit"), "{why}");
     let first = pair.first_kept().await;
@@ -119,12 +88,11 @@ async fn bytes_of_a_stranger_leave_others_their_history() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn posts_of_a_stranger_are_not_felt() {
-    let folder = tempfile::tempdir().unwrap();
-    let services = start(folder.path(), &[]).await;
-    let mut pair = services.pair().await;
+    let chain = behind_a_proxy(&[]).await;
+    let mut pair = honest(&chain).await;
     pair.quiet().await;
     let why = pair
-        .beside(services.flood(|| json!({ "text": "again" })))
+        .beside(flood(&chain, || json!({ "text": "again" })))
         .await;
     assert!(why.contains("rate-limit"), "{why}");
 }

@@ -42,7 +42,7 @@ impl Keeper {
                     continue;
                 }
                 Err(failure) if failure.is_damage() => {
-                    // It stays for now; others may be removed all the same.
+                    // It stays, and is tried again in the next round; others may be removed.
                     self.shared.counters.damage.note_database(failure.reason());
                     return Ok(Hidden::Locked);
                 }

@@ -248,7 +248,8 @@ struct Expired {
 }
 
 /// The segments of which all is too old, or which are too much with all later ones; the oldest
-/// first. What nobody may look at counts as empty for now. One that is hidden already is among them as long as its table is there.
+/// first. One that somebody lets nobody read counts as empty while that lasts. One that is hidden already
+/// is among them as long as its table is there.
 async fn expired_segments(
     session: &Session,
     retention: &Retention,
