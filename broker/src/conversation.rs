@@ -95,13 +95,16 @@ impl<'a, R: AsyncRead + Unpin, W: Sink> Conversation<'a, R, W> {
                     let read = read?;
                     self.ahead += read;
                     self.unfinished += read;
-                    if self.batch.is_empty() {
+                    if self.batch.is_empty() && self.ahead < READ {
                         // A client that sends without end is answered as well.
                         self.link.receive(&mut self.batch).now_or_never().transpose()?;
                     }
                 }
                 written = outbox.write(sink), if outbox.is_stuck() => written?,
-                received = self.link.receive(&mut self.batch), if self.batch.is_empty() => {
+                // One that is not heard takes what there is, and is heard before there is more.
+                received = self.link.receive(&mut self.batch),
+                    if self.batch.is_empty() && may_read =>
+                {
                     received?;
                 }
                 () = &mut stalled, if outbox.is_stuck() => {
@@ -213,6 +216,7 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::BytesMut;
+    use rumqttd::protocol::Publish;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, WriteHalf};
     use tokio::task::JoinHandle;
     use tokio::time::{advance, sleep, timeout};
@@ -237,18 +241,28 @@ mod tests {
 
     /// A client of a real router, to whom `waiting` is to be written through a pipe of `width`
     /// bytes. From now on, time passes only where somebody waits for it.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the test itself waits for the task, and tells whether it ended"
-    )]
     async fn converse(
         width: usize,
         waiting: &[u8],
         silence: Option<Duration>,
     ) -> (DuplexStream, JoinHandle<Result<(), End>>) {
-        let router = RouterLife::start(&BrokerConfig::default()).unwrap();
+        let router = Arc::new(RouterLife::start(&BrokerConfig::default()).unwrap());
         let link = router.door().open().await.unwrap();
         tokio::time::pause();
+        converse_by(router, link, width, waiting, silence)
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the test itself waits for the task, and tells whether it ended"
+    )]
+    fn converse_by(
+        router: Arc<RouterLife>,
+        link: Link,
+        width: usize,
+        waiting: &[u8],
+        silence: Option<Duration>,
+    ) -> (DuplexStream, JoinHandle<Result<(), End>>) {
         let (outside, inside) = tokio::io::duplex(width);
         let (reader, sink) = tokio::io::split(inside);
         let mut outbox = Outbox::new();
@@ -357,5 +371,38 @@ mod tests {
             taken += pings.len();
         }
         assert!((READ..4 * READ).contains(&taken), "{taken} bytes were read");
+    }
+
+    #[tokio::test]
+    async fn client_that_is_sent_more_than_it_takes_is_heard() {
+        let router = Arc::new(RouterLife::start(&BrokerConfig::default()).unwrap());
+        let link = router.door().open().await.unwrap();
+        let (client, _conversing) = converse_by(Arc::clone(&router), link, 1024, &[], None);
+        let (mut from_broker, mut to_broker) = tokio::io::split(client);
+        // SUBSCRIBE to "t" (§3.8), SUBACK.
+        let subscribe = b"\x82\x06\x00\x01\x00\x01t\x00";
+        to_broker.write_all(subscribe).await.unwrap();
+        from_broker.read_exact(&mut [0; 5]).await.unwrap();
+        let flood = 2000;
+        let mut flooding = router.door().open().await.unwrap();
+        for _ in 0..flood {
+            let publish = Publish::new(vec![b't'], vec![b'!'; 1000], false);
+            let mut packets = vec![Packet::Publish(publish, None)];
+            flooding.send(&mut packets).await.unwrap();
+        }
+        // The router has them all, and the client the first.
+        router.answers(MINUTE).await.unwrap();
+        let mut got = [0; 1000];
+        let mut taken = from_broker.read(&mut got).await.unwrap();
+        let pings = PINGREQ.repeat(2 * READ);
+        let mut heard = std::pin::pin!(to_broker.write_all(&pings));
+        loop {
+            tokio::select! {
+                biased;
+                heard = &mut heard => break heard.unwrap(),
+                read = from_broker.read(&mut got) => taken += read.unwrap(),
+            }
+        }
+        assert!(taken < flood * 1000, "heard after {taken} bytes");
     }
 }

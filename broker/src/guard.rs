@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::{Bytes, BytesMut};
 use rumqttd::protocol::{
-    Connect, LastWill, Packet, PubComp, PubCompReason, PubRec, PubRecReason, Publish, QoS,
-    Subscribe,
+    Connect, LastWill, Packet, PingResp, PubComp, PubCompReason, PubRec, PubRecReason, Publish,
+    QoS, Subscribe,
 };
 use service_kit::client_address::Client as Share;
 
@@ -41,6 +41,8 @@ const COPIED_BELOW: usize = 1024;
 ///   done here, they are passed on when they come first, and a subscription is granted QoS 1 at most;
 /// - acknowledgements of what was not sent, at which the router would end the link by itself;
 /// - packets that only a broker sends.
+///
+/// PINGREQ is answered here: the router would answer it behind all that it has for the client.
 pub(crate) struct Guard {
     #[cfg(test)]
     asleep: bool,
@@ -175,7 +177,7 @@ impl Guard {
                 }
                 Ok(Admitted::Pass(Packet::Unsubscribe(unsubscribe, properties)))
             }
-            Packet::PingReq(_) => Ok(Admitted::Pass(packet)),
+            Packet::PingReq(_) => Ok(Admitted::Answer(Packet::PingResp(PingResp))),
             Packet::Disconnect(..) => Ok(Admitted::Farewell),
             Packet::Connect(..) => Err("a second CONNECT"),
             Packet::PubRec(..) | Packet::PubComp(..) => {
@@ -376,7 +378,7 @@ mod tests {
                         }
                     }
                     Ok(Admitted::Pass(passed)) => prop_assert!(
-                        matches!(passed, Packet::Unsubscribe(..) | Packet::PingReq(_)),
+                        matches!(passed, Packet::Unsubscribe(..)),
                         "{:?}",
                         passed
                     ),

@@ -57,6 +57,18 @@ pub(crate) async fn narrow(broker: &Broker, client_id: u8, filter: u8) -> TcpStr
     subscribe(welcomed(stream, client_id).await, filter).await
 }
 
+/// Waits until the router has all that was sent before: it answers a PUBLISH of QoS 1, to a topic
+/// of its own (§3.4).
+pub(crate) async fn heard_by_router(stream: &mut TcpStream) {
+    stream
+        .write_all(b"\x32\x06\x00\x01z\x00\x01!")
+        .await
+        .unwrap();
+    let mut puback = [0; 4];
+    stream.read_exact(&mut puback).await.unwrap();
+    assert_eq!(puback, [0x40, 2, 0, 1]);
+}
+
 /// Whether the broker closes the connection, whatever else it says before.
 pub(crate) async fn is_closed(stream: &mut TcpStream) -> bool {
     let mut rest = Vec::new();

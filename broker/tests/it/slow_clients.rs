@@ -2,9 +2,10 @@
 
 use broker::Broker;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::client::{SOON, config, connected, narrow, subscribed};
+use crate::client::{SOON, config, connected, heard_by_router, narrow, subscribed};
 
 /// PUBLISH of QoS 0 to a topic of one byte (MQTT 3.1.1 §3.3).
 fn large_publish(topic: u8) -> Vec<u8> {
@@ -14,19 +15,22 @@ fn large_publish(topic: u8) -> Vec<u8> {
     packet
 }
 
+/// Has 30 large packets for whoever has subscribed to `t`: more than systems keep for one
+/// connection, less than the broker does.
+async fn send_much(broker: &Broker) {
+    let mut sender = connected(broker, b'p').await;
+    for _ in 0..30 {
+        sender.write_all(&large_publish(b't')).await.unwrap();
+    }
+    heard_by_router(&mut sender).await;
+}
+
 #[tokio::test]
 async fn client_that_takes_nothing_of_what_it_is_sent_is_heard() {
     let broker = Broker::bind(config()).await.unwrap();
     let mut watcher = subscribed(&broker, b'w', b'u').await;
     let mut slow = narrow(&broker, b's', b't').await;
-    let mut sender = connected(&broker, b'p').await;
-    // More than systems keep for one connection, less than the broker does.
-    for _ in 0..30 {
-        sender.write_all(&large_publish(b't')).await.unwrap();
-    }
-    // PINGREQ, PINGRESP: the router has them.
-    sender.write_all(&[0xc0, 0]).await.unwrap();
-    sender.read_exact(&mut [0; 2]).await.unwrap();
+    send_much(&broker).await;
     for _ in 0..3 {
         slow.write_all(b"\x30\x04\x00\x01u!").await.unwrap();
         let mut got = [0; 6];
@@ -41,4 +45,32 @@ async fn client_that_takes_nothing_of_what_it_is_sent_is_heard() {
         slow.read_exact(&mut got).await.unwrap();
         assert!(got == expected);
     }
+}
+
+/// Takes a packet of up to 2 MiB: its type and flags.
+async fn take_packet(stream: &mut TcpStream) -> u8 {
+    let first = stream.read_u8().await.unwrap();
+    let mut length = 0;
+    for place in 0..3 {
+        let byte = stream.read_u8().await.unwrap();
+        length |= usize::from(byte & 0x7f) << (7 * place);
+        if byte < 0x80 {
+            break;
+        }
+    }
+    stream.read_exact(&mut vec![0; length]).await.unwrap();
+    first
+}
+
+#[tokio::test]
+async fn pings_are_answered_before_what_the_broker_still_has() {
+    let broker = Broker::bind(config()).await.unwrap();
+    let mut slow = narrow(&broker, b's', b't').await;
+    send_much(&broker).await;
+    slow.write_all(&[0xc0, 0]).await.unwrap();
+    let mut before = 0;
+    while take_packet(&mut slow).await != 0xd0 {
+        before += 1;
+    }
+    assert!(before < 30, "behind all {before}");
 }

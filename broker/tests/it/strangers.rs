@@ -6,7 +6,7 @@ use test_kit::{eventually, mqtt_publish};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::client::{SOON, config, connect, connected, is_closed, subscribed};
+use crate::client::{SOON, config, connect, connected, heard_by_router, is_closed, subscribed};
 
 #[tokio::test]
 async fn packets_that_harm_end_their_own_connection_only() {
@@ -164,11 +164,8 @@ async fn client_that_is_reset_while_it_connects_can_come_back() {
         connect_and_reset(&broker, b'd').await;
     }
     let mut device = connected(&broker, b'd').await;
-    // PINGREQ, PINGRESP: the router lives, and the resets before were not taken for this one.
-    device.write_all(&[0xc0, 0]).await.unwrap();
-    let mut pong = [0; 2];
-    device.read_exact(&mut pong).await.unwrap();
-    assert_eq!(pong, [0xd0, 0]);
+    // The router lives, and the resets before were not taken for this one.
+    heard_by_router(&mut device).await;
     mqtt_publish(broker.local_addr(), "chat/x", b"still here").await;
 }
 
@@ -203,8 +200,7 @@ async fn busy_subscriber_that_answers_nonsense_harms_only_itself() {
         let _closed_already = stranger.write_all(b"\x40\x02\x00\x07").await;
         assert!(is_closed(&mut stranger).await);
     }
-    honest.write_all(&[0xc0, 0]).await.unwrap();
-    honest.read_exact(&mut [0; 2]).await.unwrap();
+    heard_by_router(&mut honest).await;
     mqtt_publish(broker.local_addr(), "chat/x", b"still here").await;
 }
 
