@@ -28,20 +28,31 @@ pub(crate) enum Wish {
     End(LinkTx, InnerId),
 }
 
+/// How the thread opens links with the router.
+pub(crate) struct Way {
+    pub(crate) open: Box<OpenLink>,
+    pub(crate) has_room: Arc<HasRoom>,
+}
+
 type OpenLink = dyn Fn(&str) -> Option<(LinkTx, LinkRx)> + Send;
 
 impl RouterDoor {
-    /// Starts the thread, which ends with the last door and the last link.
+    /// Starts the thread, which begins when it is given the way to a router, and ends with the last
+    /// door and the last link.
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub(crate) fn start(open: Box<OpenLink>, has_room: Arc<HasRoom>) -> Result<Self, StartError> {
+    pub(crate) fn start() -> Result<(Self, oneshot::Sender<Way>), StartError> {
+        let (begin, way) = oneshot::channel();
         let (asked, mut wishes) = mpsc::unbounded_channel();
         let to_itself = asked.downgrade();
         let ids = InnerIds::default();
         std::thread::Builder::new()
             .name("broker-links".to_owned())
             .spawn(move || {
+                let Ok(Way { open, has_room }) = way.blocking_recv() else {
+                    return;
+                };
                 while let Some(wish) = wishes.blocking_recv() {
                     match wish {
                         Wish::Open(granted) => {
@@ -68,7 +79,7 @@ impl RouterDoor {
                     }
                 }
             })?;
-        Ok(Self { asked })
+        Ok((Self { asked }, begin))
     }
 
     /// A link of its own with the router.

@@ -37,6 +37,7 @@ mod router;
 mod server;
 mod session;
 mod shares;
+mod threads;
 mod watch;
 mod wire;
 

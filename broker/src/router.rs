@@ -5,13 +5,13 @@ use std::time::Duration;
 use rumqttd::local::LinkBuilder;
 use rumqttd::protocol::{Packet, PingReq};
 use rumqttd::{Router, RouterConfig};
-use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::BrokerConfig;
-use crate::door::RouterDoor;
+use crate::door::{RouterDoor, Way};
 use crate::link::{HasRoom, RouterGone};
+use crate::threads::{Threads, refusable};
 
 /// The router did not start, or its threads did not.
 pub(crate) type StartError = std::io::Error;
@@ -24,8 +24,8 @@ pub(crate) type StartError = std::io::Error;
 pub(crate) struct RouterLife {
     door: RouterDoor,
     is_gone: Box<dyn Fn() -> bool + Send + Sync>,
-    /// The sessions' threads, none of which ever waits for the router. `None` only while dropping.
-    sessions: Option<Runtime>,
+    /// The sessions' threads, none of which ever waits for the router.
+    sessions: Threads,
     #[cfg(test)]
     has_room: Arc<HasRoom>,
     #[cfg(test)]
@@ -45,12 +45,10 @@ impl RouterLife {
     /// # Errors
     /// When the system refuses threads or descriptors.
     pub(crate) fn start(config: &BrokerConfig) -> Result<Self, StartError> {
-        let sessions = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(THREADS)
-            .thread_name("broker-network")
-            .enable_all()
-            .build()?;
-        let router = Router::new(0, router_config(config)).spawn();
+        let sessions = Threads::start("broker-network", THREADS)?;
+        // The router comes last: it cannot be stopped any more when something else is refused.
+        let (door, begin) = RouterDoor::start()?;
+        let router = refusable(|| Ok(Router::new(0, router_config(config)).spawn()))?;
         let links = router.clone();
         let open = move |id: &str| {
             let (tx, rx, _connack) = LinkBuilder::new(id, links.clone()).build().ok()?;
@@ -64,17 +62,23 @@ impl RouterLife {
         let has_room: Arc<HasRoom> = Arc::new(has_room);
         #[cfg(test)]
         let tests = router.clone();
+        let way = Way {
+            open: Box::new(open),
+            has_room: Arc::clone(&has_room),
+        };
+        // A thread that is gone opens no link, as its door says.
+        let _ = begin.send(way);
         Ok(Self {
             #[cfg(test)]
-            has_room: Arc::clone(&has_room),
+            has_room,
             #[cfg(test)]
             link_of: Box::new(move |id| {
                 rumqttd::local::LinkTx::new(id, tests.clone(), Arc::default())
             }),
-            door: RouterDoor::start(Box::new(open), has_room)?,
+            door,
             // The router owns the receiver; a panic drops it.
             is_gone: Box::new(move || router.is_disconnected()),
-            sessions: Some(sessions),
+            sessions,
         })
     }
 
@@ -89,9 +93,7 @@ impl RouterLife {
 
     /// Serves a client on the threads of this life.
     pub(crate) fn spawn(&self, session: impl Future<Output = ()> + Send + 'static) {
-        if let Some(sessions) = &self.sessions {
-            sessions.spawn(session);
-        }
+        self.sessions.spawn(session);
     }
 
     /// Asks the router for a PINGRESP, on the threads and by the way that clients take, but without
@@ -124,15 +126,6 @@ async fn ping(door: RouterDoor) -> Result<(), RouterGone> {
             if let Some(Packet::PingResp(_)) = answer.into() {
                 return Ok(());
             }
-        }
-    }
-}
-
-impl Drop for RouterLife {
-    fn drop(&mut self) {
-        if let Some(sessions) = self.sessions.take() {
-            // Waiting for its threads would block the caller's runtime.
-            sessions.shutdown_background();
         }
     }
 }

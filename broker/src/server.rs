@@ -7,7 +7,6 @@ use service_kit::config::ConfigError;
 use service_kit::lifecycle::Lifecycle;
 use service_kit::operations::{Health, Operations};
 use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, info};
@@ -20,6 +19,7 @@ use crate::login::OwnLogin;
 use crate::metrics::BrokerCollector;
 use crate::router::RouterLife;
 use crate::session::Shared;
+use crate::threads::Threads;
 use crate::watch::{FIRST_ANSWER, watch_over};
 
 /// Why the broker does not run. The text says what to do.
@@ -68,8 +68,8 @@ pub struct Broker {
     state: Arc<State>,
     /// Accepts and watches, as long as this value lives.
     serving: JoinHandle<()>,
-    /// `None` only while dropping.
-    runtime: Option<Runtime>,
+    /// Where it does so.
+    _threads: Threads,
 }
 
 /// What the parts of the broker share.
@@ -102,12 +102,7 @@ impl Broker {
     ) -> Result<Self, BrokerError> {
         let listener = listen(config.listen)?;
         let address = listener.local_addr().map_err(BrokerError::Start)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("broker")
-            .enable_all()
-            .build()
-            .map_err(BrokerError::Start)?;
+        let threads = Threads::start("broker", 1).map_err(BrokerError::Start)?;
         let router = RouterLife::start(&config).map_err(BrokerError::Start)?;
         router
             .answers(FIRST_ANSWER)
@@ -128,13 +123,13 @@ impl Broker {
             restarts: AtomicU64::new(0),
             config,
         });
-        let serving = runtime.spawn(serve(listener, Arc::clone(&state)));
+        let serving = threads.spawn(serve(listener, Arc::clone(&state)));
         info!(%address, "broker listens");
         Ok(Self {
             address,
             state,
             serving,
-            runtime: Some(runtime),
+            _threads: threads,
         })
     }
 
@@ -204,15 +199,6 @@ fn listen(address: SocketAddr) -> Result<std::net::TcpListener, BrokerError> {
         io::ErrorKind::AddrInUse => BrokerError::PortTaken { address },
         _ => BrokerError::Listen { address, source },
     })
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // Waiting for its threads would block the caller's runtime.
-            runtime.shutdown_background();
-        }
-    }
 }
 
 #[cfg(test)]
@@ -293,6 +279,29 @@ mod tests {
             test_kit::ensure!(count == 0, "{count} places are taken");
             Ok(())
         });
+        let router = Arc::clone(&broker.state.router.borrow());
+        router.answers(SOON).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn router_whose_threads_are_refused_is_started_later() {
+        let config = BrokerConfig {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            ..BrokerConfig::default()
+        };
+        let broker = Broker::bind(config.clone()).await.unwrap();
+        tokio::time::pause();
+        let mut tries = 0;
+        crate::watch::replace_by(&broker.state, || {
+            tries += 1;
+            match tries {
+                1..=2 => Err(Threads::refused().err().unwrap()),
+                _ => RouterLife::start(&config),
+            }
+        })
+        .await;
+        assert_eq!(tries, 3);
+        tokio::time::resume();
         let router = Arc::clone(&broker.state.router.borrow());
         router.answers(SOON).await.unwrap();
     }

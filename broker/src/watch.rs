@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
-use crate::router::RouterLife;
+use crate::router::{RouterLife, StartError};
 use crate::server::State;
 
 /// How long the router may take from start to its first answer.
@@ -41,9 +41,17 @@ pub(crate) async fn watch_over(state: &State) {
 }
 
 pub(crate) async fn replace(state: &State) {
+    replace_by(state, || RouterLife::start(&state.config)).await;
+}
+
+/// Tries until the system grants the threads.
+pub(crate) async fn replace_by(
+    state: &State,
+    mut start: impl FnMut() -> Result<RouterLife, StartError>,
+) {
     let mut told = false;
     loop {
-        match RouterLife::start(&state.config) {
+        match start() {
             Ok(router) => {
                 state.shared.guard.forget_names();
                 state.router.send_replace(Arc::new(router));
