@@ -165,14 +165,12 @@ impl Seat {
                 None => Step::Waits,
             };
         }
-        let Some(after) = tail.after(position.seq) else {
-            return Step::NeedsPage(position);
-        };
-        let items = self.take(after, room, tail.mark());
-        if items.is_empty() {
-            Step::Waits
-        } else {
-            Step::Items(items)
+        if position.seq == known.seq {
+            return Step::Waits;
+        }
+        match tail.after(position.seq) {
+            Some(after) => Step::Items(self.take(after, room, tail.mark())),
+            None => Step::NeedsPage(position),
         }
     }
 
@@ -242,7 +240,8 @@ impl Seat {
         mut room: usize,
         mark: Ask,
     ) -> Vec<Item> {
-        let mut items = Vec::new();
+        // Who keeps up takes one at a time.
+        let mut items = Vec::with_capacity(1);
         for entry in entries {
             debug_assert_eq!(
                 Some(entry.seq()),

@@ -13,7 +13,7 @@ impl Tail {
         let known = self.known?;
         let start = known.seq + 1 - self.ring.len() as Seq;
         let skip = (seq + 1).checked_sub(start)?;
-        (seq <= known.seq).then(|| self.ring.iter().skip(skip as usize))
+        (seq <= known.seq).then(|| self.ring.range(skip as usize..))
     }
 
     /// The events in the ring above `seq`, newest first.
