@@ -9,6 +9,7 @@ mod clients;
 mod cluster;
 mod deploy;
 mod dist;
+mod facts;
 mod fuzz;
 mod run;
 mod tally;
@@ -29,6 +30,7 @@ usage: cargo xtask test [--only STEP]...
        cargo xtask cluster [--release] [--chat N] [--sse N] [--broker N]
        cargo xtask dist [x86_64] [aarch64]
        cargo xtask test-deploy [TEST]...
+       cargo xtask facts
 
 Runs all checks and tests, or only the steps named:
   tools     install what is missing (as root on Debian), or name it
@@ -49,7 +51,9 @@ counts the instructions of the hot functions and names those that grew; --bless 
 
 `dist` makes what is installed on servers: static programs for both architectures, or those named, in
 tarballs and Debian packages with checksums, in target/dist. `test-deploy` (as root, some minutes) does
-what docs/install.md says with them, on a Docker engine of its own.";
+what docs/install.md says with them, on a Docker engine of its own.
+
+`facts` counts what the shape of the code is (files, circles, lines), beside what it may be.";
 
 /// Where everything lies.
 struct Workspace {
@@ -115,6 +119,7 @@ fn main() -> ExitCode {
         Some((first, rest)) if first == "test-deploy" => {
             return deploy::test(&Workspace::find().root, rest);
         }
+        Some((first, [])) if first == "facts" => return facts::facts(&Workspace::find().root),
         Some((first, rest)) if first == "cluster" => {
             return cluster::cluster(&Workspace::find().root, rest);
         }
