@@ -6,11 +6,12 @@ use axum::{
     Router,
     body::Body,
     extract::{ConnectInfo, Path, RawQuery, Request, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::get,
 };
 use chat_model::ChannelId;
+use rights::{Caller, Refusal};
 use service_kit::{
     access::AccessPolicy,
     client_address::Client,
@@ -24,8 +25,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use crate::{
-    access::{Caller, may_listen},
-    hub::{Bell, Hub, Listener, Start, TooManyChannels},
+    hub::{Bell, Hub, ListenError, Listener, Start, TooManyChannels},
     metrics::Metrics,
     paths,
     permit::{Full, StreamPermit, Streams},
@@ -38,6 +38,7 @@ use crate::{
 const WHEN_FULL: Duration = Duration::from_secs(10);
 
 static SHARE_TAKEN: LogLimit = LogLimit::per_minute(2);
+static NO_RIGHTS: LogLimit = LogLimit::per_minute(2);
 static TOO_MANY_CHANNELS: LogLimit = LogLimit::per_minute(2);
 
 /// What the handlers need; shared as a whole, because axum clones it for every request.
@@ -69,13 +70,14 @@ async fn events(
     RawQuery(query): RawQuery,
     request: Request,
 ) -> Result<Response, Problem> {
+    let (request, _body) = request.into_parts();
     let query = query::parse(
         query.as_deref().unwrap_or_default(),
         last_event_id(&request),
         app.limits,
     )
     .map_err(|error| bad_query(&error))?;
-    app.stream(&query, Form::Events, peer, &request)
+    app.stream(&query, Form::Events, peer, &request).await
 }
 
 /// The older system's stream of one channel.
@@ -85,20 +87,21 @@ async fn legacy(
     Path(channel): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
+    let (request, _body) = request.into_parts();
     let query = StreamQuery::of_channel(&channel, last_event_id(&request))
         .map_err(|error| bad_query(&error))?;
-    app.stream(&query, Form::Legacy, peer, &request)
+    app.stream(&query, Form::Legacy, peer, &request).await
 }
 
-fn last_event_id(request: &Request) -> Option<&[u8]> {
-    let value = request.headers().get("last-event-id");
+fn last_event_id(request: &Parts) -> Option<&[u8]> {
+    let value = request.headers.get("last-event-id");
     value.map(HeaderValue::as_bytes)
 }
 
 impl App {
     /// Leave to open one more stream. Whoever has none is told why, or to come back later.
-    fn permit(&self, peer: SocketAddr, request: &Request) -> Result<StreamPermit, Option<Problem>> {
-        let full = match self.streams.take(peer.ip(), request.headers()) {
+    fn permit(&self, peer: SocketAddr, request: &Parts) -> Result<StreamPermit, Option<Problem>> {
+        let full = match self.streams.take(peer.ip(), &request.headers) {
             Ok(permit) if !self.lifecycle.is_shutting_down() => return Ok(permit),
             Ok(_stopping) => None,
             Err(full) => Some(full),
@@ -115,29 +118,21 @@ impl App {
         Err(None)
     }
 
-    fn stream(
+    async fn stream(
         &self,
         query: &StreamQuery,
         form: Form,
         peer: SocketAddr,
-        request: &Request,
+        request: &Parts,
     ) -> Result<Response, Problem> {
-        let caller = Caller::Guest;
-        if let Some(channel) = query
-            .channels
-            .iter()
-            .find(|channel| !may_listen(&caller, **channel))
-        {
-            return Err(forbidden(*channel));
-        }
         let permit = match self.permit(peer, request) {
             Ok(permit) => permit,
             Err(why) => return refused(why),
         };
         let starts = query.starts();
-        let Some(offer) = Offer::get(request.extensions()) else {
+        let Some(offer) = Offer::get(&request.extensions) else {
             let bell = Arc::new(Notify::new());
-            let listener = match self.listen(&permit, &starts, bell.clone(), request) {
+            let listener = match self.listen(&permit, &starts, bell.clone(), request).await {
                 Ok(listener) => listener,
                 Err(why) => return refused(why),
             };
@@ -146,7 +141,7 @@ impl App {
             return Ok(event_stream(Body::from_stream(body)));
         };
         let slot = self.writers.reserve();
-        let listener = match self.listen(&permit, &starts, slot.clone(), request) {
+        let listener = match self.listen(&permit, &starts, slot.clone(), request).await {
             Ok(listener) => listener,
             Err(why) => return refused(why),
         };
@@ -157,22 +152,36 @@ impl App {
     }
 
     /// Seats a listener. Whoever would need too many channels is told so, or to come back later.
-    fn listen(
+    async fn listen(
         &self,
         permit: &StreamPermit,
         starts: &[(ChannelId, Start)],
         bell: Arc<dyn Bell>,
-        request: &Request,
+        request: &Parts,
     ) -> Result<Listener, Option<Problem>> {
         let client = permit.client();
-        let listener = self.hub.listen(client.map(Client::number), starts, bell);
+        // Open mode: nobody is known, and nobody need be.
+        let caller = Caller::default();
+        let number = client.map(Client::number);
+        let listener = self.hub.listen(&caller, number, starts, bell).await;
         listener.map_err(|error| {
             self.metrics.streams_refused.inc();
-            if let Some(left_out) = TOO_MANY_CHANNELS.line() {
-                let client = client.map(tracing::field::display);
-                warn!(left_out, client, "{error}: hub.known_channels");
+            match error {
+                ListenError::Refused(Refusal::Forbidden { channel }) => Some(forbidden(channel)),
+                ListenError::Refused(error @ Refusal::Unavailable { .. }) => {
+                    if let Some(left_out) = NO_RIGHTS.line() {
+                        warn!(left_out, "{error}: streams are told to come back later");
+                    }
+                    None
+                }
+                ListenError::TooMany(error) => {
+                    if let Some(left_out) = TOO_MANY_CHANNELS.line() {
+                        let client = client.map(tracing::field::display);
+                        warn!(left_out, client, "{error}: hub.known_channels");
+                    }
+                    (!wants_a_stream(request)).then(|| too_many_channels(error))
+                }
             }
-            (!wants_a_stream(request)).then(|| too_many_channels(error))
         })
     }
 }
@@ -187,8 +196,8 @@ fn refused(why: Option<Problem>) -> Result<Response, Problem> {
 
 /// Whether nothing but a stream is understood, as by an `EventSource`, which gives up for good on any
 /// status but 200.
-fn wants_a_stream(request: &Request) -> bool {
-    let mut accepted = request.headers().get_all(header::ACCEPT).iter();
+fn wants_a_stream(request: &Parts) -> bool {
+    let mut accepted = request.headers.get_all(header::ACCEPT).iter();
     accepted.any(|types| {
         let types = types.as_bytes().split(|byte| b",;".contains(byte));
         let mut types = types.map(<[u8]>::trim_ascii);

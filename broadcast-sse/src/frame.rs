@@ -1,58 +1,20 @@
 //! Frames of the event stream format (WHATWG HTML §9.2.6), and the chunks of HTTP/1.1 (RFC 9112
 //! §7.1) that carry them. The one place that writes them.
 
-use std::{io::Write, ops::Range, time::Duration};
+use std::{io::Write, time::Duration};
 
 use bytes::Bytes;
-use chat_model::{ChannelId, Cursor, Position, Seq};
+use chat_model::{ChannelId, Cursor, EventHead, Position, Seq};
 use serde::Serialize;
 use service_kit::http::Framing;
 
-/// The frame of an event as a chunk, shared by everyone who listens to its channel.
-#[derive(Debug)]
-pub(crate) struct EventFrame {
-    /// The chunk; the frame is in it, followed by the chunk's own line end.
-    pub(crate) chunk: Bytes,
-    /// Where the frame begins.
-    pub(crate) start: usize,
-    /// Where its `id:` line ends.
-    pub(crate) after_id: usize,
-    /// The value of the `data:` field.
-    pub(crate) data: Range<usize>,
-}
+use crate::hub::{Encoded, Gap};
 
 /// What follows the bytes of a chunk.
 pub(crate) const CHUNK_END: &[u8] = b"\r\n";
 
 /// The chunk that ends a body, which has no trailers.
 pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-
-/// Why events are missing from a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum GapReason {
-    /// They are older than what the store keeps.
-    Retention,
-    /// The log was cut back behind them: what the listener has seen of them is no longer there.
-    Epoch,
-    /// They were stored, and the store cannot read them any more.
-    Damaged,
-    /// The stream's cursor could not be read, so nobody knows how many.
-    Cursor,
-}
-
-/// Events that a stream cannot bring.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Gap {
-    /// The channel.
-    pub(crate) channel: ChannelId,
-    /// The first that is missing; `None` if nobody knows.
-    pub(crate) from: Option<Seq>,
-    /// The last that is missing.
-    pub(crate) to: Seq,
-    /// Why.
-    pub(crate) reason: GapReason,
-}
 
 #[derive(Serialize)]
 struct Ready {
@@ -66,14 +28,11 @@ struct ReadyChannel {
     seq: Seq,
 }
 
-/// A message; its line holds neither CR nor LF, so it is one `data:` field as it stands.
-pub(crate) fn event(
-    channel: ChannelId,
-    position: Position,
-    event_type: Option<&str>,
-    line: &[u8],
-) -> EventFrame {
-    let id = id_line(&Cursor::encode([(channel, position)]));
+/// A message as a chunk, for everyone who listens to its channel; its line holds neither CR nor LF,
+/// so it is one `data:` field as it stands. Read it with [`EventFrame`].
+pub(crate) fn event(head: &EventHead, line: &[u8]) -> Encoded {
+    let id = id_line(&Cursor::encode([(head.channel, head.position())]));
+    let event_type = head.event_type.as_deref();
     let type_length = event_type.map_or(0, |event_type| event_type.len() + "event: \n".len());
     let length = id.len() + type_length + "data: \n\n".len() + line.len();
     let mut chunk = Vec::with_capacity(length + 12);
@@ -87,16 +46,61 @@ pub(crate) fn event(
         chunk.push(b'\n');
     }
     chunk.extend_from_slice(b"data: ");
-    let data = chunk.len()..chunk.len() + line.len();
+    let data = chunk.len();
     chunk.extend_from_slice(line);
     chunk.extend_from_slice(b"\n\n");
     debug_assert_eq!(chunk.len(), start + length);
     chunk.extend_from_slice(CHUNK_END);
-    EventFrame {
-        chunk: chunk.into(),
-        start,
-        after_id,
-        data,
+    // An event is far shorter than 4 GiB.
+    let place = |place: usize| place as u32;
+    Encoded {
+        bytes: chunk.into(),
+        line: place(data)..place(data + line.len()),
+        marks: [place(start), place(after_id)],
+    }
+}
+
+/// What [`event`] has written: the frame begins at the first mark, its `id:` line ends at the
+/// second, and the chunk's own line end follows it.
+#[derive(Clone, Copy)]
+pub(crate) struct EventFrame<'a>(pub(crate) &'a Encoded);
+
+impl EventFrame<'_> {
+    /// The whole frame, whose `id:` is the cursor of a stream of this channel alone.
+    pub(crate) fn frame(self) -> Bytes {
+        self.0.bytes.slice(self.start()..self.end())
+    }
+
+    /// The same as one chunk.
+    pub(crate) fn chunk(self) -> Bytes {
+        self.0.bytes.clone()
+    }
+
+    /// The frame without its `id:` line, for streams of several channels.
+    pub(crate) fn frame_without_id(self) -> Bytes {
+        self.0.bytes.slice(self.after_id()..self.end())
+    }
+
+    /// The same, and the end of the chunk that it stands in.
+    pub(crate) fn chunk_without_id(self) -> Bytes {
+        self.0.bytes.slice(self.after_id()..)
+    }
+
+    /// The `id:` line of the frame.
+    pub(crate) fn id_line(self) -> Bytes {
+        self.0.bytes.slice(self.start()..self.after_id())
+    }
+
+    fn start(self) -> usize {
+        self.0.marks[0] as usize
+    }
+
+    fn after_id(self) -> usize {
+        self.0.marks[1] as usize
+    }
+
+    fn end(self) -> usize {
+        self.0.bytes.len() - CHUNK_END.len()
     }
 }
 
@@ -188,21 +192,34 @@ mod tests {
         let channel = uuid::Uuid::nil().into();
         let position = Position::new(Epoch::from_value(7).unwrap(), 3);
         for (event_type, line) in [(None, "{}".to_owned()), (Some("note"), "x".repeat(300))] {
-            let event = event(channel, position, event_type, line.as_bytes());
-            let frame = content(&event.chunk);
-            assert_eq!(frame, &event.chunk[event.start..event.chunk.len() - 2]);
-            assert_eq!(&event.chunk[event.data.clone()], line.as_bytes());
-            let text = std::str::from_utf8(frame).unwrap();
+            let head = EventHead {
+                channel,
+                epoch: position.epoch,
+                seq: position.seq,
+                at: None,
+                event_type: event_type.map(Into::into),
+            };
+            let event = event(&head, line.as_bytes());
+            let place = event.line.start as usize..event.line.end as usize;
+            assert_eq!(&event.bytes[place], line.as_bytes());
+            let event = EventFrame(&event);
+            assert_eq!(content(&event.chunk()), &event.frame()[..]);
             let rest = match event_type {
                 Some(event_type) => format!("event: {event_type}\ndata: {line}\n\n"),
                 None => format!("data: {line}\n\n"),
             };
             let id = Cursor::encode([(channel, position)]);
-            assert_eq!(text, format!("id: {id}\n{rest}"));
+            assert_eq!(event.id_line(), format!("id: {id}\n"));
+            assert_eq!(event.frame(), format!("id: {id}\n{rest}"));
+            assert_eq!(event.frame_without_id(), rest);
 
             // The same for a stream of several channels, whose ids are its own.
-            let shared = &event.chunk[event.after_id..];
-            let own = [&chunk_with_id("longer-than-the-other", shared)[..], shared].concat();
+            let shared = event.chunk_without_id();
+            let own = [
+                &chunk_with_id("longer-than-the-other", &shared)[..],
+                &shared,
+            ]
+            .concat();
             let expected = format!("id: longer-than-the-other\n{rest}");
             assert_eq!(content(&own), expected.as_bytes());
         }

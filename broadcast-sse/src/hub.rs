@@ -11,10 +11,12 @@ mod channel;
 mod channels;
 mod entry;
 mod errands;
+mod gap;
 mod heads;
 mod history;
 mod lag;
 mod listener;
+mod metrics;
 mod pages;
 mod seat;
 mod tail;
@@ -36,6 +38,7 @@ use std::{
 
 use chat_model::ChannelId;
 use chat_mqtt::{Delivery, Subscriber};
+use rights::{Action, Caller, Refusal, Rights};
 use service_kit::lifecycle::Lifecycle;
 use tokio::sync::{mpsc, watch};
 
@@ -47,13 +50,14 @@ use tail::{Heard, Tail, TailLimits};
 
 pub(crate) use bell::Bell;
 pub(crate) use channels::{Client, TooManyChannels};
-pub(crate) use entry::Entry;
+pub(crate) use entry::{Encode, Encoded, Entry};
+pub(crate) use gap::Gap;
 pub(crate) use history::History;
-pub(crate) use lag::Lag;
-pub(crate) use listener::{Batch, Listener, Sent};
+pub(crate) use listener::{Listener, Sent};
+pub(crate) use metrics::HubMetrics;
 pub(crate) use seat::Start;
 
-use crate::{config::HubConfig, metrics::Metrics};
+use crate::config::HubConfig;
 
 /// All channels of this node.
 pub(crate) struct Hub {
@@ -62,6 +66,8 @@ pub(crate) struct Hub {
     subscriber: Subscriber,
     heads: Heads,
     pages: Arc<Pages>,
+    /// How events are written for listeners.
+    encode: Encode,
     limits: TailLimits,
     patience: Patience,
     /// Numbers the lives of channels, so that pages of an earlier one are never taken for those of
@@ -71,8 +77,20 @@ pub(crate) struct Hub {
     max_memory: usize,
     /// Counts up; every stream sends a ping when it does.
     pings: watch::Sender<u64>,
-    metrics: Arc<Metrics>,
+    rights: Arc<dyn Rights>,
+    metrics: Arc<HubMetrics>,
     lifecycle: Lifecycle,
+}
+
+/// A listener cannot be let in now.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ListenError {
+    /// He may not listen to all of the channels.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// There is no room for so many channels.
+    #[error(transparent)]
+    TooMany(#[from] TooManyChannels),
 }
 
 impl Hub {
@@ -82,9 +100,11 @@ impl Hub {
         subscriber: Subscriber,
         deliveries: mpsc::Receiver<Vec<Delivery>>,
         history: History,
-        metrics: Arc<Metrics>,
+        rights: Arc<dyn Rights>,
+        metrics: Arc<HubMetrics>,
         lifecycle: &Lifecycle,
     ) -> Arc<Self> {
+        let encode = history.encode();
         let pages = Pages::new(
             history.clone(),
             config.history_requests,
@@ -101,6 +121,7 @@ impl Hub {
             subscriber,
             heads: Heads::start(history, lifecycle),
             pages,
+            encode,
             limits: TailLimits {
                 ring_events: config.ring_events,
                 ring_bytes: config.ring_bytes,
@@ -111,6 +132,7 @@ impl Hub {
             },
             lives: AtomicU64::new(0),
             max_memory: config.memory,
+            rights,
             pings: watch::Sender::new(0),
             metrics,
             lifecycle: lifecycle.clone(),
@@ -125,17 +147,22 @@ impl Hub {
         hub
     }
 
-    /// Seats a listener of this client in these channels, which must be distinct. The bell is rung when there may
-    /// be something to [take](Listener::take).
+    /// Seats a listener in these channels, which must be distinct, if `caller` may read them; `client` is
+    /// whose share of the channels he takes. The bell is rung when there may be something to
+    /// [take](Listener::take).
     ///
     /// # Errors
-    /// If the node, or this client's share of it, has no room for those that nobody listens to yet.
-    pub(crate) fn listen(
+    /// If the caller may not, or if the node, or this client's share of it, has no room for those that
+    /// nobody listens to yet.
+    pub(crate) async fn listen(
         self: &Arc<Self>,
+        caller: &Caller,
         client: Client,
         starts: &[(ChannelId, Start)],
         bell: Arc<dyn Bell>,
-    ) -> Result<Listener, TooManyChannels> {
+    ) -> Result<Listener, ListenError> {
+        let channels: Vec<_> = starts.iter().map(|&(channel, _)| channel).collect();
+        self.rights.permit(caller, Action::Read, &channels).await?;
         let seats = self
             .lock()
             .join(client, starts, &bell, |id| self.make(id))?;
@@ -211,7 +238,7 @@ impl Hub {
         };
         let mut foreign = 0;
         let entries = deliveries.iter().filter_map(|delivery| {
-            let entry = Entry::new(id, &delivery.payload);
+            let entry = Entry::new(id, &delivery.payload, self.encode);
             foreign += u64::from(entry.is_err());
             entry.ok()
         });

@@ -6,7 +6,6 @@
 //!
 //! It does not store or publish; that is chat-service, which it knows only by its public API.
 
-mod access;
 mod app;
 mod config;
 mod frame;

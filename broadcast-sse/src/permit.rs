@@ -9,7 +9,6 @@ use service_kit::client_address::Client;
 
 use crate::{
     config::{HubConfig, LimitsConfig},
-    hub::{Batch, Sent},
     metrics::Metrics,
 };
 
@@ -101,20 +100,6 @@ impl StreamPermit {
     /// Whose share the stream takes; `None` if it takes nobody's.
     pub(crate) fn client(&self) -> Option<Client> {
         self.client
-    }
-
-    /// Counts what the stream is about to send.
-    pub(crate) fn count(&self, batch: &Batch) {
-        let metrics = &self.streams.metrics;
-        let mut events = 0;
-        for sent in batch {
-            match sent {
-                Sent::Event(..) => events += 1,
-                Sent::Gap(gap, _) => metrics.gaps.count(gap.reason),
-                Sent::Ready(..) => {}
-            }
-        }
-        metrics.events_out.inc_by(events);
     }
 }
 

@@ -2,6 +2,7 @@ use std::{net::SocketAddr, num::NonZero, sync::Arc};
 
 use axum::Router;
 use chat_mqtt::{Subscriber, SubscriptionMode};
+use rights::Open;
 use service_kit::{
     access::AccessPolicy,
     config::ConfigError,
@@ -15,7 +16,8 @@ use tokio::net::TcpListener;
 use crate::{
     app::{self, App},
     config::{Config, SubscribeMode},
-    hub::{History, Hub},
+    frame,
+    hub::{History, Hub, HubMetrics},
     metrics::{BrokerSide, Metrics},
     permit::Streams,
     query::QueryLimits,
@@ -36,6 +38,7 @@ pub struct Server {
     tls: Option<Arc<ServerTls>>,
     history: History,
     metrics: Arc<Metrics>,
+    hub_metrics: Arc<HubMetrics>,
     operations: Operations,
 }
 
@@ -68,7 +71,7 @@ impl Server {
         config.mqtt.trust()?;
         let history_tls = config.history.tls()?;
         let tls = config.tls.load().map_err(StartError::Certificate)?;
-        let history = History::new(config.history.bases()?, &history_tls);
+        let history = History::new(config.history.bases()?, &history_tls, frame::event);
         let listener = http::bind(config.listen)?;
         let local_addr = listener.local_addr()?;
         Ok(Self {
@@ -78,6 +81,7 @@ impl Server {
             tls,
             history,
             metrics: Metrics::register(&operations),
+            hub_metrics: HubMetrics::register(&operations),
             operations,
         })
     }
@@ -121,6 +125,7 @@ impl Server {
             local_addr,
             history,
             metrics,
+            hub_metrics,
             operations,
             tls,
         } = self;
@@ -138,7 +143,8 @@ impl Server {
             subscriber,
             deliveries,
             history,
-            metrics.clone(),
+            Arc::new(Open),
+            hub_metrics,
             lifecycle,
         );
         operations.add_check("broker", move || {

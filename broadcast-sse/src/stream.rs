@@ -14,15 +14,18 @@ use tokio::sync::{Notify, watch};
 use tokio_stream::Stream;
 
 use crate::{
-    frame,
+    frame::{self, EventFrame},
     hub::{Entry, Listener, Sent},
     permit::StreamPermit,
-    writers::Source,
+    writers::{Flow, Source},
 };
 
 /// Bytes that a stream takes from its listener at a time. What is taken is what one unfinished
 /// write may hold.
 pub(crate) const ROOM: usize = 32 * 1024;
+
+/// Bytes that a client may send after its request: as much as one more request head.
+const UNASKED: usize = 32 * 1024;
 
 /// How long a client waits before it reconnects after the connection broke: spread, so that those
 /// whom one broken node sends away do not come back at the same moment.
@@ -48,7 +51,9 @@ pub(crate) struct EventStream {
     listener: Listener,
     form: Form,
     framing: Framing,
-    permit: StreamPermit,
+    /// Bytes that the client sent after its request.
+    unasked: usize,
+    _permit: StreamPermit,
 }
 
 impl EventStream {
@@ -57,14 +62,16 @@ impl EventStream {
             listener,
             form,
             framing: Framing::UntilClose,
-            permit,
+            unasked: 0,
+            _permit: permit,
         }
     }
 
     /// What a stream begins with, not framed: a ping that says `retry:`, and what is there.
     pub(crate) fn beginning(&mut self) -> Bytes {
         let mut parts = vec![frame::ping_with_retry(spread(RETRY))];
-        self.next(&mut parts);
+        // A stream of events does not end by itself.
+        let _on = self.next(&mut parts);
         parts.concat().into()
     }
 
@@ -96,9 +103,12 @@ impl EventStream {
                     Ok(()) = pings.changed() => yield Ok(self.ping()),
                     // The bell keeps one ring: what came since the last look is not missed.
                     () = bell.notified() => {
-                        self.next(&mut parts);
+                        let flow = self.next(&mut parts);
                         for part in parts.drain(..) {
                             yield Ok(part);
+                        }
+                        if flow == Flow::Over {
+                            return;
                         }
                     }
                 }
@@ -108,11 +118,20 @@ impl EventStream {
 }
 
 impl Source for EventStream {
-    fn next(&mut self, parts: &mut Vec<Bytes>) {
+    fn next(&mut self, parts: &mut Vec<Bytes>) -> Flow {
         let batch = self.listener.take(ROOM);
-        self.permit.count(&batch);
         for sent in &batch {
             self.form.write(sent, self.framing, parts);
+        }
+        Flow::On
+    }
+
+    /// Nothing is asked of the client: one that sends on and on goes.
+    fn receive(&mut self, bytes: &[u8]) -> Flow {
+        self.unasked += bytes.len();
+        match self.unasked > UNASKED {
+            true => Flow::Over,
+            false => Flow::On,
         }
     }
 
@@ -148,18 +167,21 @@ impl Form {
         let frame = match (self, sent) {
             (Self::Events, Sent::Event(entry, None)) => {
                 return parts.push(if chunked {
-                    entry.chunk()
+                    EventFrame(entry.encoded()).chunk()
                 } else {
-                    entry.frame()
+                    EventFrame(entry.encoded()).frame()
                 });
             }
             (Self::Events, Sent::Event(entry, Some(cursor))) if chunked => {
-                let shared = entry.chunk_without_id();
+                let shared = EventFrame(entry.encoded()).chunk_without_id();
                 let begin = frame::chunk_with_id(cursor, &shared);
                 return parts.extend([begin, shared]);
             }
             (Self::Events, Sent::Event(entry, Some(cursor))) => {
-                return parts.extend([frame::id_line(cursor).into(), entry.frame_without_id()]);
+                return parts.extend([
+                    frame::id_line(cursor).into(),
+                    EventFrame(entry.encoded()).frame_without_id(),
+                ]);
             }
             (_, Sent::Gap(gap, cursor)) => Some(frame::gap(gap, cursor.as_deref())),
             (_, Sent::Ready(positions, cursor)) => Some(frame::ready(positions, cursor)),
@@ -180,7 +202,7 @@ struct LegacyEvent<'a> {
 /// An event as the older system wrote it, which knew only messages with a text; the `id:` is
 /// ours, so that its clients lose nothing when they reconnect.
 fn legacy(entry: &Entry) -> Option<Bytes> {
-    let line = entry.data();
+    let line = entry.line();
     // Its head was readable, or it would not be here; a body that is not has no text to show.
     let event = EventView::parse(&line).ok()?;
     let data = LegacyEvent {
@@ -190,8 +212,11 @@ fn legacy(entry: &Entry) -> Option<Bytes> {
     };
     let data = serde_json::to_string(&data).expect("strings always encode");
     Some(
-        [&entry.id_line()[..], format!("data: {data}\n\n").as_bytes()]
-            .concat()
-            .into(),
+        [
+            &EventFrame(entry.encoded()).id_line()[..],
+            format!("data: {data}\n\n").as_bytes(),
+        ]
+        .concat()
+        .into(),
     )
 }

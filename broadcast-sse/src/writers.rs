@@ -10,7 +10,8 @@
 //! - The reactor calls the shard when a client sends or closes, and when a socket that would have
 //!   blocked has room.
 //! - A client that takes nothing for the time allowed is dropped; one that closes its side as well,
-//!   for a closed tab looks the same; so is one that sends on and on what nobody asked for.
+//!   for a closed tab looks the same. What a client sends is the source's, which may end the stream
+//!   for it, and after any turn.
 //! - At shutdown each stream is asked for its last words; with them, or with the hard end, it goes.
 //! - A slice of streams is served at a time, then others have a turn: no crowd of listeners holds
 //!   up the rest of the process.
@@ -42,14 +43,26 @@ use shard::{Call, Shard, Worker};
 /// What is written to one socket.
 pub(crate) trait Source: Send + 'static {
     /// Appends what is next, if there is anything. If there is more than fits a turn, rings the
-    /// bell itself.
-    fn next(&mut self, parts: &mut Vec<Bytes>);
+    /// bell itself. After [`Flow::Over`] the stream ends as soon as what was appended is written.
+    fn next(&mut self, parts: &mut Vec<Bytes>) -> Flow;
+
+    /// Takes what the client has sent since the request head, in the order in which it came. What
+    /// there is to say to it is said by [`next`](Self::next), for which the source rings its bell.
+    /// After [`Flow::Over`] the stream ends at once.
+    fn receive(&mut self, bytes: &[u8]) -> Flow;
 
     /// What is written now and then so that the client and proxies know that the stream lives.
     fn ping(&self) -> Bytes;
 
     /// What is written last, when the server stops.
     fn last_words(&self) -> Bytes;
+}
+
+/// Whether a stream goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    On,
+    Over,
 }
 
 /// All sockets that streams are written to.

@@ -19,15 +19,18 @@ use super::{
     seat::{Item, Seat, Start, Step},
     tail::{Tail, TailLimits},
 };
-use crate::stream::ROOM;
+use crate::{
+    frame::{self, EventFrame},
+    stream::ROOM,
+};
 
 /// The chunk that is written to everyone who listens to this channel alone.
 ///
 /// # Panics
 /// If the line is no event of the channel.
 pub fn frame(channel: ChannelId, line: &[u8]) -> Bytes {
-    let entry = Entry::new(channel, line).expect("an event of this channel");
-    entry.chunk()
+    let entry = Entry::new(channel, line, frame::event).expect("an event of this channel");
+    EventFrame(entry.encoded()).chunk()
 }
 
 /// A channel with listeners, each of whom takes what there is when its bell rings.
@@ -144,14 +147,15 @@ impl Dispatch {
     /// # Panics
     /// If the line is no event of the channel.
     pub fn deliver(&mut self, line: &[u8]) -> usize {
-        let entry = Entry::new(self.channel.id(), line).expect("an event of this channel");
+        let entry =
+            Entry::new(self.channel.id(), line, frame::event).expect("an event of this channel");
         self.channel.hear(std::iter::once(entry), |_| ());
         let mut rung = self.rung.lock();
         let mut bytes = 0;
         for seat in rung.drain(..) {
             if let (Step::Items(items), _) = self.channel.step(&mut self.seats[seat], ROOM) {
                 let chunks = items.iter().map(|item| match item {
-                    Item::Event(entry) => entry.chunk().len(),
+                    Item::Event(entry) => EventFrame(entry.encoded()).chunk().len(),
                     Item::Gap(..) => 0,
                 });
                 bytes += chunks.sum::<usize>();

@@ -1,37 +1,50 @@
+use std::ops::Range;
+
 use bytes::Bytes;
 use chat_model::{ChannelId, EventHead, NotAnEvent, Position, Seq};
 use service_kit::clock::Timestamp;
 
-use crate::frame::{self, CHUNK_END, EventFrame};
-
-/// One event in a node's memory: where it stands in the log, and its frame, encoded once for all
-/// who listen.
+/// One event in a node's memory: where it stands in the log, and what is written of it, encoded
+/// once for all who listen.
 #[derive(Debug)]
 pub(crate) struct Entry {
     /// The position behind the event.
     pub(crate) position: Position,
     /// When it was stored, if that could be read.
     pub(crate) at: Option<Timestamp>,
-    frame: EventFrame,
+    encoded: Encoded,
 }
 
+/// An event as a door writes it, and where in it the door finds its parts again. The hub looks only
+/// at the stored line in it.
+#[derive(Debug, Default)]
+pub(crate) struct Encoded {
+    /// Everything that is written; empty for a number without an event.
+    pub(crate) bytes: Bytes,
+    /// Where the stored line stands in it.
+    pub(crate) line: Range<u32>,
+    /// Two places in it, which mean something to the door alone.
+    pub(crate) marks: [u32; 2],
+}
+
+/// How a door writes an event, given its head and its stored line.
+pub(crate) type Encode = fn(&EventHead, &[u8]) -> Encoded;
+
 impl Entry {
-    /// Reads an encoded event and makes its frame.
+    /// Reads a stored event and has the door encode it.
     ///
     /// # Errors
     /// If it is not an event, or one of another channel.
-    pub(crate) fn new(channel: ChannelId, line: &[u8]) -> Result<Self, NotAnEvent> {
+    pub(crate) fn new(channel: ChannelId, line: &[u8], encode: Encode) -> Result<Self, NotAnEvent> {
         let head = EventHead::parse(line)?;
         if head.channel != channel {
             return Err(NotAnEvent);
         }
-        let position = head.position();
-        let frame = frame::event(channel, position, head.event_type.as_deref(), line);
         let at = head.at.and_then(|at| i64::try_from(at).ok());
         Ok(Self {
-            position,
+            position: head.position(),
             at: at.map(Timestamp::from_millis),
-            frame,
+            encoded: encode(&head, line),
         })
     }
 
@@ -41,18 +54,13 @@ impl Entry {
         Self {
             position,
             at: None,
-            frame: EventFrame {
-                chunk: Bytes::new(),
-                start: 0,
-                after_id: 0,
-                data: 0..0,
-            },
+            encoded: Encoded::default(),
         }
     }
 
     /// Whether there is a number only, and no event.
     pub(crate) fn is_damaged(&self) -> bool {
-        self.frame.chunk.is_empty()
+        self.encoded.bytes.is_empty()
     }
 
     /// The event's number.
@@ -60,42 +68,15 @@ impl Entry {
         self.position.seq
     }
 
-    /// The whole frame, whose `id:` is the cursor of a stream of this channel alone.
-    pub(crate) fn frame(&self) -> Bytes {
-        self.frame.chunk.slice(self.frame.start..self.frame_end())
-    }
-
-    /// The same as one chunk.
-    pub(crate) fn chunk(&self) -> Bytes {
-        self.frame.chunk.clone()
-    }
-
-    /// The frame without its `id:` line, for streams of several channels.
-    pub(crate) fn frame_without_id(&self) -> Bytes {
-        self.frame
-            .chunk
-            .slice(self.frame.after_id..self.frame_end())
-    }
-
-    /// The same, and the end of the chunk that it stands in.
-    pub(crate) fn chunk_without_id(&self) -> Bytes {
-        self.frame.chunk.slice(self.frame.after_id..)
-    }
-
-    /// The `id:` line of the frame.
-    pub(crate) fn id_line(&self) -> Bytes {
-        self.frame
-            .chunk
-            .slice(self.frame.start..self.frame.after_id)
+    /// The event as the door wrote it.
+    pub(crate) fn encoded(&self) -> &Encoded {
+        &self.encoded
     }
 
     /// The event as it was stored: one line of JSON.
-    pub(crate) fn data(&self) -> Bytes {
-        self.frame.chunk.slice(self.frame.data.clone())
-    }
-
-    fn frame_end(&self) -> usize {
-        self.frame.chunk.len() - CHUNK_END.len()
+    pub(crate) fn line(&self) -> Bytes {
+        let Encoded { bytes, line, .. } = &self.encoded;
+        bytes.slice(line.start as usize..line.end as usize)
     }
 
     /// Whether this is another event with the same number of the same log: one of the two is
@@ -104,13 +85,23 @@ impl Entry {
         self.position == other.position
             && !self.is_damaged()
             && !other.is_damaged()
-            && self.frame.chunk != other.frame.chunk
+            && self.encoded.bytes != other.encoded.bytes
     }
 
     /// What the event costs in memory, about, in bytes.
     pub(crate) fn cost(&self) -> usize {
         /// The entry, its reference counts, and its places in the ring and in the budget's queue.
         const OVERHEAD: usize = 160;
-        self.frame.chunk.len() + OVERHEAD
+        self.encoded.bytes.len() + OVERHEAD
+    }
+}
+
+/// The stored line and nothing else.
+#[cfg(test)]
+pub(super) fn plain(_head: &EventHead, line: &[u8]) -> Encoded {
+    Encoded {
+        bytes: Bytes::copy_from_slice(line),
+        line: 0..line.len() as u32,
+        marks: [0; 2],
     }
 }

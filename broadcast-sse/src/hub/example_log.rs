@@ -4,7 +4,7 @@ use bytes::Bytes;
 use chat_model::{ChannelId, Epoch, EpochStart, Event, Head, NewMessage, Seq};
 use uuid::Uuid;
 
-use super::entry::Entry;
+use super::entry::{Entry, plain};
 
 pub(super) fn channel() -> ChannelId {
     Uuid::nil().into()
@@ -35,7 +35,7 @@ pub(super) fn entry(seq: Seq, at: u64) -> Entry {
 
 /// The same in another channel.
 pub(super) fn entry_of(channel: ChannelId, seq: Seq) -> Entry {
-    Entry::new(channel, &event(channel, seq, 0, "a")).unwrap()
+    Entry::new(channel, &event(channel, seq, 0, "a"), plain).unwrap()
 }
 
 /// What somebody else published in the place of the event with this number.
@@ -44,7 +44,7 @@ pub(super) fn forged(seq: Seq) -> Entry {
 }
 
 fn entry_with(seq: Seq, at: u64, text: &str) -> Entry {
-    Entry::new(channel(), &event(channel(), seq, at, text)).unwrap()
+    Entry::new(channel(), &event(channel(), seq, at, text), plain).unwrap()
 }
 
 fn event(channel: ChannelId, seq: Seq, at: u64, text: &str) -> Bytes {

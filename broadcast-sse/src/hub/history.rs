@@ -28,7 +28,10 @@ use service_kit::{
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
-use super::{entry::Entry, seat::Page};
+use super::{
+    entry::{Encode, Entry},
+    seat::Page,
+};
 
 /// How long connecting to a chat-service may take, and how long a whole answer may.
 const CONNECT_TIME: Duration = Duration::from_secs(2);
@@ -50,6 +53,8 @@ pub(crate) struct History {
     bases: Arc<[Base]>,
     /// The one that answered last.
     current: Arc<AtomicUsize>,
+    /// How its events are written for listeners.
+    encode: Encode,
 }
 
 /// One of them.
@@ -96,15 +101,21 @@ pub(crate) enum HistoryError {
 
 impl History {
     /// Talks to one of the chat-services at `bases`, at least one; to another as soon as that one
-    /// does not answer. `tls` says whom to trust as `https` ones, and what to be known by.
-    pub(crate) fn new(bases: Vec<BaseUrl>, tls: &ClientConfig) -> Self {
+    /// does not answer. `tls` says whom to trust as `https` ones, and what to be known by; `encode`
+    /// writes what comes from there.
+    pub(crate) fn new(bases: Vec<BaseUrl>, tls: &ClientConfig, encode: Encode) -> Self {
         // Nodes that start together do not all ask the same.
         let first = rand::random_range(0..bases.len());
         Self {
             client: HttpClient::new(tls, CONNECT_TIME),
             bases: bases.into_iter().map(Base::new).collect(),
             current: Arc::new(AtomicUsize::new(first)),
+            encode,
         }
+    }
+
+    pub(super) fn encode(&self) -> Encode {
+        self.encode
     }
 
     /// The heads of these channels, in their order, read from the store.
@@ -151,7 +162,7 @@ impl History {
         }
         let mut entries: Vec<Arc<Entry>> = Vec::with_capacity(page.messages.len());
         for message in &page.messages {
-            let entry = Entry::new(channel, message.get().as_bytes())
+            let entry = Entry::new(channel, message.get().as_bytes(), self.encode)
                 .map_err(|error| HistoryError::Unreadable(error.to_string()))?;
             entries.push(Arc::new(entry));
         }
@@ -356,6 +367,7 @@ mod tests {
         tls::{self, TlsConfig},
     };
 
+    use super::super::entry::plain;
     use super::*;
 
     const HEADS: &str = r#"{"behind":false,"heads":[]}"#;
@@ -396,13 +408,13 @@ mod tests {
             format!("http://127.0.0.1:{port}"),
             format!("http://127.0.0.1:{gone_port}/"),
         ];
-        let history = History::new(bases(&urls), &tls::trusting_nobody());
+        let history = History::new(bases(&urls), &tls::trusting_nobody(), plain);
         for _ in 0..3 {
             history.heads(&[]).await.unwrap();
             assert_eq!(history.current.load(Relaxed), 1);
             history.current.store(2, Relaxed);
         }
-        let none = History::new(bases(&urls[..1]), &tls::trusting_nobody());
+        let none = History::new(bases(&urls[..1]), &tls::trusting_nobody(), plain);
         let error = none.heads(&[]).await.unwrap_err();
         assert!(matches!(error, HistoryError::Unreachable(_)), "{error}");
         life.shutdown();
@@ -428,7 +440,7 @@ mod tests {
         let router = Router::new().route("/heads", post(heads));
         let port = serve_router(&life, HttpOptions::default(), router).await;
         let url = [format!("http://127.0.0.1:{port}")];
-        let history = History::new(bases(&url), &tls::trusting_nobody());
+        let history = History::new(bases(&url), &tls::trusting_nobody(), plain);
         // Each of them waits, the second one without having been told to.
         let (one, other) = tokio::join!(history.heads(&[]), async {
             while history.bases[0].rest().is_none() {
@@ -459,7 +471,7 @@ mod tests {
         let router = policy.layer(router).layer(map_request(as_named));
         let port = serve_router(&life, HttpOptions::default(), router).await;
         let url = [format!("http://127.0.0.1:{port}")];
-        let history = History::new(bases(&url), &tls::trusting_nobody());
+        let history = History::new(bases(&url), &tls::trusting_nobody(), plain);
         let refused = history.heads(&[]).await.unwrap_err().to_string();
         assert!(refused.contains("access.allowed_hosts"), "{refused}");
         assert!(refused.contains("chat.x.svc"), "{refused}");
@@ -486,9 +498,9 @@ mod tests {
         let life = Lifecycle::new();
         let port = serve(&life, options).await;
         let urls = bases(&[format!("https://localhost:{port}")]);
-        let trusting = History::new(urls.clone(), &tls::client(Some(&cert)).unwrap());
+        let trusting = History::new(urls.clone(), &tls::client(Some(&cert)).unwrap(), plain);
         trusting.heads(&[]).await.unwrap();
-        let stranger = History::new(urls, &tls::trusting_nobody());
+        let stranger = History::new(urls, &tls::trusting_nobody(), plain);
         assert!(stranger.heads(&[]).await.is_err());
         life.shutdown();
     }

@@ -51,7 +51,7 @@ impl Lag {
                 self.seconds.observe(now.since(at).as_secs_f64());
             }
             if enabled!(Level::DEBUG) {
-                let line = entry.data();
+                let line = entry.line();
                 // For the log alone: a line that cannot be read is shown without.
                 let id = EventView::parse(&line).ok().map(|event| event.id);
                 let id = id.map(tracing::field::display);

@@ -6,9 +6,9 @@ use super::{
     Bell, Hub,
     channel::Channel,
     entry::Entry,
+    gap::{Gap, GapReason},
     seat::{Item, Seat, Step},
 };
-use crate::frame::{Gap, GapReason};
 
 /// Somebody who listens to one or several channels.
 ///
@@ -76,10 +76,16 @@ impl Listener {
         }
     }
 
-    /// Takes what is there, about `room` bytes of it at most. If there is more than that, the bell
+    /// Takes what is there, and counts it as sent, about `room` bytes of it at most. If there is more than that, the bell
     /// is rung at once, and the next turn begins with the channel behind the one that took the
     /// last room: a busy channel leaves the others theirs.
     pub(crate) fn take(&mut self, room: usize) -> Batch {
+        let batch = self.next_batch(room);
+        self.hub.metrics.count(&batch);
+        batch
+    }
+
+    fn next_batch(&mut self, room: usize) -> Batch {
         let mut batch = Batch::new();
         if !self.place(&mut batch) {
             return batch;

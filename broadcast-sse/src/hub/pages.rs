@@ -9,8 +9,7 @@ use service_kit::lifecycle::Lifecycle;
 use tokio::sync::Semaphore;
 
 use super::history::History;
-use super::{channel::Channel, seat::Page};
-use crate::metrics::Metrics;
+use super::{channel::Channel, metrics::HubMetrics, seat::Page};
 
 /// Pages of history, read once for everybody who needs them.
 ///
@@ -19,7 +18,7 @@ use crate::metrics::Metrics;
 pub(super) struct Pages {
     history: History,
     lifecycle: Lifecycle,
-    metrics: Arc<Metrics>,
+    metrics: Arc<HubMetrics>,
     /// Requests of listeners under way.
     permits: Semaphore,
     max_bytes: usize,
@@ -53,7 +52,7 @@ impl Pages {
         history: History,
         concurrent: usize,
         max_bytes: usize,
-        metrics: Arc<Metrics>,
+        metrics: Arc<HubMetrics>,
         lifecycle: Lifecycle,
     ) -> Arc<Self> {
         let permits = Semaphore::new(concurrent);

@@ -4,9 +4,9 @@ use chat_model::{ChannelId, Cut, Head, Position, Seq};
 
 use super::{
     entry::Entry,
+    gap::{Gap, GapReason},
     tail::{Ask, Tail},
 };
-use crate::frame::{Gap, GapReason};
 
 /// Where one listener stands in one channel, and what it gets next.
 ///

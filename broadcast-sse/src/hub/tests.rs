@@ -24,6 +24,7 @@ use service_kit::{
 use test_kit::{ensure, eventually};
 
 use super::{
+    entry::plain,
     example_log::{channel, entry, entry_of, head},
     *,
 };
@@ -61,7 +62,7 @@ struct After {
 
 async fn messages(State(store): State<Arc<Store>>, Query(query): Query<After>) -> String {
     let newest = store.head.load(Relaxed);
-    let lines = (query.after + 1..=newest).map(|seq| entry(seq, 0).data());
+    let lines = (query.after + 1..=newest).map(|seq| entry(seq, 0).line());
     let lines: Vec<_> = lines
         .map(|line| String::from_utf8(line.to_vec()).unwrap())
         .collect();
@@ -87,7 +88,7 @@ impl Bell for Fragile {
 struct Running {
     hub: Arc<Hub>,
     store: Arc<Store>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<HubMetrics>,
     life: Lifecycle,
 }
 
@@ -111,13 +112,14 @@ async fn start(newest: Seq) -> Running {
     let config = Config::load(None, [broker]).unwrap();
     let mode = chat_mqtt::SubscriptionMode::Wildcard;
     let (subscriber, deliveries) = Subscriber::start(&config.mqtt, mode, &life);
-    let history = History::new(vec![url.parse().unwrap()], &tls::trusting_nobody());
-    let metrics = Metrics::register(&Operations::new());
+    let history = History::new(vec![url.parse().unwrap()], &tls::trusting_nobody(), plain);
+    let metrics = HubMetrics::register(&Operations::new());
     let hub = Hub::start(
         &config.hub,
         subscriber,
         deliveries,
         history,
+        Arc::new(AllBut(forbidden())),
         metrics.clone(),
         &life,
     );
@@ -129,13 +131,50 @@ async fn start(newest: Seq) -> Running {
     }
 }
 
+/// A channel that nobody may read.
+fn forbidden() -> ChannelId {
+    uuid::Uuid::from_u128(403).into()
+}
+
+/// Everybody may do everything elsewhere.
+struct AllBut(ChannelId);
+
+impl Rights for AllBut {
+    fn permit<'a>(
+        &'a self,
+        _: &'a Caller,
+        _: Action,
+        channels: &'a [ChannelId],
+    ) -> rights::Decision<'a> {
+        rights::Decision::asked(async {
+            tokio::task::yield_now().await;
+            let channel = self.0;
+            match channels.contains(&channel) {
+                true => Err(Refusal::Forbidden { channel }),
+                false => Ok(()),
+            }
+        })
+    }
+}
+
 impl Running {
-    fn listen(&self, start: Start) -> Listener {
+    /// A listener whose bell panics once the ring holds what a page brought.
+    async fn listen(&self, start: Start) -> Listener {
         let bell = Arc::new(Fragile {
             store: self.store.clone(),
             sound: AtomicBool::new(false),
         });
-        self.hub.listen(None, &[(channel(), start)], bell).unwrap()
+        let starts = [(channel(), start)];
+        let caller = Caller::default();
+        let listener = self.hub.listen(&caller, None, &starts, bell);
+        listener.await.unwrap()
+    }
+
+    async fn listen_to(&self, starts: &[(ChannelId, Start)]) -> Listener {
+        let bell = Arc::new(tokio::sync::Notify::new());
+        let caller = Caller::default();
+        let listener = self.hub.listen(&caller, None, starts, bell);
+        listener.await.unwrap()
     }
 }
 
@@ -156,7 +195,7 @@ async fn take(listener: &mut Listener, numbers: impl Iterator<Item = Seq>) {
 #[tokio::test]
 async fn a_panic_while_a_hole_is_filled_leaves_the_channel_to_be_healed() {
     let running = start(3).await;
-    let mut listener = running.listen(Start::Live);
+    let mut listener = running.listen(Start::Live).await;
     eventually!(SOON, {
         let ready = listener.take(1 << 20);
         ensure!(matches!(ready[..], [Sent::Ready(..)]), "{ready:?}");
@@ -180,8 +219,7 @@ async fn a_panic_while_a_page_is_read_leaves_it_to_be_read_again() {
     let running = start(3).await;
     let beginning = chat_model::Position::new(head(1).epoch, 0);
     let starts = [(channel(), Start::After(beginning))];
-    let bell = Arc::new(tokio::sync::Notify::new());
-    let mut listener = running.hub.listen(None, &starts, bell).unwrap();
+    let mut listener = running.listen_to(&starts).await;
     let known = running.hub.channel(channel()).unwrap();
     eventually!(SOON, {
         let (_, generation) = known.mark();
@@ -205,11 +243,8 @@ async fn a_slow_listener_of_a_busy_and_a_quiet_channel_gets_both() {
     let running = start(0).await;
     let channels = [1, 2].map(|n| ChannelId::from(uuid::Uuid::from_u128(n)));
     let [busy, quiet] = channels;
-    let bell = Arc::new(tokio::sync::Notify::new());
-    let mut listener = running
-        .hub
-        .listen(None, &channels.map(|id| (id, Start::Live)), bell)
-        .unwrap();
+    let starts = channels.map(|id| (id, Start::Live));
+    let mut listener = running.listen_to(&starts).await;
     eventually!(SOON, {
         let ready = listener.take(1 << 20);
         ensure!(matches!(ready[..], [Sent::Ready(..)]), "{ready:?}");
@@ -247,8 +282,7 @@ async fn channel_whose_entry_is_damaged_does_not_hold_up_the_others_of_its_strea
     let beginning = chat_model::Position::new(head(1).epoch, 1);
     for start in [Start::Live, Start::After(beginning)] {
         let starts = [(damaged, start), (sound, Start::Live)];
-        let bell = Arc::new(tokio::sync::Notify::new());
-        let mut listener = running.hub.listen(None, &starts, bell).unwrap();
+        let mut listener = running.listen_to(&starts).await;
         let mut sent = Vec::new();
         eventually!(SOON, {
             sent.extend(listener.take(1 << 20));
@@ -264,5 +298,24 @@ async fn channel_whose_entry_is_damaged_does_not_hold_up_the_others_of_its_strea
         assert_eq!((gap.channel, gap.from), (damaged, None));
         assert!(positions.iter().any(|(id, at)| *id == sound && at.seq == 3));
     }
+    running.life.shutdown();
+}
+
+#[tokio::test]
+async fn who_may_not_read_one_of_the_channels_is_not_seated_in_any() {
+    let running = start(3).await;
+    let starts = [channel(), forbidden()].map(|id| (id, Start::Live));
+    let bell = Arc::new(tokio::sync::Notify::new());
+    let caller = Caller::default();
+    let refused = running.hub.listen(&caller, None, &starts, bell).await;
+    let expected = Refusal::Forbidden {
+        channel: forbidden(),
+    };
+    assert!(
+        matches!(&refused, Err(ListenError::Refused(refusal)) if *refusal == expected),
+        "{:?}",
+        refused.err()
+    );
+    assert!(running.hub.all_channels().is_empty());
     running.life.shutdown();
 }

@@ -9,13 +9,10 @@ use bytes::Bytes;
 use service_kit::http::{Place, Taken};
 use tokio::net::TcpStream;
 
-use super::{Slot, Source};
+use super::{Flow, Slot, Source};
 
 /// Parts that one system call takes.
 const PARTS: usize = 128;
-
-/// Bytes that a client may send after its request: as much as one more request head.
-const UNASKED: usize = 32 * 1024;
 
 /// One stream and its socket.
 pub(super) struct Outlet<S> {
@@ -24,7 +21,6 @@ pub(super) struct Outlet<S> {
     unfinished: Option<Box<Unfinished>>,
     /// After what is unfinished, the stream is over.
     ending: bool,
-    unasked: usize,
     _place: Place,
     /// Its token is free only when nothing here is left.
     slot: Arc<Slot<S>>,
@@ -58,13 +54,13 @@ pub(super) enum Standing {
 }
 
 impl<S: Source> Outlet<S> {
-    pub(super) fn new(slot: Arc<Slot<S>>, taken: Taken, source: S) -> Self {
+    pub(super) fn new(slot: Arc<Slot<S>>, taken: Taken, mut source: S) -> Self {
+        let ending = source.receive(&taken.unread) == Flow::Over;
         Self {
             source,
             socket: taken.socket,
             unfinished: None,
-            ending: false,
-            unasked: taken.unread.len(),
+            ending,
             _place: taken.place,
             slot,
         }
@@ -79,8 +75,14 @@ impl<S: Source> Outlet<S> {
         if self.unfinished.is_some() {
             return Standing::Blocked;
         }
-        self.source.next(parts);
-        self.send(parts)
+        if self.ending {
+            return Standing::Gone;
+        }
+        self.ending = self.source.next(parts) == Flow::Over;
+        match self.send(parts) {
+            Standing::Idle if self.ending => Standing::Gone,
+            other => other,
+        }
     }
 
     /// The reactor called: reads what the client sends, writes on if something is unfinished, and
@@ -181,12 +183,12 @@ impl<S: Source> Outlet<S> {
             }
             match self.socket.try_read(&mut scratch) {
                 Ok(0) => return Standing::Gone,
-                Ok(read) => self.unasked += read,
+                Ok(read) if self.source.receive(&scratch[..read]) == Flow::Over => {
+                    return Standing::Gone;
+                }
+                Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(_) => return Standing::Gone,
-            }
-            if self.unasked > UNASKED {
-                return Standing::Gone;
             }
         }
     }

@@ -19,16 +19,21 @@ use super::*;
 /// Long enough that only a failure reaches it.
 const LONG: Duration = Duration::from_secs(20);
 
-/// What a stream says: lines that a test adds, or numbered ones without end.
+const LAST: &str = "over\n";
+
+/// What a stream says: lines that a test adds, or numbered ones without end. After the line [`LAST`]
+/// it is over; what its client sends is said to it again, and a flood of it ends the stream.
 struct Script {
     lines: Arc<Mutex<VecDeque<Bytes>>>,
     endless: Option<(u64, Arc<Slot<Script>>)>,
+    bell: Arc<Slot<Script>>,
+    received: usize,
     /// Closed when the script is dropped.
     _open: mpsc::Sender<()>,
 }
 
 impl Source for Script {
-    fn next(&mut self, parts: &mut Vec<Bytes>) {
+    fn next(&mut self, parts: &mut Vec<Bytes>) -> Flow {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         parts.extend(lines.drain(..));
         if let Some((number, bell)) = &mut self.endless {
@@ -38,6 +43,24 @@ impl Source for Script {
             }
             bell.ring();
         }
+        match parts.last() {
+            Some(part) if part == LAST => Flow::Over,
+            _ => Flow::On,
+        }
+    }
+
+    fn receive(&mut self, bytes: &[u8]) -> Flow {
+        self.received += bytes.len();
+        if self.received > 32 * 1024 {
+            return Flow::Over;
+        }
+        if !bytes.is_empty() {
+            let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            lines.push_back(Bytes::copy_from_slice(bytes));
+            drop(lines);
+            self.bell.ring();
+        }
+        Flow::On
     }
 
     fn ping(&self) -> Bytes {
@@ -103,6 +126,8 @@ impl Fixture {
         let script = Script {
             lines: lines.clone(),
             endless: endless.then(|| (0, bell.clone())),
+            bell: bell.clone(),
+            received: 0,
             _open: sender,
         };
         bell.clone().adopt(taken, script);
@@ -190,6 +215,8 @@ async fn a_bell_rung_before_the_socket_came_counts() {
     let script = Script {
         lines: lines.clone(),
         endless: None,
+        bell: bell.clone(),
+        received: 0,
         _open: sender,
     };
     bell.clone().adopt(taken, script);
@@ -256,18 +283,34 @@ async fn who_goes_is_let_go_whatever_waits_for_it() {
 }
 
 #[tokio::test]
-async fn a_second_request_is_ignored_and_a_flood_is_not() {
+async fn a_source_is_given_what_its_client_sends_and_may_end_the_stream_for_it() {
     let fixture = start(LONG);
     let mut stream = fixture.open(false).await;
-    stream
-        .client
-        .write_all(b"GET / HTTP/1.1\r\n\r\n")
-        .await
-        .unwrap();
-    stream.say("still here\n");
-    stream.hears("still here\n").await;
+    stream.client.write_all(b"hello\n").await.unwrap();
+    stream.hears("hello\n").await;
     // It may be reset while it writes.
     while stream.client.write_all(&[b'x'; 4_096]).await.is_ok() {}
+    stream.is_gone().await;
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_source_that_is_over_ends_its_stream_once_everything_is_written() {
+    let fixture = start(LONG);
+    let mut stream = fixture.open(false).await;
+    stream.say("one\n");
+    stream.say(LAST);
+    assert_eq!(stream.hears_to_the_end().await, "one\nover\n");
+    stream.is_gone().await;
+    // The same with more before it than the kernel takes at once.
+    let mut stream = fixture.open(false).await;
+    let long = "x".repeat(1 << 20);
+    let mut lines = stream.lines.lock().unwrap();
+    lines.extend([Bytes::from(long), Bytes::from(LAST)]);
+    drop(lines);
+    stream.bell.ring();
+    let heard = stream.hears_to_the_end().await;
+    assert!(heard.ends_with(LAST) && heard.len() == (1 << 20) + LAST.len());
     stream.is_gone().await;
     fixture.stop().await;
 }

@@ -8,7 +8,10 @@ use std::{
 use chat_model::{ChannelId, Epoch, EpochStart, Event, EventView, Head, NewMessage, Position, Seq};
 use uuid::Uuid;
 
-use super::super::{entry::Entry, seat::Page};
+use super::super::{
+    entry::{Entry, plain},
+    seat::Page,
+};
 
 /// Most events in a page of history.
 const PAGE: usize = 3;
@@ -17,7 +20,7 @@ const FORGED: &str = "forged";
 
 /// Whether the event is not the store's.
 pub(super) fn is_forged(entry: &Entry) -> bool {
-    EventView::parse(&entry.data()).unwrap().text.as_deref() == Some(FORGED)
+    EventView::parse(&entry.line()).unwrap().text.as_deref() == Some(FORGED)
 }
 
 /// A log.
@@ -94,7 +97,7 @@ impl Log {
             at: 0,
             message: &NewMessage::text(text),
         };
-        Arc::new(Entry::new(self.channel, &event.encode()).unwrap())
+        Arc::new(Entry::new(self.channel, &event.encode(), plain).unwrap())
     }
 
     pub(super) fn page(&self, after: Seq) -> Page {
@@ -156,6 +159,6 @@ impl Log {
     pub(super) fn has(&self, entry: &Entry) -> bool {
         self.events
             .get(&entry.seq())
-            .is_some_and(|kept| kept.data() == entry.data())
+            .is_some_and(|kept| kept.line() == entry.line())
     }
 }

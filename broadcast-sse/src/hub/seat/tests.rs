@@ -369,7 +369,7 @@ fn whoever_comes_after_a_forged_event_was_found_out_gets_the_true_one() {
         let mut seat = Seat::new(channel(), start, tail.mark());
         match seat.step(tail, 0) {
             Step::Items(items) => match &items[..] {
-                [Item::Event(entry)] => Some(entry.data()),
+                [Item::Event(entry)] => Some(entry.line()),
                 other => panic!("one event: {other:?}"),
             },
             Step::NeedsPage(_) => None,
@@ -378,12 +378,12 @@ fn whoever_comes_after_a_forged_event_was_found_out_gets_the_true_one() {
     };
     let mut tail = tail_at(3);
     assert_eq!(tail.hear(forged(4)), Heard::Appended);
-    assert_eq!(joins(&tail, 3), Some(forged(4).data()));
+    assert_eq!(joins(&tail, 3), Some(forged(4).line()));
     assert_eq!(tail.hear(entry(4)), Heard::Dropped);
     assert_eq!(tail.take_contradictions(), 1);
     assert_eq!(joins(&tail, 3), None, "history knows");
     tail.extend_back(&[entry(4)]);
-    assert_eq!(joins(&tail, 3), Some(entry(4).data()));
+    assert_eq!(joins(&tail, 3), Some(entry(4).line()));
     assert_eq!(tail.hear(entry(4)), Heard::Dropped);
     assert_eq!(tail.take_contradictions(), 0, "the same once more");
 
@@ -391,7 +391,7 @@ fn whoever_comes_after_a_forged_event_was_found_out_gets_the_true_one() {
     assert_eq!(tail.hear(forged(5)), Heard::Appended);
     tail.extend_back(&[entry(4), entry(5)]);
     assert_eq!(tail.take_contradictions(), 1);
-    assert_eq!(joins(&tail, 4), Some(entry(5).data()));
+    assert_eq!(joins(&tail, 4), Some(entry(5).line()));
 
     // What waits is believed only if nothing contradicts it.
     assert_eq!(tail.hear(forged(7)), Heard::Waits);
