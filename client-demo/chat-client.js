@@ -25,6 +25,7 @@
  *   reload of the page;
  * - it finds its way back by itself from everything that gets better by itself.
  */
+import { CatchUp } from "./chat-catch-up.js";
 import { Outbox, saysOffline } from "./chat-outbox.js";
 import { Poll } from "./chat-poll.js";
 import { Problem } from "./chat-problem.js";
@@ -64,8 +65,7 @@ export class ChatClient extends EventTarget {
   #sequences = new Map();
   #types;
   #poll;
-  /** What the stream has brought while a last plain request is under way, or `null`. */
-  #held = null;
+  #catchUp;
   #listening = new AbortController();
 
   /**
@@ -105,9 +105,15 @@ export class ChatClient extends EventTarget {
       last,
       history: (channel, range) => this.history(channel, range),
       event: (event) => this.#types.has(event.type) && this.#take(event, JSON.stringify(event)),
-      gap: (gap) => this.#gap(gap),
+      gap: (gap) => this.#gap(gap, { polled: true }),
       done: () => this.state !== "live" && this.#dispatch("read", {}),
     });
+    const unknownGap = (channel) => ({ channel, from: null, to: null, reason: "cursor" });
+    this.#catchUp = new CatchUp({
+      read: (unread) => this.#poll.read(unread),
+      lost: (channel) => this.#gap(unknownGap(channel)),
+    });
+    const inTurn = (task) => this.#catchUp.inTurn(task);
     const url = new URL("events", base(sse));
     for (const channel of this.#sequences.keys()) url.searchParams.append("c", channel);
     this.#stream = new ChatStream({
@@ -115,15 +121,16 @@ export class ChatClient extends EventTarget {
       last,
       types,
       on: {
-        event: ({ data }) => this.#inTurn(() => this.#take(JSON.parse(data), data)),
-        gap: ({ data }) => this.#inTurn(() => this.#gap(JSON.parse(data))),
+        event: ({ data }) => inTurn(() => this.#take(JSON.parse(data), data)),
+        gap: ({ data }) => inTurn(() => this.#gap(JSON.parse(data))),
         lost: () => {
-          for (const channel of this.#sequences.keys()) {
-            this.#gap({ channel, from: null, to: null, reason: "cursor" });
-          }
+          for (const channel of this.#sequences.keys()) this.#gap(unknownGap(channel));
         },
         state: (state, detail) => {
-          if (state === "live") this.#outbox.wake();
+          if (state === "live") {
+            this.#outbox.wake();
+            for (const sequence of this.#sequences.values()) inTurn(() => sequence.settle());
+          }
           this.#readMeanwhile(state, detail);
           this.#dispatch("status", { state, ...detail });
         },
@@ -152,6 +159,7 @@ export class ChatClient extends EventTarget {
     this.#outbox.stop();
     this.#stream.stop();
     this.#poll.stop();
+    this.#catchUp.release();
   }
 
   /** The state of the connection; see {@link ChatStream}. */
@@ -233,20 +241,10 @@ export class ChatClient extends EventTarget {
     this.#poll.stop();
     if (state === "connecting" && slow) this.#poll.read();
     // A stream that knows no place begins with the newest: what lies between is read before.
-    const polled = [...this.#sequences.values()].some(({ seq }) => seq !== null);
-    if (state === "open" && polled && !this.#stream.hasCursor && !this.#held) {
-      this.#held = [];
-      this.#poll.read().then(() => {
-        const held = this.#held;
-        this.#held = null;
-        for (const task of held) task();
-      });
+    const polled = [...this.#sequences.keys()].filter((one) => this.#sequences.get(one).place);
+    if (state === "open" && polled.length > 0 && !this.#stream.hasCursor) {
+      this.#catchUp.start(polled);
     }
-  }
-
-  #inTurn(task) {
-    if (this.#held) this.#held.push(task);
-    else task();
   }
 
   #take(event, json) {
@@ -259,8 +257,8 @@ export class ChatClient extends EventTarget {
     this.#dispatch("event", { event, json });
   }
 
-  #gap({ channel, ...gap }) {
-    const unseen = this.#sequences.get(channel)?.gap(gap);
+  #gap({ channel, ...gap }, found) {
+    const unseen = this.#sequences.get(channel)?.gap(gap, found);
     if (unseen) this.#dispatch("gap", { channel, ...unseen });
   }
 

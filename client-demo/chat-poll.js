@@ -1,4 +1,5 @@
 import { backoff } from "./chat-backoff.js";
+import { keptOf } from "./chat-sequence.js";
 
 /** How often a page that is looked at reads what is new, in milliseconds. */
 const EVERY = 5_000;
@@ -11,14 +12,13 @@ const PAGE = 1_000;
  * Reads a channel's log by plain GETs, for as long as there is no stream.
  *
  * It keeps no place of its own: it asks behind what the channels' {@link Sequence}s have had, so
- * that the stream may come back at any moment.
+ * that the stream may come back at any moment. What a restore has cut off it tells as the stream
+ * would, and goes on in the new log.
  */
 export class Poll {
   #options;
   #timer = null;
   #turn = 0;
-  /** channel → how far it was read; events of types that nobody listens for move no Sequence. */
-  #read = new Map();
 
   /**
    * @param {object} options
@@ -59,10 +59,16 @@ export class Poll {
     this.#timer = null;
   }
 
-  /** Reads once what is new in all channels. Gives whether that worked. */
-  async read() {
+  /**
+   * Reads once what is new in all channels, or those of `unread`, out of which it takes each that
+   * it has read. Gives whether that worked.
+   */
+  async read(unread = new Set(this.#options.sequences.keys())) {
     try {
-      for (const channel of this.#options.sequences.keys()) await this.#channel(channel);
+      for (const channel of unread) {
+        await this.#channel(channel);
+        unread.delete(channel);
+      }
     } catch {
       return false;
     }
@@ -74,16 +80,22 @@ export class Poll {
     const { sequences, last, history, event, gap } = this.#options;
     const sequence = sequences.get(channel);
     for (;;) {
-      const known = [sequence.seq, this.#read.get(channel)].filter(Number.isInteger);
-      const after = known.length > 0 ? Math.max(...known) : null;
-      const range = after === null ? { limit: Math.max(last, 1) } : { after, limit: PAGE };
-      const { epoch, head, first, messages, damaged = [] } = await history(channel, range);
-      if (head < (after ?? 0)) this.#read.delete(channel); // counted anew
-      // What a restore has cut off is the stream's to tell.
-      if (sequence.epoch !== null && epoch !== sequence.epoch) return;
-      if (after === null && last === 0) return void this.#read.set(channel, head);
-      if (after !== null && first > after + 1) {
-        gap({ channel, from: after + 1, to: first - 1, reason: "retention" });
+      const place = sequence.place;
+      const range = place ? { after: place.seq, limit: PAGE } : { limit: Math.max(last, 1) };
+      const page = await history(channel, range);
+      const { epoch, head, first, messages, damaged = [] } = page;
+      const kept = place && keptOf(page, place);
+      if (kept !== null) {
+        const { epoch, seq } = sequence.place;
+        // Unless the stream has told it meanwhile.
+        if (epoch === place.epoch && seq >= place.seq) {
+          gap({ channel, from: kept + 1, to: seq, reason: "epoch" });
+        }
+        continue;
+      }
+      if (!place && last === 0) return sequence.readTo({ epoch, seq: head });
+      if (place && first > place.seq + 1) {
+        gap({ channel, from: place.seq + 1, to: first - 1, reason: "retention" });
       }
       const gaps = damaged.map((range) => ({ channel, ...range, reason: "damaged" }));
       const parts = [
@@ -92,7 +104,7 @@ export class Poll {
       ];
       for (const { take } of parts.sort((one, other) => one.at - other.at)) take();
       const to = Math.max(messages.at(-1)?.seq ?? 0, damaged.at(-1)?.to ?? 0);
-      if (head >= (after ?? 0)) this.#read.set(channel, to || head);
+      sequence.readTo({ epoch, seq: to || head });
       if (to === 0 || to >= head) return;
     }
   }

@@ -4,32 +4,7 @@ import { afterEach, beforeEach, test } from "node:test";
 import { Poll } from "../../../../client-demo/chat-poll.js";
 import { Sequence } from "../../../../client-demo/chat-sequence.js";
 import { FakeClock } from "./fake-clock.js";
-
-/** A channel's log, as chat-service tells it. */
-class Log {
-  epoch = "1";
-  first = 1;
-  head = 0;
-  others = new Set();
-  damaged = [];
-  asked = 0;
-
-  post(count) {
-    this.head += count;
-  }
-
-  page({ after, limit }) {
-    this.asked += 1;
-    const { epoch, first, head } = this;
-    const from = Math.max(after === undefined ? head - limit + 1 : after + 1, first);
-    const to = Math.min(after === undefined ? head : from + limit - 1, head);
-    const lost = (seq) => this.damaged.some(({ from, to }) => from <= seq && seq <= to);
-    const all = Array.from({ length: Math.max(0, to - from + 1) }, (_, place) => from + place);
-    const messages = all.filter((seq) => !lost(seq)).map((seq) => ({ epoch, seq }));
-    const damaged = this.damaged.filter((range) => range.from >= from && range.to <= to);
-    return { epoch: head === 0 ? "0" : epoch, first, head, messages, damaged };
-  }
-}
+import { Log } from "./fake-log.js";
 
 let clock;
 let log;
@@ -46,11 +21,11 @@ function listen({ last = 50 } = {}) {
     last,
     history: async (channel, range) => log.page(range),
     event: (event) => {
-      if (log.others.has(event.seq)) return; // of a type that nobody listens for
+      if (event.type !== "message") return; // of a type that nobody listens for
       if (sequence.accept(event).fresh) seen.push(event.seq);
     },
     gap: (gap) => {
-      const unseen = sequence.gap(gap);
+      const unseen = sequence.gap(gap, { polled: true });
       if (unseen) seen.push(`${unseen.reason} ${unseen.from}-${unseen.to}`);
     },
     done() {},
@@ -126,15 +101,88 @@ test("any number of events that nobody listens for does not hold up what comes b
   assert.equal(log.asked, asked + 2, "one request for each look");
 });
 
-test("after a restore it leaves it to the stream to say what is gone", async () => {
+test("what a restore cut off is told once, and the new log is read on", async () => {
   log.post(5);
   listen();
   await poll.read();
-  Object.assign(log, { epoch: "2", head: 4 });
+  log.restore({ epoch: "2", head: 3 });
   await poll.read();
+  await poll.read();
+  assert.deepEqual(seen.splice(0), [1, 2, 3, 4, 5, "epoch 4-5"]);
   log.post(9);
   await poll.read();
-  assert.deepEqual(seen, [1, 2, 3, 4, 5]);
+  assert.deepEqual(seen.splice(0), [4, 5, 6, 7, 8, 9, 10, 11, 12]);
+  log.restore({ epoch: "3", head: 3 });
+  log.post(1);
+  await poll.read();
+  assert.deepEqual(seen, ["epoch 4-12", 4], "the same copy was put back again");
+});
+
+test("a new epoch that cut nothing off is read on without a word", async () => {
+  log.post(5);
+  listen();
+  await poll.read();
+  log.restore({ epoch: "2", head: 5 });
+  log.post(2);
+  await poll.read();
+  assert.deepEqual(seen, [1, 2, 3, 4, 5, 6, 7]);
+});
+
+test("a log that is gone as a whole is told, and read from its new beginning, in whatever epoch", async () => {
+  for (const epoch of ["2", "0zz"]) {
+    log = new Log();
+    log.post(3);
+    listen();
+    await poll.read();
+    Object.assign(log, { head: 0, epochs: [] });
+    await poll.read();
+    await poll.read();
+    assert.deepEqual(seen, [1, 2, 3, "epoch 1-3"], epoch);
+    log.epochs = [{ epoch, from: 1 }];
+    log.post(2);
+    await poll.read();
+    assert.deepEqual(seen.slice(4), [1, 2], epoch);
+  }
+});
+
+test("a restore while nobody's types were posted is told as well", async () => {
+  log.others = new Set([1, 2, 3, 4, 5]);
+  log.post(5);
+  listen();
+  await poll.read();
+  log.restore({ epoch: "2", head: 3 });
+  log.others = new Set([1, 2, 3]);
+  log.post(1);
+  await poll.read();
+  assert.deepEqual(seen, ["epoch 4-5", 4]);
+});
+
+test("the stream that comes back tells the same restore; it is told once, and nothing twice", async () => {
+  log.post(5);
+  listen();
+  await poll.read();
+  log.restore({ epoch: "2", head: 3 });
+  log.post(4);
+  await poll.read();
+  assert.deepEqual(seen, [1, 2, 3, 4, 5, "epoch 4-5", 4, 5, 6, 7]);
+  const cut = { from: 4, to: 5, reason: "epoch" };
+  assert.equal(sequence.gap(cut), null, "it went on at its own cursor");
+  assert.ok(![4, 5, 6, 7].some((seq) => sequence.accept(log.event(seq)).fresh));
+  sequence.settle();
+  assert.deepEqual(sequence.gap(cut), cut, "another restore, with the stream there");
+});
+
+test("what the stream told while a page was on its way is not told again", async () => {
+  log.post(5);
+  listen();
+  await poll.read();
+  log.restore({ epoch: "2", head: 3 });
+  log.post(6);
+  const reading = poll.read();
+  assert.ok(sequence.gap({ from: 4, to: 5, reason: "epoch" }));
+  sequence.accept(log.event(4));
+  await reading;
+  assert.deepEqual(seen, [1, 2, 3, 4, 5, 5, 6, 7, 8, 9]);
 });
 
 test("looks at once and then every few seconds, less often at a server in trouble, until it is stopped", async () => {
