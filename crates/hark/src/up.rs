@@ -12,7 +12,7 @@ use service_kit::{
     access::AccessPolicy,
     clock::SystemClock,
     command::{self, Failure, Process},
-    http::{self, HttpOptions},
+    http::{self, HttpOptions, Shares},
     lifecycle::Lifecycle,
     operations::{Health, Operations},
 };
@@ -26,6 +26,9 @@ use crate::{
 
 /// How long the services may take until all of them answer.
 const START_TIME: Duration = Duration::from_secs(30);
+
+/// Connections to the page at a time. One client may have half of them.
+const PAGE_CONNECTIONS: usize = 1_000;
 
 pub(crate) async fn run(options: Up) -> Result<(), Failure> {
     let mut config = Config::load(&options, std::env::vars())?;
@@ -62,6 +65,12 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
     }
 
     let access = config.chat_service.access.clone();
+    // Who counts as one client is the same to the page as to chat-service.
+    let page_shares = Shares {
+        most: PAGE_CONNECTIONS / 2,
+        limits_loopback: config.chat_service.limits.limit_loopback,
+        proxies: config.chat_service.limits.trusted_proxies.clone(),
+    };
     let of_chat = operations.of_service("chat-service");
     let chat_service = chat_service::Server::bind(
         config.chat_service,
@@ -96,6 +105,8 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
     let page_life = lifecycle.clone();
     let scheme = http::scheme(tls.is_some());
     let page_options = HttpOptions {
+        max_connections: PAGE_CONNECTIONS,
+        shares: page_shares,
         tls,
         ..HttpOptions::default()
     };

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use system_tests::{Chain, HonestPair, Sender, new_channel};
+use system_tests::{Chain, Hark, HonestPair, Sender, new_channel};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -150,4 +150,41 @@ async fn streams_of_one_address_leave_room_for_others() {
     drop(pair);
     // Somebody new gets a stream beside them.
     HonestPair::start(&chain.chat.url(), &chain.sse.url()).await;
+}
+
+/// What one address may have of the connections to the page of `hark`.
+const PAGE_SHARE: usize = 500;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_to_the_page_of_one_address_leave_room_for_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let hark = Hark::up_with(folder.path(), |hark| {
+        hark.env("HARK_CHAT_SERVICE__LIMITS__LIMIT_LOOPBACK", "true")
+            // The pair has an address that stands for many.
+            .env("HARK_CHAT_SERVICE__LIMITS__TRUSTED_PROXIES", "127.0.0.1")
+    })
+    .await;
+    let page: SocketAddr = hark.process().socket("demo");
+    let get = b"GET /config.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut pair = HonestPair::start(&hark.url("chat"), &hark.url("sse")).await;
+    pair.quiet().await;
+    let mut open = pair
+        .beside(async {
+            let mut open = Vec::new();
+            for _ in 0..PAGE_SHARE + 5 {
+                let mut stream = connect_as_stranger(page).await;
+                stream.write_all(get).await.unwrap();
+                assert_eq!(status_of(&mut stream).await, "HTTP/1.1 200");
+                open.push(stream);
+            }
+            open
+        })
+        .await;
+    // Long before `http.idle_timeout`, 75 s. A reset is an end as well.
+    let mut rest = Vec::new();
+    let ended = timeout(Duration::from_secs(30), open[0].read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "the oldest idle one has given way");
+    let mut fresh = TcpStream::connect(page).await.unwrap();
+    fresh.write_all(get).await.unwrap();
+    assert_eq!(status_of(&mut fresh).await, "HTTP/1.1 200");
 }
