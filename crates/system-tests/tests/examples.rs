@@ -215,6 +215,57 @@ async fn together_they_are_a_chat_behind_a_proxy_with_a_guarded_broker() {
     mosquitto.kill().await;
 }
 
+/// Neither a proxy, which has no share of connections, nor a node, which reads without limit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whom_a_proxy_before_compose_names_is_a_client_in_a_private_network_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let [proxies, nodes] = ["HARK_LIMITS__TRUSTED_PROXIES", "HARK_LIMITS__NODES"];
+    let mut chat = service("chat-service", free_address())
+        .env("HARK_STORE__DIR", folder.path().join("store"))
+        // This machine stands in for nginx.
+        .env(proxies, format!("127.0.0.1,{}", of_compose(proxies)))
+        .env(nodes, of_compose(nodes))
+        .env("HARK_LIMITS__READS_PER_SECOND", "0.01")
+        .env("HARK_LIMITS__READS_BURST", "1")
+        .start()
+        .await;
+    let url = format!("{}/channels/{}", chat.url("chat"), new_channel());
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let subnet = of_compose("HARK_PROXIES");
+    let node = subnet.replace(".0/24", ".130");
+    let gateway = subnet.replace(".0/24", ".1");
+    for (from, second) in [
+        ("192.168.1.50", 429),
+        ("10.0.0.7", 429),
+        ("172.16.3.4", 429),
+        // Whoever comes by the published port without a proxy.
+        (gateway.as_str(), 429),
+        (node.as_str(), 200),
+    ] {
+        for expected in [200_u16, second] {
+            let get = client.get(&url).header("X-Forwarded-For", from);
+            let status = get.send().await.unwrap().status();
+            assert_eq!(status, expected, "{from}");
+        }
+    }
+    chat.kill().await;
+}
+
+/// The value that compose.yaml gives a setting, where nothing else is said.
+fn of_compose(setting: &str) -> String {
+    let text = example(
+        "docker/compose.yaml",
+        &[("${HARK_NETWORK:-", ""), ("}.", ".")],
+    );
+    let after = |start: &str| text.split_once(start).map(|(_, rest)| rest);
+    let line = after(&format!(" {setting}: ")).and_then(|rest| rest.lines().next());
+    let mut value = line.unwrap_or_else(|| panic!("no {setting} in compose.yaml"));
+    if let Some(name) = value.strip_prefix('*') {
+        value = after(&format!("&{name} ")).unwrap().lines().next().unwrap();
+    }
+    value.split('"').nth(1).unwrap().to_owned()
+}
+
 /// A service as in its example, with this broker and free ports.
 fn service(name: &str, broker: SocketAddr) -> Program {
     Program::of_workspace(name)
