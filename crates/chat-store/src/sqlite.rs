@@ -2,6 +2,7 @@
 
 mod append;
 mod backup;
+mod channel_index;
 mod check;
 mod checkpoint;
 mod database;
@@ -11,6 +12,7 @@ mod health;
 mod keys;
 mod mark;
 mod memory;
+mod opening;
 mod options;
 mod places;
 mod queries;
@@ -20,6 +22,7 @@ mod retention;
 mod schema;
 mod shared;
 mod sync;
+mod wal;
 mod writer;
 
 use std::{
@@ -46,12 +49,12 @@ pub use self::options::SqliteOptions;
 
 use self::{
     append::to_position,
-    check::quick_check,
     checkpoint::{Checkpointer, TOO_LARGE_LOG},
     database::Database,
     epochs::begin_epoch,
     folder::Folder,
-    mark::Mark,
+    health::probe,
+    opening::Opened,
     reader::Readers,
     reserve::Reserve,
     shared::{Shared, spawn},
@@ -100,16 +103,14 @@ impl SqliteStore {
         let path = folder.database();
         // Before anything is written, so that there is room for it.
         let reserve = Reserve::new(folder.dir(), options.reserve_bytes);
-        let (mark, wal_bytes) = Mark::settled(folder.dir());
-        mark.expect_database(folder.dir())?;
-        let connection = schema::prepare(&path, options.max_file_bytes)?;
-        let kept = Kept::load(&connection).map_err(|error| StoreError::Unusable {
-            dir: options.dir.clone(),
-            reason: error.to_string(),
-        })?;
+        let Opened {
+            connection,
+            complaints,
+            missing,
+        } = opening::open(&folder, options.max_file_bytes)?;
+        let kept =
+            Kept::load(&connection).map_err(|error| opening::unusable(&options.dir, &error))?;
         sync_folder(folder.dir());
-        let complaints = quick_check(&connection, &path);
-        let missing = mark.missing(kept.newest_position, wal_bytes);
         let alarm = Alarm::default();
         let syncs = Syncs::new(&alarm);
         let mut database = Database::new(
@@ -132,6 +133,7 @@ impl SqliteStore {
                  are told what is gone"
             );
         }
+        begin_log(&mut database);
         let shared = Arc::new(Shared::new(
             path.clone(),
             kept.published_to,
@@ -303,12 +305,26 @@ impl std::fmt::Debug for SqliteStore {
     }
 }
 
+/// Makes that there is a write-ahead log from now on: once it is gone, somebody has taken it.
+fn begin_log(database: &mut Database) {
+    let begun = database.transaction(|connection, _| probe(connection, 0));
+    // On a full disk it begins with the first message, and is missed a moment later.
+    if let Err(failure) = begun {
+        tracing::debug!(error = %failure.to_error(), "no write-ahead log yet");
+    }
+}
+
 /// Makes the entries of new files last; not every system can, and the data itself is synced.
 fn sync_folder(dir: &Path) {
     for dir in [Some(dir), dir.parent()].into_iter().flatten() {
-        if let Err(error) = File::open(dir).and_then(|dir| dir.sync_all()) {
-            tracing::debug!(%error, dir = %dir.display(), "folder not synced");
-        }
+        sync_entries(dir);
+    }
+}
+
+/// Makes the names of one folder last.
+fn sync_entries(dir: &Path) {
+    if let Err(error) = File::open(dir).and_then(|dir| dir.sync_all()) {
+        tracing::debug!(%error, dir = %dir.display(), "folder not synced");
     }
 }
 

@@ -9,10 +9,10 @@ use service_kit::clock::SharedClock;
 use super::{
     database::Database,
     folder::Folder,
-    mark::{self, Mark},
+    mark,
     memory::{Memory, epoch_value},
+    opening,
     places::newest_kept,
-    schema::prepare,
     sync::Syncs,
 };
 use crate::{StoreError, expiry_clock::now};
@@ -31,8 +31,7 @@ const LONGEST_LIST: i64 = 64;
 /// store; after any error nothing has changed.
 pub fn new_epoch(dir: &Path, clock: &SharedClock) -> Result<u64, StoreError> {
     let folder = Arc::new(Folder::open_existing(dir)?);
-    Mark::settled(dir);
-    let connection = prepare(&folder.database(), None)?;
+    let connection = opening::open(&folder, None)?.connection;
     let mut database = Database::new(folder.database(), connection, None, 2, Syncs::default());
     let now = now(clock);
     let logs = database

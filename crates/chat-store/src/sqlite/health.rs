@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use rusqlite::Connection;
+
 use crate::StoreError;
 
 /// How long a success is believed.
@@ -10,6 +12,16 @@ const FRESH: Duration = Duration::from_secs(10);
 /// Bytes that a probe asks of a disk that was full, or of which nothing is known yet: room for some
 /// of the largest messages, so that readiness is not green for the last free page.
 const ROOM: u32 = 256 << 10;
+
+/// Writes a page, and as many bytes besides. What a row has already would not be written again.
+pub(super) fn probe(connection: &Connection, bytes: u32) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE probe SET filler = zeroblob(CASE length(filler) WHEN ?1 THEN ?1 + 1 ELSE ?1 END)",
+        )?
+        .execute([bytes])?;
+    Ok(())
+}
 
 pub(super) struct Health {
     last_success: Instant,
@@ -49,6 +61,29 @@ impl Health {
     pub(super) fn failed(&mut self, error: &StoreError) {
         if !std::mem::replace(&mut self.broken, true) {
             tracing::error!(%error, "the store cannot write");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_probe_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hark.db");
+        let connection = crate::sqlite::schema::prepare(&path, None).unwrap();
+        let written = || {
+            std::fs::metadata(dir.path().join("hark.db-wal"))
+                .unwrap()
+                .len()
+        };
+        let mut before = written();
+        for bytes in [0, 0, ROOM, ROOM, 0, 0] {
+            probe(&connection, bytes).unwrap();
+            assert!(written() > before, "{bytes}");
+            before = written();
         }
     }
 }

@@ -2,24 +2,29 @@
 //!
 //! A database whose newest commits are missing (a write-ahead log cut off or removed, an older copy
 //! put in its place) is a good database: nothing in it tells. The mark does. It is written at each
-//! start, at each stop in good order, and every ten seconds while messages are stored; so after a
-//! kill or a power cut the last ten seconds are the part of which it may not know. (Of the size of
-//! the log, the last twenty: what has come since the last time may not be on the disk yet.)
+//! start, at each stop in good order, and every second while messages are stored; so after a kill or
+//! a power cut the last second is the part of which it may not know. (Of the size of the log, the
+//! last two: what has come since the last commit may not be on the disk yet.) That a log was there
+//! is known from the start, when one is begun for the mark to know of.
 
 use std::{
-    fs::{File, metadata, read_to_string, remove_file, rename},
+    fs::{File, read_to_string, remove_file, rename},
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use super::{folder::DATABASE, sync_folder};
+use service_kit::log_limit::LogLimit;
+
+use super::{folder::DATABASE, sync_entries};
 use crate::StoreError;
 
 const NAME: &str = "store.mark";
 /// How often it is written while the store grows.
-pub(super) const EVERY: Duration = Duration::from_secs(10);
+pub(super) const EVERY: Duration = Duration::from_secs(1);
+/// A disk that is full stays so for long.
+static NOT_WRITTEN: LogLimit = LogLimit::per_minute(1);
 
 /// How far the store has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,15 +63,6 @@ impl Mark {
         })
     }
 
-    /// What a folder's mark says, before its write-ahead log is brought into the database; and the
-    /// size of that log.
-    pub(super) fn settled(dir: &Path) -> (Self, u64) {
-        let mark = Self::read(dir).unwrap_or_default();
-        let wal_bytes = metadata(dir.join(format!("{DATABASE}-wal"))).map_or(0, |wal| wal.len());
-        mark.settle_log(dir, wal_bytes);
-        (mark, wal_bytes)
-    }
-
     /// Writes it, so that a crash leaves the old one or the new one.
     pub(super) fn write(self, dir: &Path) -> std::io::Result<()> {
         let path = dir.join(NAME);
@@ -75,21 +71,30 @@ impl Mark {
         write!(file, "position {}\nwal {}\n", self.position, self.wal_bytes)?;
         file.sync_all()?;
         rename(&new, &path)?;
-        sync_folder(dir);
+        sync_entries(dir);
         Ok(())
     }
 
     /// Notes that the write-ahead log is whole, before it is brought into the database: whoever is
     /// stopped in between finds no log, and nothing is missing.
-    fn settle_log(self, dir: &Path, wal_bytes: u64) {
+    pub(super) fn settle_log(self, dir: &Path, wal_bytes: u64) {
         if self.wal_bytes == 0 || wal_bytes < self.wal_bytes {
             return;
         }
-        let settled = Self {
-            wal_bytes: 0,
-            ..self
-        };
-        if let Err(error) = settled.write(dir) {
+        self.with_log(dir, 0);
+    }
+
+    /// Notes that a part of the write-ahead log cannot be read, before the rest of it is brought into
+    /// the database: whoever is stopped in between still misses it.
+    pub(super) fn miss_log(self, dir: &Path, wal_bytes: u64) {
+        if self.wal_bytes <= wal_bytes {
+            self.with_log(dir, wal_bytes + 1);
+        }
+    }
+
+    fn with_log(self, dir: &Path, wal_bytes: u64) {
+        let mark = Self { wal_bytes, ..self };
+        if let Err(error) = mark.write(dir) {
             tracing::warn!(%error, dir = %dir.display(), "the store's mark could not be written");
         }
     }
@@ -157,8 +162,11 @@ pub(super) struct Marker {
 struct Last {
     /// The mark as it was last written; `None` if it may be another.
     written: Option<Mark>,
-    /// The size of the write-ahead log that was last seen; 0 after it was cut.
-    seen: u64,
+    /// The size of the write-ahead log that was last seen, and the newest position then; 0 bytes
+    /// after it was cut.
+    seen: (u64, u64),
+    /// Bytes of the log that are on the disk.
+    synced: u64,
     /// The log may go at any time from here on.
     is_settled: bool,
 }
@@ -172,22 +180,29 @@ impl Marker {
     }
 
     /// Writes it if the store has grown since. The size is read here, so that nobody cuts the log
-    /// between reading and writing. Only what had been there the last time counts: what has come
-    /// since may not be on the disk yet.
+    /// between reading and writing. Only what had been there before the newest commit counts: what
+    /// has come since may not be on the disk yet.
     pub(super) fn tick(&self, position: u64, wal_bytes: impl FnOnce() -> u64) {
         let mut last = self.lock();
         if last.is_settled {
             return;
         }
+        let (bytes, at) = last.seen;
+        if position > at {
+            last.synced = bytes;
+        }
         let now = wal_bytes();
-        let synced = now.min(last.seen);
-        last.seen = now;
+        last.seen = (now, position);
+        let synced = now.min(last.synced);
         self.write(&mut last, position, synced);
     }
 
-    /// Writes it as one of a store whose log may be gone.
-    pub(super) fn begin(&self, position: u64) {
-        self.write(&mut self.lock(), position, 0);
+    /// Writes it as one of a store that has just begun its log, of so many bytes.
+    pub(super) fn begin(&self, position: u64, wal_bytes: u64) {
+        let mut last = self.lock();
+        last.seen = (wal_bytes, position);
+        last.synced = wal_bytes;
+        self.write(&mut last, position, wal_bytes);
     }
 
     /// The same, and it stays so.
@@ -201,7 +216,8 @@ impl Marker {
     /// before it has ended. `None` if that could not be had.
     pub(super) fn cutting<T>(&self, position: u64, cut: impl FnOnce() -> T) -> Option<T> {
         let mut last = self.lock();
-        last.seen = 0;
+        last.seen = (0, position);
+        last.synced = 0;
         if !self.write(&mut last, position, 0) {
             // On a full disk there is no room for another one; without any, nothing is missed.
             last.written = None;
@@ -225,7 +241,10 @@ impl Marker {
         match mark.write(&self.dir) {
             Ok(()) => last.written = Some(mark),
             Err(error) => {
-                tracing::warn!(%error, "the store's mark cannot be written; trying again");
+                if let Some(left_out) = NOT_WRITTEN.line() {
+                    let again = "the store's mark cannot be written; trying again";
+                    tracing::warn!(%error, left_out, "{again}");
+                }
             }
         }
         last.written == Some(mark)
@@ -258,21 +277,25 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_there_before_the_last_tick_is_missed() {
+    fn only_what_was_there_before_the_last_commit_is_missed() {
         let dir = tempfile::tempdir().unwrap();
         let marker = Marker::new(dir.path());
         let wal_bytes = |marked: u64| {
             let mark = Mark::read(dir.path()).unwrap();
             assert_eq!(mark.wal_bytes, marked, "at position {}", mark.position);
         };
-        marker.tick(1, || 4_000);
-        wal_bytes(0);
-        marker.tick(2, || 9_000);
+        marker.begin(1, 4_000);
         wal_bytes(4_000);
-        marker.tick(2, || 9_000);
+        marker.tick(1, || 9_000);
+        wal_bytes(4_000);
+        marker.tick(1, || 9_000);
+        wal_bytes(4_000);
+        marker.tick(2, || 9_500);
         wal_bytes(9_000);
         // Cut, and grown again, which need not be on the disk.
         assert_eq!(marker.cutting(3, || wal_bytes(0)), Some(()));
+        marker.tick(4, || 20_000);
+        wal_bytes(0);
         marker.tick(4, || 20_000);
         wal_bytes(0);
         marker.tick(5, || 20_000);
@@ -287,8 +310,7 @@ mod tests {
     fn log_is_not_cut_while_a_mark_says_that_it_is_there() {
         let dir = tempfile::tempdir().unwrap();
         let marker = Marker::new(dir.path());
-        marker.tick(1, || 4_000);
-        marker.tick(1, || 4_000);
+        marker.begin(1, 4_000);
         // Where the new mark would be written, something is in the way.
         std::fs::create_dir(dir.path().join("store.mark.new")).unwrap();
         assert_eq!(marker.cutting(2, || Mark::read(dir.path())), Some(None));
@@ -303,11 +325,11 @@ mod tests {
         let marker = Marker::new(dir.path());
         let size = std::sync::atomic::AtomicU64::new(4_000);
         let read = || size.load(std::sync::atomic::Ordering::Relaxed);
-        marker.tick(1, read);
+        marker.tick(0, read);
         std::thread::scope(|scope| {
             let mut ticks = None;
-            marker.cutting(1, || {
-                ticks = Some(scope.spawn(|| (0..2).for_each(|_| marker.tick(1, read))));
+            marker.cutting(0, || {
+                ticks = Some(scope.spawn(|| (1..3).for_each(|at| marker.tick(at, read))));
                 size.store(0, std::sync::atomic::Ordering::Relaxed);
             });
             ticks.unwrap().join().unwrap();

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use crate::StoreError;
 
@@ -107,6 +107,9 @@ const MIGRATIONS: &[&str] = &[
 /// "Hark" in ASCII, so that `file` and a careful operator can tell what it is.
 const APPLICATION_ID: i64 = 0x4861_726b;
 
+/// The write-ahead log stays when the last connection goes.
+const KEEP_LOG: DbConfig = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+
 /// How long a connection waits for another's lock. The writer meets only the last moments of a
 /// checkpoint there.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -127,6 +130,10 @@ pub(super) fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
 fn open(path: &Path, role: Role, more: OpenFlags) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
     let connection = Connection::open_with_flags(path, flags)?;
+    // Before anything is read, which fails in a damaged database.
+    if more.contains(OpenFlags::SQLITE_OPEN_CREATE) {
+        connection.set_db_config(KEEP_LOG, true)?;
+    }
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
     match role {
@@ -160,31 +167,58 @@ fn open(path: &Path, role: Role, more: OpenFlags) -> rusqlite::Result<Connection
 
 /// Opens or creates the database, bringing it to today's format.
 pub(super) fn prepare(path: &Path, max_file_bytes: Option<u64>) -> Result<Connection, StoreError> {
-    let unusable = |error: rusqlite::Error| StoreError::Unusable {
-        dir: path.parent().unwrap_or(path).to_owned(),
-        reason: format!("{}: {error}", path.display()),
-    };
-    let role = Role::Write { max_file_bytes };
-    let mut connection = open(path, role, OpenFlags::SQLITE_OPEN_CREATE).map_err(unusable)?;
-    let version = user_version(&connection).map_err(unusable)?;
-    let known = MIGRATIONS.len() as i64;
-    if version > known {
-        return Err(StoreError::NewerSchema {
-            path: path.to_owned(),
-            found: version,
-            known,
-        });
-    }
-    if version <= 0 {
-        let tables: i64 = connection
-            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-            .map_err(unusable)?;
-        if tables != 0 {
-            return Err(StoreError::Unusable {
-                dir: path.parent().unwrap_or(path).to_owned(),
-                reason: format!("{} belongs to another program", path.display()),
+    ready(Found::open(path, max_file_bytes)?, path)
+}
+
+/// A database that was opened, and of which nothing was changed. When it goes, its write-ahead log
+/// stays.
+pub(super) struct Found {
+    pub(super) connection: Connection,
+    version: i64,
+}
+
+impl Found {
+    /// Opens or creates the database.
+    pub(super) fn open(path: &Path, max_file_bytes: Option<u64>) -> Result<Self, StoreError> {
+        let unusable = |error: rusqlite::Error| unusable(path, &error);
+        let role = Role::Write { max_file_bytes };
+        let connection = open(path, role, OpenFlags::SQLITE_OPEN_CREATE).map_err(unusable)?;
+        connection.set_db_config(KEEP_LOG, true).map_err(unusable)?;
+        let version = user_version(&connection).map_err(unusable)?;
+        let known = MIGRATIONS.len() as i64;
+        if version > known {
+            return Err(StoreError::NewerSchema {
+                path: path.to_owned(),
+                found: version,
+                known,
             });
         }
+        if version <= 0 {
+            let tables: i64 = connection
+                .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+                .map_err(unusable)?;
+            if tables != 0 {
+                return Err(StoreError::Unusable {
+                    dir: path.parent().unwrap_or(path).to_owned(),
+                    reason: format!("{} belongs to another program", path.display()),
+                });
+            }
+        }
+        Ok(Self {
+            connection,
+            version,
+        })
+    }
+}
+
+/// Brings what is in the write-ahead log into the database, and the database to today's format.
+pub(super) fn ready(found: Found, path: &Path) -> Result<Connection, StoreError> {
+    let Found {
+        mut connection,
+        version,
+    } = found;
+    let unusable = |error: rusqlite::Error| unusable(path, &error);
+    if version <= 0 {
         // Only a file without tables takes this one; WAL mode is kept in the file as well.
         connection
             .execute_batch("PRAGMA auto_vacuum = INCREMENTAL;")
@@ -206,7 +240,14 @@ pub(super) fn prepare(path: &Path, max_file_bytes: Option<u64>) -> Result<Connec
         })?;
     }
     migrate(&mut connection, version).map_err(unusable)?;
+    connection
+        .set_db_config(KEEP_LOG, false)
+        .map_err(unusable)?;
     Ok(connection)
+}
+
+fn unusable(path: &Path, error: &rusqlite::Error) -> StoreError {
+    super::opening::unusable(path.parent().unwrap_or(path), error)
 }
 
 /// Writes what a process left in the write-ahead log into the database, and lets the log begin anew.

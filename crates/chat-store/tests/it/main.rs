@@ -5,6 +5,7 @@ mod contract;
 mod copies;
 mod crash;
 mod damage;
+mod flipped_log;
 mod folder;
 mod full;
 mod keys;

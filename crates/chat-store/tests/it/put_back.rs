@@ -3,10 +3,12 @@
 use std::{
     fs::{copy, metadata, remove_file, write},
     path::Path,
+    time::Duration,
 };
 
 use chat_model::Position;
 use chat_store::{SqliteOptions, SqliteStore, Store, StoreError, new_epoch};
+use test_kit::{ensure, eventually};
 
 use crate::posts::{channel, post, text};
 use crate::support::Folder;
@@ -121,6 +123,43 @@ async fn a_write_ahead_log_that_was_emptied_cut_or_removed_is_missed() {
         assert!(after.epoch > before.epoch, "its numbers will be used again");
         assert_eq!(opened(&folder, left.path()).await, after, "once is enough");
     }
+}
+
+/// The mark is the store's own here, as it was written when the store was opened.
+#[tokio::test]
+async fn a_write_ahead_log_that_was_removed_right_after_the_start_is_missed() {
+    let folder = Folder::new();
+    post_and_close(&folder, 2).await;
+    let store = folder.open();
+    let left = tempfile::tempdir().unwrap();
+    for name in [FILE, "store.mark"] {
+        copy(folder.dir.path().join(name), left.path().join(name)).unwrap();
+    }
+    post(&store, text(1, "lost")).await.unwrap();
+    let before = store.heads(&[channel(1)]).await.unwrap().remove(0);
+    store.close().await;
+    let after = opened(&folder, left.path()).await;
+    assert_eq!((before.head, after.seq), (3, 2));
+    assert!(after.epoch > before.epoch, "its number will be used again");
+    assert_eq!(opened(&folder, left.path()).await, after, "once is enough");
+}
+
+/// By then the write-ahead log is longer than at the start, and its end can be cut off unseen.
+#[tokio::test]
+async fn the_mark_knows_of_messages_a_moment_after_they_were_stored() {
+    let folder = Folder::new();
+    let store = folder.open();
+    for _ in 0..3 {
+        post(&store, text(1, "words")).await.unwrap();
+    }
+    let path = folder.dir.path().join("store.mark");
+    // It took ten seconds.
+    eventually!(Duration::from_secs(8), {
+        let mark = std::fs::read_to_string(&path)?;
+        ensure!(mark.starts_with("position 3\n"), "{mark}");
+        Ok(())
+    });
+    store.close().await;
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use crate::{
     sqlite::{
         checkpoint::{Room, empty_log},
         database::Failure,
+        health::probe,
     },
 };
 
@@ -85,11 +86,9 @@ impl Writer {
             return Ok(());
         }
         for filler in self.health.probe() {
-            let probed = self.database.transaction(|connection, _| {
-                connection
-                    .prepare_cached("UPDATE probe SET filler = zeroblob(?1)")?
-                    .execute([filler])
-            });
+            let probed = self
+                .database
+                .transaction(|connection, _| probe(connection, filler));
             if let Err(failure) = probed {
                 self.note_failure(&failure);
                 return Err(failure.to_error());
