@@ -1,7 +1,8 @@
 //! The writer's connection and what a failed transaction means.
 
-use std::path::PathBuf;
+use std::{collections::HashSet, path::PathBuf};
 
+use chat_model::ChannelId;
 use rusqlite::{Connection, ErrorCode};
 
 use super::{
@@ -109,6 +110,54 @@ impl Database {
         }
     }
 
+    /// Reads the logs of channels into the memory outside of a transaction, in which a damaged page
+    /// would let nothing be written any more. Returns those that cannot be read.
+    pub(super) fn recall(
+        &mut self,
+        channels: impl Iterator<Item = ChannelId>,
+    ) -> rusqlite::Result<HashSet<ChannelId>> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => connect(&self.path, self.role)?,
+        };
+        let connection = self.connection.insert(connection);
+        let memory = match &mut self.memory {
+            Some(memory) => memory,
+            none => none.insert(Memory::load(connection, self.cached_channels)?),
+        };
+        let mut lost = HashSet::new();
+        for channel in channels {
+            match memory.log(connection, channel) {
+                Ok(_) => {}
+                Err(error) if is_damage(&error) => {
+                    lost.insert(channel);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Whether anything can be added to the log: fails if that is damaged itself.
+    pub(super) fn try_log(&mut self) -> Result<(), Failure> {
+        // Told from what it does: what was added is taken back by an error.
+        let mut added = false;
+        let tried = self.transaction(|connection, memory| {
+            connection.execute(
+                "INSERT INTO log (pos, channel_no, seq, at, kept_at, event, bytes_to)
+                 VALUES (?1, 0, 0, 0, 0, x'', 0)",
+                [memory.last_position + 1],
+            )?;
+            connection.execute(
+                "INSERT INTO new_places (channel_no, seq, pos) VALUES (0, 0, 0)",
+                [],
+            )?;
+            added = true;
+            Err::<(), _>(rusqlite::Error::QueryReturnedNoRows)
+        });
+        if added { Ok(()) } else { tried }
+    }
+
     /// Runs a statement outside of a transaction, such as a vacuum step.
     pub(super) fn direct<T>(
         &mut self,
@@ -127,11 +176,13 @@ fn attempt<T>(
     work: impl FnOnce(&Connection, &mut Memory) -> rusqlite::Result<T>,
 ) -> Result<(T, Memory), Failure> {
     let before_commit = || -> rusqlite::Result<(T, Memory)> {
-        execute(connection, "BEGIN IMMEDIATE")?;
+        // Before the transaction: nobody else writes, and SQLite lets none go on that has met a
+        // damaged page.
         let mut memory = match memory {
             Some(memory) => memory,
             None => Memory::load(connection, cached_channels)?,
         };
+        execute(connection, "BEGIN IMMEDIATE")?;
         let answer = work(connection, &mut memory)?;
         Ok((answer, memory))
     };
@@ -170,10 +221,7 @@ impl Failure {
         match self {
             Self::Unknown(_) => false,
             Self::NothingStored(error) => {
-                // A damaged page of the database concerns those who need it.
-                let of_the_disk = spoils_connection(error)
-                    && error.sqlite_error_code() != Some(ErrorCode::DatabaseCorrupt);
-                !of_the_disk
+                !spoils_connection(error)
                     && !matches!(
                         error.sqlite_error_code(),
                         Some(
@@ -185,6 +233,11 @@ impl Failure {
                     )
             }
         }
+    }
+
+    /// Whether a part of the database that was needed is damaged.
+    pub(super) fn is_damage(&self) -> bool {
+        matches!(self, Self::NothingStored(error) if is_damage(error))
     }
 
     pub(super) fn is_disk_full(&self) -> bool {

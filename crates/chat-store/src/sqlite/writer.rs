@@ -1,6 +1,7 @@
 //! The thread that writes: whatever arrived while one transaction committed goes into the next.
 
 mod chores;
+mod damaged;
 mod room;
 
 use std::{
@@ -23,7 +24,10 @@ use super::{
     reserve::Reserve,
     retention::Sweeper,
     shared::{SettlesMark, Shared},
-    writer::chores::{SWEEP_EVERY, save_state},
+    writer::{
+        chores::{SWEEP_EVERY, save_state},
+        damaged::LostChannels,
+    },
 };
 use crate::{
     Appended, StoreError, Unpublished,
@@ -64,6 +68,7 @@ pub(super) struct Writer {
     health: Health,
     reserve: Reserve,
     made_room_at: Option<Instant>,
+    lost: LostChannels,
     largest_batch: usize,
     saved_watermark: u64,
     saved_at: Instant,
@@ -74,6 +79,15 @@ pub(super) struct Writer {
     sweep_failed: bool,
     bytes_since_checkpoint: usize,
     checkpoint_bytes: usize,
+}
+
+/// What was done already to store a batch.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tries {
+    /// Room was made on a full disk.
+    with_room: bool,
+    /// How often it was tried without what is damaged.
+    causes: u8,
 }
 
 /// What the writer works with.
@@ -103,6 +117,7 @@ impl Writer {
                 .map_or(CHECKPOINT_BYTES, |bytes| bytes.min(CHECKPOINT_BYTES)),
             reserve,
             made_room_at: None,
+            lost: LostChannels::default(),
             _at_end: SettlesMark(shared.clone()),
             database,
             saved_watermark: shared.published_to(),
@@ -180,13 +195,19 @@ impl Writer {
 
     fn store(&mut self, batch: Vec<Post>) {
         match self.expect_room() {
-            Ok(()) => self.try_store(batch, true),
+            Ok(()) => {
+                let batch = self.without_lost(batch);
+                if !batch.is_empty() {
+                    self.try_store(batch, Tries::default());
+                }
+            }
             Err(full) => self.refuse(batch, &full),
         }
     }
 
-    /// Stores a batch; once more, if the disk was full and there is room now.
-    fn try_store(&mut self, batch: Vec<Post>, again: bool) {
+    /// Stores a batch; once more, if the disk was full and there is room now, or without what is
+    /// damaged.
+    fn try_store(&mut self, batch: Vec<Post>, tries: Tries) {
         let started = Instant::now();
         let moment = self.moment();
         let save = (self.watermark_moved() && self.saved_at.elapsed() >= SAVE_EVERY)
@@ -194,6 +215,7 @@ impl Writer {
         let watermark = self.shared.published_to();
         let (rules, expiry, limits) = (&self.rules, &self.expiry, self.sweeper.limits());
         rules.dropped_early.set(0);
+        let mut met = None;
         let outcomes = self.database.transaction(|connection, memory| {
             if save {
                 save_state(connection, memory, watermark, expiry)?;
@@ -201,7 +223,8 @@ impl Writer {
             let mut open = Batch::begin(connection, memory, rules, limits, moment)?;
             let outcomes: Vec<_> = batch
                 .iter()
-                .map(|post| open.append(&post.new))
+                .enumerate()
+                .map(|(place, post)| open.append(&post.new).inspect_err(|_| met = Some(place)))
                 .collect::<rusqlite::Result<_>>()?;
             Ok((outcomes, open.finish()?))
         });
@@ -215,6 +238,7 @@ impl Writer {
                 }
                 self.tell(batch, outcomes, moment, started);
             }
+            Err(failure) if failure.is_damage() => self.store_around(batch, met, &failure, tries),
             // Something about one message that no check foresaw must not fail the others.
             Err(failure) if batch.len() > 1 && failure.may_be_one_message() => {
                 batch.into_iter().for_each(|post| self.store(vec![post]));
@@ -222,8 +246,12 @@ impl Writer {
             Err(failure) => {
                 let nothing_stored = matches!(failure, Failure::NothingStored(_));
                 let has_room = self.note_failure(&failure);
-                if again && nothing_stored && has_room && self.reserve.make() {
-                    self.try_store(batch, false);
+                if !tries.with_room && nothing_stored && has_room && self.reserve.make() {
+                    let tries = Tries {
+                        with_room: true,
+                        ..tries
+                    };
+                    self.try_store(batch, tries);
                 } else {
                     self.refuse(batch, &failure.to_error());
                 }
@@ -311,7 +339,10 @@ impl Writer {
         let now = now(&self.clock);
         self.database
             .transaction(|connection, memory| begin_epoch(connection, memory, now))
-            .inspect(|_| self.checkpointer.ask())
+            .inspect(|_| {
+                self.checkpointer.ask();
+                self.lost.forget();
+            })
             .map_err(|failure| {
                 let error = failure.to_error();
                 self.health.failed(&error);

@@ -1,7 +1,10 @@
 //! A database in which a disk has changed something.
 
+use std::time::Duration;
+
 use chat_model::{Damaged, EventHead};
 use chat_store::{PageLimit, PageRange, Position, SqliteStore, Store, StoreError};
+use test_kit::{ensure, eventually};
 
 use crate::posts::{channel, post, text};
 use crate::support::Folder;
@@ -166,5 +169,123 @@ async fn a_damaged_head_costs_its_channel_and_no_others() {
         "{refused:?}"
     );
     assert_eq!(post(&store, text(3, "words")).await.unwrap(), 2);
+    store.close().await;
+}
+
+/// Flips a bit of a channel's name where the database has it `nth`: in the table, or in its index.
+fn flip_name(folder: &Folder, number: u128, nth: usize) {
+    let path = folder.dir.path().join("store.sqlite3");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let name = *channel(number).uuid().as_bytes();
+    let found = bytes.windows(16).enumerate();
+    let places: Vec<_> = found
+        .filter(|(_, part)| *part == name)
+        .map(|(at, _)| at)
+        .collect();
+    assert_eq!(places.len(), 2, "the table and its index");
+    bytes[places[nth] + 3] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_the_name_of_a_channel_is_mended_or_told() {
+    let name = 100 << 64;
+    let mut told = Vec::new();
+    for nth in 0..2 {
+        let folder = Folder::new();
+        let store = folder.open();
+        for number in 90..=110 {
+            post(&store, text(number << 64, "words")).await.unwrap();
+        }
+        let before = store.heads(&[channel(name)]).await.unwrap();
+        store.close().await;
+        flip_name(&folder, name, nth);
+        let store = folder.open();
+        // By the name in the table, or by what the index says.
+        let after = store.heads(&[channel(name)]).await.unwrap();
+        assert_eq!(after[0].position(), before[0].position());
+        assert_eq!(post(&store, text(name, "next")).await.unwrap(), 2);
+        told.push(store.damage());
+        store.close().await;
+        assert_eq!(folder.open().damage().is_some(), told[nth].is_some());
+    }
+    told.retain(Option::is_some);
+    assert_eq!(told.len(), 1, "the index was built anew: {told:?}");
+}
+
+/// Makes the leaves of tables and indexes unreadable that have these bytes.
+fn lose_pages(folder: &Folder, needle: &[u8]) {
+    let path = folder.dir.path().join("store.sqlite3");
+    let mut bytes = std::fs::read(&path).unwrap();
+    for page in bytes.chunks_exact_mut(4096) {
+        let has_it = page.windows(needle.len()).any(|part| part == needle);
+        if has_it && matches!(page[0], 0x0a | 0x0d) {
+            page[..16].fill(0xee);
+        }
+    }
+    std::fs::write(&path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_channel_whose_entry_is_lost_costs_no_other_message_of_its_batch() {
+    let folder = Folder::new();
+    let store = folder.open();
+    for number in 1..=400 {
+        post(&store, text(number << 64, "words")).await.unwrap();
+    }
+    store.close().await;
+    lose_pages(&folder, channel(10 << 64).uuid().as_bytes());
+    let store = folder.open();
+    assert!(store.damage().is_some());
+    store.check().await.unwrap();
+    let path = folder.dir.path().join("store.sqlite3");
+    let other = rusqlite::Connection::open(path).unwrap();
+    for round in 1..=2 {
+        // All of them wait, so that those behind the first are one batch.
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let numbers = [390, 10, 391, 11, 10, 392];
+        let posts = numbers.map(|number: u128| post(&store, text(number << 64, "next")));
+        let posts = futures_util::future::join_all(posts);
+        let let_go = async {
+            eventually!(Duration::from_secs(4), {
+                let queued = store.stats().queued;
+                ensure!(queued == 6, "{queued} wait");
+                Ok(())
+            });
+            other.execute_batch("ROLLBACK").unwrap();
+        };
+        let (outcomes, ()) = tokio::join!(posts, let_go);
+        for (number, outcome) in numbers.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(seq) => assert!(number >= 390 && seq == 1 + round, "{number} {seq}"),
+                Err(StoreError::Damaged { .. }) => assert!(number < 390, "{number}"),
+                Err(error) => panic!("{number}: {error}"),
+            }
+        }
+        let stats = store.stats();
+        assert_eq!(stats.failed, 3 * round);
+        assert!(stats.commits <= 2 * round, "{} transactions", stats.commits);
+        store.check().await.unwrap();
+    }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_channel_whose_newest_event_is_lost_goes_on() {
+    let folder = Folder::new();
+    let store = folder.open();
+    for number in 1..=400 {
+        let words = format!("{number} {}", "x".repeat(100));
+        post(&store, text(number, words)).await.unwrap();
+    }
+    store.close().await;
+    lose_pages(&folder, b"\"text\":\"200 ");
+    let store = folder.open();
+    let posts = [1, 200, 400].map(|number| post(&store, text(number, "next")));
+    let outcomes = futures_util::future::join_all(posts).await;
+    assert!(
+        outcomes.iter().all(|seq| matches!(seq, Ok(2))),
+        "{outcomes:?}"
+    );
     store.close().await;
 }
