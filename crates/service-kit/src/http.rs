@@ -25,6 +25,7 @@ mod refusal;
 mod server;
 mod shares;
 mod takeover;
+mod unread;
 
 pub use places::Place;
 pub use server::serve;

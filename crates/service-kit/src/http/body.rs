@@ -15,8 +15,10 @@ use super::takeover::TakeOver;
 
 /// A request body that must arrive within a time, counted from the first read.
 pub(super) struct TimedBody {
-    inner: Incoming,
-    phase: Arc<Phase>,
+    /// There until it is dropped.
+    inner: Option<Incoming>,
+    /// Of HTTP/1, where the next request comes after this body.
+    phase: Option<Arc<Phase>>,
     limit: Duration,
     until: Option<Instant>,
     timer: Deadline,
@@ -24,9 +26,9 @@ pub(super) struct TimedBody {
 }
 
 impl TimedBody {
-    pub(super) fn new(inner: Incoming, phase: Arc<Phase>, limit: Duration) -> Self {
+    pub(super) fn new(inner: Incoming, phase: Option<Arc<Phase>>, limit: Duration) -> Self {
         Self {
-            inner,
+            inner: Some(inner),
             phase,
             limit,
             until: None,
@@ -45,7 +47,10 @@ impl HttpBody for TimedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
-        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
+        let Some(inner) = &mut this.inner else {
+            return Poll::Ready(None);
+        };
+        if let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) {
             this.ended = frame.is_none();
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
@@ -59,19 +64,23 @@ impl HttpBody for TimedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let inner = self.inner.as_ref();
+        inner.map_or_else(SizeHint::default, Incoming::size_hint)
     }
 }
 
 impl Drop for TimedBody {
     fn drop(&mut self) {
         // A chunked body knows its end only by having been read to it.
-        if !self.ended && !self.inner.is_end_stream() {
-            self.phase.note_unread_body();
+        if self.ended || self.is_end_stream() {
+            return;
+        }
+        if let (Some(phase), Some(inner)) = (&self.phase, self.inner.take()) {
+            phase.leave_body(inner);
         }
     }
 }

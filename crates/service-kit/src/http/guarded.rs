@@ -1,11 +1,12 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::body::Incoming;
 use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
@@ -34,7 +35,9 @@ pub(super) struct Phase {
     /// Requests whose answer has been written as well, and when the last was.
     written: AtomicU64,
     last_answer: LastTime,
-    /// A request body was let go of before its end.
+    /// What becomes of a request body that is let go of before its end.
+    left: Mutex<Left>,
+    /// That has happened, and nobody has read the rest.
     unread_body: AtomicBool,
     /// Who gets the socket; known once the body of an answer has said all that it will here.
     take_over: OnceLock<TakeOver>,
@@ -44,6 +47,12 @@ pub(super) struct Phase {
     http2: AtomicBool,
 }
 
+#[derive(Debug)]
+enum Left {
+    Dropped,
+    Kept(Option<Incoming>),
+}
+
 impl Phase {
     pub(super) fn new() -> Self {
         Self {
@@ -51,6 +60,7 @@ impl Phase {
             answered: AtomicU64::new(0),
             written: AtomicU64::new(0),
             last_answer: LastTime::now(),
+            left: Mutex::new(Left::Dropped),
             unread_body: AtomicBool::new(false),
             take_over: OnceLock::new(),
             flushed: AtomicBool::new(false),
@@ -96,8 +106,37 @@ impl Phase {
         self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A request body was let go of before its end.
+    pub(super) fn leave_body(&self, body: Incoming) {
+        let mut left = self.lock_left();
+        if matches!(*left, Left::Kept(None)) {
+            *left = Left::Kept(Some(body));
+        } else {
+            self.note_unread_body();
+        }
+    }
+
+    /// What is left of a body will not be read.
     pub(super) fn note_unread_body(&self) {
         self.unread_body.store(true, Ordering::Relaxed);
+    }
+
+    /// From here on a body that is let go of is kept.
+    pub(super) fn keep_body(&self) {
+        *self.lock_left() = Left::Kept(None);
+    }
+
+    /// The body that was kept, if there is one; others are not kept any more.
+    pub(super) fn kept_body(&self) -> Option<Incoming> {
+        match std::mem::replace(&mut *self.lock_left(), Left::Dropped) {
+            Left::Kept(body) => body,
+            Left::Dropped => None,
+        }
+    }
+
+    fn lock_left(&self) -> MutexGuard<'_, Left> {
+        // Nothing panics while it is held.
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn answers(&self) -> u64 {

@@ -6,8 +6,9 @@ use std::task::Poll;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::http::header::EXPECT;
 use bytes::Bytes;
-use hyper::body::Incoming;
+use hyper::body::{Body as HttpBody, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -23,6 +24,7 @@ use super::connection::Visit;
 use super::guarded::{GuardedStream, Phase, Times};
 use super::places::Idleness;
 use super::takeover::{Offer, TakeOver, Taken};
+use super::unread;
 
 /// What a connection can be taken from.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
@@ -68,8 +70,13 @@ pub(super) async fn run<S: Transport>(stream: S, visit: Visit) -> Option<(S, Byt
     let service = service_fn(move |request: Request<Incoming>| {
         requested.requested();
         let phase = Arc::clone(&requested);
-        let mut request =
-            request.map(|body| Body::new(TimedBody::new(body, Arc::clone(&phase), body_timeout)));
+        let mut request = request
+            .map(|body| Body::new(TimedBody::new(body, Some(Arc::clone(&phase)), body_timeout)));
+        let has_body = !request.body().is_end_stream();
+        if has_body {
+            phase.keep_body();
+        }
+        let expects = request.headers().contains_key(EXPECT);
         let offer = S::IS_SOCKET.then(|| Offer::of(request.version()));
         let extensions = request.extensions_mut();
         extensions.insert(ConnectInfo(peer));
@@ -82,6 +89,9 @@ pub(super) async fn run<S: Transport>(stream: S, visit: Visit) -> Option<(S, Byt
                 Ok(response) => response,
                 Err(never) => match never {},
             };
+            if has_body && let Some(body) = phase.kept_body() {
+                unread::settle(body, expects, &mut response, &phase).await;
+            }
             let take_over = response.extensions_mut().remove::<TakeOver>();
             Ok::<_, Infallible>(response.map(|body| AnswerBody::new(body, phase, take_over)))
         }

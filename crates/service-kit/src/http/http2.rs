@@ -26,7 +26,6 @@ use tracing::{debug, info};
 
 use super::body::TimedBody;
 use super::connection::Visit;
-use super::guarded::Phase;
 use super::last_time::LastTime;
 use super::places::{Idleness, TO_LEAVE};
 use crate::log_limit::LogLimit;
@@ -68,11 +67,8 @@ where
     place.watch(answers.clone());
     let counted = Arc::clone(&answers);
     let body_timeout = options.body_timeout;
-    // Whether a body was read to its end matters only where the next request comes after it.
-    let phase = Arc::new(Phase::new());
     let service = service_fn(move |request: Request<Incoming>| {
-        let mut request =
-            request.map(|body| Body::new(TimedBody::new(body, Arc::clone(&phase), body_timeout)));
+        let mut request = request.map(|body| Body::new(TimedBody::new(body, None, body_timeout)));
         name_host(&mut request);
         request.extensions_mut().insert(ConnectInfo(peer));
         let open = Open::new(Arc::clone(&counted));

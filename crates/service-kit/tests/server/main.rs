@@ -5,6 +5,7 @@ mod limits;
 mod shutdown;
 mod takeover;
 mod tls;
+mod unread;
 
 use std::net::SocketAddr;
 use std::time::Duration;
