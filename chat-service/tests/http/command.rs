@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use test_kit::{Process, Program, ensure, eventually};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
-use crate::support::{Answer, LONG, channel};
+use crate::support::{Answer, LONG, channel, next_bytes};
 
 fn program(folder: &tempfile::TempDir) -> Program {
     Program::of_workspace("chat-service")
@@ -191,11 +190,7 @@ async fn second_signal_does_not_wait_for_a_request_that_hangs() {
     );
     hanging.write_all(head.as_bytes()).await.unwrap();
     // From here on the service waits for the body.
-    let mut answer = [0; 25];
-    timeout(LONG, hanging.read_exact(&mut answer))
-        .await
-        .unwrap()
-        .unwrap();
+    let answer = next_bytes(&mut hanging).await;
     assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
     process.terminate();
     // The first signal closes the port and waits for the request.

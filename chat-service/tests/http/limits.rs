@@ -1,11 +1,16 @@
 use std::time::{Duration, Instant};
 
+use reqwest::RequestBuilder;
 use test_kit::{ensure, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::support::{Answer, LONG, Setup, channel};
+use crate::support::{Answer, LONG, Setup, channel, next_bytes, of_client, until_closed};
+
+async fn is_taken(post: RequestBuilder) -> bool {
+    Answer::of(post).await.status.is_success()
+}
 
 #[tokio::test]
 async fn too_many_posts_are_a_429_with_retry_after() {
@@ -20,8 +25,7 @@ async fn too_many_posts_are_a_429_with_retry_after() {
     }
     let answer = Answer::of(service.post(&channel).body("hello")).await;
     answer.problem(429, "rate-limit");
-    let seconds: u64 = answer.header("retry-after").parse().unwrap();
-    assert!((1..=2).contains(&seconds), "{seconds}");
+    assert!((1..=2).contains(&answer.retry_after()));
     // Reading is not affected: it has a limit of its own.
     assert_eq!(service.heads(&[&channel]).await["heads"][0]["head"], 3);
     service.stop().await;
@@ -29,19 +33,15 @@ async fn too_many_posts_are_a_429_with_retry_after() {
 
 #[tokio::test]
 async fn clients_behind_a_trusted_proxy_have_a_limit_each() {
-    let setup = || {
-        Setup::new()
-            .set("LIMITS__POSTS_PER_SECOND", "0.01")
-            .set("LIMITS__POSTS_BURST", "1")
-    };
-    let service = setup()
-        .set("LIMITS__TRUSTED_PROXIES", "127.0.0.1")
+    let service = Setup::behind_a_proxy()
+        .set("LIMITS__POSTS_PER_SECOND", "0.01")
+        .set("LIMITS__POSTS_BURST", "1")
         .start()
         .await;
     let channel = channel();
     let status = async |client: &str| {
-        let post = service.post(&channel).header("x-forwarded-for", client);
-        Answer::of(post.body("hello")).await.status.as_u16()
+        let post = of_client(service.post(&channel).body("hello"), client);
+        Answer::of(post).await.status.as_u16()
     };
     // There is no broker: taken, and published later.
     assert_eq!(status("192.0.2.1").await, 202);
@@ -55,9 +55,8 @@ async fn clients_behind_a_trusted_proxy_have_a_limit_each() {
 /// Loopback too has a share of its own: what comes from it may be everybody behind a proxy.
 #[tokio::test]
 async fn too_many_keys_of_one_address_are_its_429_and_nobody_elses() {
-    let service = Setup::new()
+    let service = Setup::behind_a_proxy()
         .set("STORE__KEYS_MAX_COUNT", "8")
-        .set("LIMITS__TRUSTED_PROXIES", "127.0.0.1")
         .start()
         .await;
     let channel = channel();
@@ -68,31 +67,29 @@ async fn too_many_keys_of_one_address_are_its_429_and_nobody_elses() {
             .body("hello")
     };
     for key in ["a", "b", "c", "d"] {
-        assert!(Answer::of(keyed(key)).await.status.is_success());
+        assert!(is_taken(keyed(key)).await);
     }
     let answer = Answer::of(keyed("e")).await;
     let problem = answer.problem(429, "keys-full");
     assert_eq!(problem["of"], "address");
-    assert!(answer.header("retry-after").parse::<u64>().unwrap() > 60);
+    assert!(answer.retry_after() > 60);
     service.say(&channel, "without").await;
-    let other = keyed("f").header("x-forwarded-for", "192.0.2.1");
-    assert!(Answer::of(other).await.status.is_success());
+    assert!(is_taken(of_client(keyed("f"), "192.0.2.1")).await);
     service.stop().await;
 }
 
 #[tokio::test]
 async fn too_many_bytes_are_a_429_that_says_so() {
-    let service = Setup::new()
+    let service = Setup::behind_a_proxy()
         .set("LIMITS__BYTES_PER_SECOND", "1KiB")
         .set("LIMITS__BYTES_BURST", "64KiB")
         .set("LIMITS__LIMIT_LOOPBACK", "true")
-        .set("LIMITS__TRUSTED_PROXIES", "127.0.0.1")
         .start()
         .await;
     let channel = channel();
     let large = || service.post(&channel).body("x".repeat(40_000));
     for _ in 0..2 {
-        assert!(Answer::of(large()).await.status.is_success());
+        assert!(is_taken(large()).await);
     }
     let answer = Answer::of(large()).await;
     let problem = answer.problem(429, "rate-limit");
@@ -100,29 +97,26 @@ async fn too_many_bytes_are_a_429_that_says_so() {
         (&problem["limit"], &problem["of"]),
         (&"bytes".into(), &"address".into())
     );
-    assert!(answer.header("retry-after").parse::<u64>().unwrap() > 5);
-    let other = large().header("x-forwarded-for", "192.0.2.1");
-    assert!(Answer::of(other).await.status.is_success());
+    assert!(answer.retry_after() > 5);
+    assert!(is_taken(of_client(large(), "192.0.2.1")).await);
     service.stop().await;
 }
 
 #[tokio::test]
 async fn too_many_reads_are_a_429_and_nodes_are_exempt() {
-    let service = Setup::new()
+    let service = Setup::behind_a_proxy()
         .set("LIMITS__READS_PER_SECOND", "0.5")
         .set("LIMITS__READS_BURST", "3")
         .set("LIMITS__NODES", "192.0.2.0/28")
-        .set("LIMITS__TRUSTED_PROXIES", "127.0.0.1")
         .start()
         .await;
     let channel = channel();
     let page = format!("/channels/{channel}/messages");
     let head = format!("/channels/{channel}");
-    let read = async |path: &str, address: &str| {
-        Answer::of(service.get(path).header("x-forwarded-for", address)).await
-    };
+    let read =
+        async |path: &str, address: &str| Answer::of(of_client(service.get(path), address)).await;
     let heads = service.ask_heads(r#"{"channels":[]}"#);
-    let heads = heads.header("x-forwarded-for", "198.51.100.1");
+    let heads = of_client(heads, "198.51.100.1");
     // Pages, heads and questions for many heads count together.
     assert_eq!(Answer::of(heads).await.status, 200);
     assert_eq!(read(&page, "198.51.100.1").await.status, 200);
@@ -130,27 +124,23 @@ async fn too_many_reads_are_a_429_and_nodes_are_exempt() {
     let answer = read(&page, "198.51.100.1").await;
     let problem = answer.problem(429, "rate-limit");
     assert_eq!(problem["limit"], "reads");
-    let seconds: u64 = answer.header("retry-after").parse().unwrap();
-    assert!((1..=2).contains(&seconds), "{seconds}");
+    assert!((1..=2).contains(&answer.retry_after()));
     assert_eq!(read(&page, "198.51.100.2").await.status, 200);
     for _ in 0..10 {
         assert_eq!(read(&page, "192.0.2.5").await.status, 200);
     }
     // Posting is not affected.
-    let post = service
-        .post(&channel)
-        .header("x-forwarded-for", "198.51.100.1");
-    assert!(Answer::of(post.body("hello")).await.status.is_success());
+    let post = service.post(&channel).body("hello");
+    assert!(is_taken(of_client(post, "198.51.100.1")).await);
     service.stop().await;
 }
 
 /// Bodies that are sent to the last byte but one.
 #[tokio::test]
 async fn unfinished_bodies_of_one_address_leave_room_for_others() {
-    let service = Setup::new()
+    let service = Setup::behind_a_proxy()
         .set("LIMITS__MESSAGE", "16KiB")
         .set("LIMITS__BODIES", "64KiB")
-        .set("LIMITS__TRUSTED_PROXIES", "127.0.0.1")
         .start()
         .await;
     let channel = channel();
@@ -180,20 +170,12 @@ async fn unfinished_bodies_of_one_address_leave_room_for_others() {
     assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
     assert!(refused.contains("/problems/too-many-bodies"), "{refused}");
     assert!(refused.contains("\"of\":\"address\""), "{refused}");
-    let other = service
-        .post(&channel)
-        .header("x-forwarded-for", "192.0.2.2");
-    let other = Answer::of(other.body("y".repeat(10_000))).await;
-    assert!(other.status.is_success());
+    let other = service.post(&channel).body("y".repeat(10_000));
+    assert!(is_taken(of_client(other, "192.0.2.2")).await);
     // Those that were there first are taken.
     for stream in &mut open {
         stream.write_all(b"x").await.unwrap();
-        let mut answer = [0; 10];
-        timeout(LONG, stream.read_exact(&mut answer))
-            .await
-            .unwrap()
-            .unwrap();
-        assert_eq!(&answer, b"HTTP/1.1 2");
+        assert_eq!(&next_bytes(stream).await, b"HTTP/1.1 2");
     }
     service.stop().await;
 }
@@ -213,19 +195,10 @@ async fn clients_that_hold_on_are_closed_and_others_are_served() {
     slow.write_all(head.as_bytes()).await.unwrap();
     let begun = Instant::now();
     service.say(&channel, "hello").await;
-    let mut text = String::new();
-    timeout(LONG, slow.read_to_string(&mut text))
-        .await
-        .unwrap()
-        .unwrap();
+    let text = until_closed(&mut slow).await;
     assert!(text.starts_with("HTTP/1.1 408"), "{text}");
     assert!(text.contains("/problems/body-timeout"), "{text}");
-    let mut nothing = Vec::new();
-    timeout(LONG, silent.read_to_end(&mut nothing))
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(nothing, b"");
+    assert_eq!(until_closed(&mut silent).await, "");
     assert!(begun.elapsed() >= Duration::from_millis(250));
     assert_eq!(service.heads(&[&channel]).await["heads"][0]["head"], 1);
     service.stop().await;

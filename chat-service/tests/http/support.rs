@@ -15,6 +15,8 @@ use service_kit::lifecycle::Lifecycle;
 use service_kit::operations::Operations;
 use tempfile::TempDir;
 use test_kit::{FaultProxy, ensure, eventually};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -57,6 +59,11 @@ impl Setup {
 
     pub(crate) fn broker(self, address: SocketAddr) -> Self {
         self.set("MQTT__URL", &format!("mqtt://{address}"))
+    }
+
+    /// Requests say themselves in X-Forwarded-For whose they are.
+    pub(crate) fn behind_a_proxy() -> Self {
+        Self::new().set("LIMITS__TRUSTED_PROXIES", "127.0.0.1")
     }
 
     pub(crate) fn config(&self) -> Config {
@@ -167,6 +174,27 @@ impl Service {
     }
 }
 
+/// The same request, as the client that has this address.
+pub(crate) fn of_client(request: RequestBuilder, address: &str) -> RequestBuilder {
+    request.header("x-forwarded-for", address)
+}
+
+/// The next bytes that the service sends.
+pub(crate) async fn next_bytes<const COUNT: usize>(stream: &mut TcpStream) -> [u8; COUNT] {
+    let mut bytes = [0; COUNT];
+    let read = timeout(LONG, stream.read_exact(&mut bytes)).await;
+    read.expect("in time").unwrap();
+    bytes
+}
+
+/// All that the service sends until it closes the connection.
+pub(crate) async fn until_closed(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    let read = timeout(LONG, stream.read_to_string(&mut text)).await;
+    read.expect("it closes in time").unwrap();
+    text
+}
+
 /// An answer, read to its end.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -192,6 +220,11 @@ impl Answer {
         self.headers
             .get(name)
             .map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// When to come back, in seconds.
+    pub(crate) fn retry_after(&self) -> u64 {
+        self.header("retry-after").parse().unwrap()
     }
 
     pub(crate) fn json(&self) -> Value {

@@ -64,10 +64,12 @@ async fn idle_connections_of_one_client_leave_room_for_others() {
     .await;
 }
 
-/// A connection from an address of this machine that nobody else has.
-async fn connect_as_stranger(to: SocketAddr) -> TcpStream {
+/// An address of this machine that nobody else has.
+const STRANGER: [u8; 4] = [127, 0, 0, 9];
+
+async fn connect(from: [u8; 4], to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.9:0".parse().unwrap()).unwrap();
+    socket.bind((from, 0).into()).unwrap();
     socket.connect(to).await.unwrap()
 }
 
@@ -78,6 +80,26 @@ async fn status_of(stream: &mut TcpStream) -> String {
     let read = timeout(Duration::from_secs(10), read).await;
     read.expect("an answer").unwrap();
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Makes 20 requests more than there are places, each on a connection of its own: those that were
+/// answered with `status`, and how many were refused.
+async fn ask_too_often(
+    (from, to): ([u8; 4], SocketAddr),
+    request: &str,
+    status: &str,
+) -> (Vec<TcpStream>, usize) {
+    let (mut open, mut refused) = (Vec::new(), 0);
+    for _ in 0..PLACES + 20 {
+        let mut stream = connect(from, to).await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        match status_of(&mut stream).await.as_str() {
+            "HTTP/1.1 429" => refused += 1,
+            answer if answer == status => open.push(stream),
+            other => panic!("{other}"),
+        }
+    }
+    (open, refused)
 }
 
 /// Idle connections give way anyway; these are all in the middle of a request.
@@ -99,16 +121,7 @@ async fn busy_connections_of_one_address_leave_room_for_others() {
                 "POST /channels/{}/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n",
                 new_channel()
             );
-            let (mut busy, mut refused) = (Vec::new(), 0);
-            for _ in 0..PLACES + 20 {
-                let mut stream = connect_as_stranger(chat.address()).await;
-                stream.write_all(post.as_bytes()).await.unwrap();
-                match status_of(&mut stream).await.as_str() {
-                    "HTTP/1.1 100" => busy.push(stream),
-                    "HTTP/1.1 429" => refused += 1,
-                    other => panic!("{other}"),
-                }
-            }
+            let (_busy, refused) = ask_too_often((STRANGER, chat.address()), &post, "HTTP/1.1 100").await;
             let (fresh, channel) = (Sender::to(chat.url()), new_channel());
             let answer = timeout(Duration::from_secs(5), fresh.post(&channel, "hello"));
             answer.await.expect("somebody new gets a place");
@@ -133,17 +146,7 @@ async fn streams_of_one_address_leave_room_for_others() {
                 "GET /events?c={} HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n",
                 new_channel()
             );
-            let (mut open, mut refused) = (Vec::new(), 0);
-            for _ in 0..PLACES + 20 {
-                let mut stream = TcpStream::connect(chain.sse.address()).await.unwrap();
-                stream.write_all(get.as_bytes()).await.unwrap();
-                match status_of(&mut stream).await.as_str() {
-                    "HTTP/1.1 200" => open.push(stream),
-                    "HTTP/1.1 429" => refused += 1,
-                    other => panic!("{other}"),
-                }
-            }
-            (open, refused)
+            ask_too_often(([127, 0, 0, 1], chain.sse.address()), &get, "HTTP/1.1 200").await
         })
         .await;
     assert_eq!((open.len(), refused), (PLACES / 2, PLACES / 2 + 20));
@@ -172,7 +175,7 @@ async fn connections_to_the_page_of_one_address_leave_room_for_others() {
         .beside(async {
             let mut open = Vec::new();
             for _ in 0..PAGE_SHARE + 5 {
-                let mut stream = connect_as_stranger(page).await;
+                let mut stream = connect(STRANGER, page).await;
                 stream.write_all(get).await.unwrap();
                 assert_eq!(status_of(&mut stream).await, "HTTP/1.1 200");
                 open.push(stream);
