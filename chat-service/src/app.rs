@@ -7,6 +7,7 @@ use axum::Router;
 use axum::extract::{ConnectInfo, FromRequestParts, RawPathParams};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use axum::response::Response;
 use axum::routing::{get, post as posting};
 use chat_model::ChannelId;
 use chat_mqtt::Publisher;
@@ -14,11 +15,12 @@ use chat_store::Store;
 use service_kit::access::AccessPolicy;
 use service_kit::client_address::Client;
 use service_kit::clock::SharedClock;
+use service_kit::http::until_written;
 use service_kit::operations::RequestMetrics;
 use service_kit::problem::{self, Problem};
 use uuid::Uuid;
 
-use crate::bodies::Bodies;
+use crate::budget::Budget;
 use crate::config::LimitsConfig;
 use crate::ingest::Ingest;
 use crate::metrics::PostMetrics;
@@ -37,7 +39,10 @@ pub(crate) struct AppState {
     pub(crate) rate: RateLimiter,
     /// How often they may read.
     pub(crate) reads: RateLimiter,
-    pub(crate) bodies: Arc<Bodies>,
+    /// Bodies that are read, or wait for their answer.
+    pub(crate) bodies: Arc<Budget>,
+    /// Answers to reading that their clients have not taken yet.
+    pub(crate) answers: Arc<Budget>,
     pub(crate) posts: PostMetrics,
     pub(crate) outbox: Arc<Gauges>,
     pub(crate) publisher: Publisher,
@@ -71,14 +76,34 @@ impl AppState {
 pub(crate) struct Neighbour;
 
 /// Leave to read once.
-pub(crate) struct Turn;
+pub(crate) struct Turn {
+    /// Whose share of the answers it takes; `None` for those that read for many others.
+    reader: Option<Client>,
+}
+
+impl Turn {
+    /// The answer, of so many bytes, which are held until it has been written.
+    pub(crate) fn hold(
+        self,
+        state: &AppState,
+        bytes: usize,
+        answer: Response,
+    ) -> Result<Response, Problem> {
+        let Some(reader) = self.reader else {
+            return Ok(answer);
+        };
+        let mut held = state.answers.hold(reader);
+        held.grow(bytes).map_err(problems::too_many_answers)?;
+        Ok(until_written(answer, held))
+    }
+}
 
 impl FromRequestParts<Arc<AppState>> for Turn {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Problem> {
         if parts.extensions.get::<Neighbour>().is_some() {
-            return Ok(Self);
+            return Ok(Self { reader: None });
         }
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let Some(ConnectInfo(peer)) = peer else {
@@ -86,13 +111,15 @@ impl FromRequestParts<Arc<AppState>> for Turn {
         };
         let limits = &state.limits;
         let address = limits.trusted_proxies.client(peer.ip(), &parts.headers);
-        if !limits.nodes.contains(address) {
-            let taken = state
-                .reads
-                .take(Client::new(address), state.clock.monotonic());
-            taken.map_err(problems::too_many_reads)?;
+        if limits.nodes.contains(address) {
+            return Ok(Self { reader: None });
         }
-        Ok(Self)
+        let reader = Client::new(address);
+        let taken = state.reads.take(reader, state.clock.monotonic());
+        taken.map_err(problems::too_many_reads)?;
+        Ok(Self {
+            reader: Some(reader),
+        })
     }
 }
 

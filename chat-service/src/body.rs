@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use service_kit::problem::Problem;
 
-use crate::bodies::Held;
+use crate::budget::Held;
 use crate::problems;
 
 /// What a post's body is.

@@ -3,6 +3,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use chat_mqtt::MqttConfig;
+use chat_store::PageLimit;
 use serde::{Deserialize, Serialize};
 use service_kit::access::AccessConfig;
 use service_kit::client_address::{Networks, TrustedProxies};
@@ -63,6 +64,8 @@ pub struct LimitsConfig {
     pub nodes: Networks,
     #[serde(with = "size")]
     pub bodies: usize,
+    #[serde(with = "size")]
+    pub answers: usize,
     pub limit_loopback: bool,
     pub trusted_proxies: TrustedProxies,
 }
@@ -160,6 +163,14 @@ impl Config {
             return Err(ConfigError::invalid(
                 "limits.bodies",
                 "must be at least four times `limits.message`",
+            ));
+        }
+        let page = PageLimit::MAX.bytes.max(limits.message);
+        if limits.answers < 4 * page {
+            let fits = size::format(4 * page as u64);
+            return Err(ConfigError::invalid(
+                "limits.answers",
+                format!("must be at least {fits}, four pages of history"),
             ));
         }
         // A burst that holds no post would refuse each after the first for a long time.
@@ -280,6 +291,7 @@ mod tests {
             ("HARK_LIMITS__BYTES_BURST", "1KiB", "limits.bytes_burst"),
             ("HARK_LIMITS__READS_BURST", "0", "limits.reads_burst"),
             ("HARK_LIMITS__BODIES", "100KiB", "limits.bodies"),
+            ("HARK_LIMITS__ANSWERS", "3MiB", "limits.answers"),
             ("HARK_LIMITS__NODES", "sse1", "nodes"),
             ("HARK_OUTBOX__CONNECTIONS", "0", "outbox.connections"),
             ("HARK_OUTBOX__IN_FLIGHT", "0", "outbox.in_flight"),

@@ -4,9 +4,8 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::CACHE_CONTROL;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use chat_model::{ChannelId, Head, Heads, MAX_HEADS, explain_json};
 use serde::Deserialize;
@@ -32,7 +31,7 @@ struct Query<'a> {
 pub(crate) async fn heads(
     State(state): State<Arc<AppState>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    _: Turn,
+    turn: Turn,
     request: Request,
 ) -> Result<Response, Problem> {
     let (head, body) = request.into_parts();
@@ -63,7 +62,13 @@ pub(crate) async fn heads(
         heads,
         damaged,
     };
-    Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+    let body = serde_json::to_vec(&answer);
+    let body = body.map_err(|error| Problem::internal().caused_by(error))?;
+    let headers = [
+        (CONTENT_TYPE, "application/json"),
+        (CACHE_CONTROL, "no-store"),
+    ];
+    turn.hold(&state, body.len(), (headers, body).into_response())
 }
 
 /// The channels that the store has given no head of.

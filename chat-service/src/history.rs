@@ -22,7 +22,7 @@ const LARGEST: u64 = (1 << 53) - 1;
 /// `GET /channels/{channel}/messages`
 pub(crate) async fn messages(
     State(state): State<Arc<AppState>>,
-    _: Turn,
+    turn: Turn,
     channel: Result<Channel, Problem>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -35,7 +35,8 @@ pub(crate) async fn messages(
         .page(channel, asked.range, PageLimit::events(asked.limit))
         .await
         .map_err(|error| problems::store(&error))?;
-    page::answer(page)
+    let (bytes, answer) = page::answer(page)?;
+    turn.hold(&state, bytes, answer)
 }
 
 /// `GET /channels/{channel}`

@@ -26,8 +26,8 @@
 #![warn(missing_docs)]
 
 mod app;
-mod bodies;
 mod body;
+mod budget;
 mod config;
 mod heads;
 mod history;

@@ -14,8 +14,8 @@ use service_kit::problem::Problem;
 /// takes them; larger events go out as they are.
 const PIECE: usize = 16 * 1024;
 
-/// The page as an answer.
-pub(crate) fn answer(page: StoredPage) -> Result<Response, Problem> {
+/// The page as an answer, and the bytes of its body.
+pub(crate) fn answer(page: StoredPage) -> Result<(usize, Response), Problem> {
     // `{"channel":…,"epochs":[…]}` becomes `{"channel":…,"epochs":[…],"messages":[`.
     let head = serde_json::to_vec(&page.head);
     let mut head = head.map_err(|error| Problem::internal().caused_by(error))?;
@@ -32,13 +32,15 @@ pub(crate) fn answer(page: StoredPage) -> Result<Response, Problem> {
         events: page.events.into_iter(),
         state: State::First,
     };
+    let bytes = pieces.bytes();
     let headers = [
         (CONTENT_TYPE, "application/json".to_owned()),
         (CACHE_CONTROL, "no-store".to_owned()),
         // Known beforehand, so the body needs no chunks.
-        (CONTENT_LENGTH, pieces.bytes().to_string()),
+        (CONTENT_LENGTH, bytes.to_string()),
     ];
-    Ok((headers, Body::from_stream(stream::iter(pieces))).into_response())
+    let answer = (headers, Body::from_stream(stream::iter(pieces))).into_response();
+    Ok((bytes, answer))
 }
 
 struct Pieces {

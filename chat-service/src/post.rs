@@ -13,6 +13,7 @@ use chat_model::{ChannelId, Epoch, EventView, NewMessage, Sender, Seq};
 use chat_store::{IdempotencyKey, Owner};
 use serde::Serialize;
 use service_kit::client_address::Client;
+use service_kit::http::until_written;
 use service_kit::problem::{Problem, RequestId};
 use tokio::time::Instant;
 use tracing::field::display;
@@ -21,6 +22,7 @@ use uuid::Uuid;
 
 use crate::app::{AppState, Channel, OlderPath};
 use crate::body::{self, Kind};
+use crate::budget::Held;
 use crate::identity::{self, Action, Caller};
 use crate::ingest::{Post, Posted};
 use crate::problems;
@@ -28,6 +30,8 @@ use crate::problems;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Longest `Idempotency-Key`, in bytes.
 const LONGEST_KEY: usize = 128;
+/// From so many bytes on, a body keeps its share until the answer has been written.
+const LARGE: usize = 4 * 1024;
 
 /// `POST /channels/{channel}/messages`
 pub(crate) async fn message(
@@ -54,7 +58,7 @@ pub(crate) async fn message(
     let caller = identity::caller(&head.headers, message.from.clone());
     let posted = state.post(&caller, client, channel, message, key).await?;
     log(&head.extensions, channel, &posted);
-    Ok(answer(channel, posted))
+    Ok(hold_large(answer(channel, posted), bytes.len(), held))
 }
 
 /// `POST /chat/publish/{channel}/{user}`, the older system's: the body is the text, whatever type it
@@ -84,7 +88,7 @@ pub(crate) async fn older(
     if response.status() == StatusCode::CREATED {
         *response.status_mut() = StatusCode::OK;
     }
-    Ok(response)
+    Ok(hold_large(response, bytes.len(), held))
 }
 
 impl AppState {
@@ -190,6 +194,15 @@ fn answer(channel: ChannelId, posted: Posted) -> Response {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(LOCATION, location);
     response
+}
+
+/// The answer to a body of so many bytes; it is as large, and holds what the body held until it has been
+/// written. Small ones do not: what a client can have of them is little, as it may post only so often.
+fn hold_large(response: Response, bytes: usize, held: Held) -> Response {
+    if bytes < LARGE {
+        return response;
+    }
+    until_written(response, held)
 }
 
 /// Where the message can be read: the page that begins with it.

@@ -9,14 +9,14 @@ use chat_store::{ReusedKey, Share, StoreError};
 use service_kit::config::size;
 use service_kit::problem::Problem;
 
-use crate::bodies::Full;
+use crate::budget::Full;
 use crate::rate_limit::{Exceeded, What};
 
 /// When to come back after the store could not take something: it looks for itself every second or
 /// two whether it can write again.
 const STORE_RETRY: Duration = Duration::from_secs(2);
-/// When to come back after there was no room for a body: those of others take milliseconds.
-const BODY_RETRY: Duration = Duration::from_secs(1);
+/// When to come back after there was no room for a body or an answer: those of others take milliseconds.
+const ROOM_RETRY: Duration = Duration::from_secs(1);
 
 pub(crate) fn not_a_channel(text: &str, error: NotAChannel) -> Problem {
     bad_request("channel").detail(format!("{:?}: {error}", shortened(text)))
@@ -118,15 +118,28 @@ fn rate_limit(exceeded: Exceeded, limit: &str, does: &str) -> Problem {
 
 /// The rest of the body is not read.
 pub(crate) fn too_many_bodies(full: Full) -> Problem {
-    let of = match full {
-        Full::Client => "address",
-        Full::All => "everybody",
-    };
+    let of = whose(full);
     let problem = too_much("too-many-bodies", "Too many bodies", of).detail(format!(
         "no room for more bodies of {} at a time; send it again when others have been answered",
         named(of)
     ));
-    problem.retry_after(BODY_RETRY).closing()
+    problem.retry_after(ROOM_RETRY).closing()
+}
+
+pub(crate) fn too_many_answers(full: Full) -> Problem {
+    let of = whose(full);
+    let problem = too_much("too-many-answers", "Too many answers", of).detail(format!(
+        "no room for more answers to {} at a time; ask again when others have been read",
+        named(of)
+    ));
+    problem.retry_after(ROOM_RETRY)
+}
+
+fn whose(full: Full) -> &'static str {
+    match full {
+        Full::Client => "address",
+        Full::All => "everybody",
+    }
 }
 
 fn keys_full(share: Share, retry_after: Duration) -> Problem {

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::app::{self, AppState, Neighbour};
-use crate::bodies::Bodies;
+use crate::budget::Budget;
 use crate::config::Config;
 use crate::ingest::Ingest;
 use crate::metrics::{PostMetrics, Snapshot};
@@ -181,7 +181,8 @@ impl Server {
             limits: Arc::new(config.limits.clone()),
             rate: RateLimiter::new(config.post_limits()),
             reads: RateLimiter::new(config.read_limits()),
-            bodies: Bodies::new(config.limits.bodies),
+            bodies: Budget::new(config.limits.bodies),
+            answers: Budget::new(config.limits.answers),
             posts: PostMetrics::register(&operations),
             outbox: gauges,
             publisher: publisher.clone(),

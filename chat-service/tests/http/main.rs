@@ -1,5 +1,6 @@
 //! chat-service through HTTP only, with a real store and a real broker.
 
+mod answers;
 mod bad_input;
 mod broker_away;
 mod command;

@@ -26,11 +26,13 @@ mod server;
 mod shares;
 mod takeover;
 mod unread;
+mod until_written;
 
 pub use places::Place;
 pub use server::serve;
 pub use shares::Shares;
 pub use takeover::{Framing, Offer, Taken};
+pub use until_written::until_written;
 
 /// Waiting connections that the kernel holds while the server is busy. tokio's own 128 is too few
 /// for a thousand browsers that reconnect at once: each SYN dropped costs its client a second.

@@ -1,4 +1,4 @@
-//! How many bytes of request bodies are held at a time, and each client's share of them.
+//! How many bytes clients make the service hold at a time, and each client's share of them.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use service_kit::client_address::Client;
 /// nobody can choose to: the hash has a random key.
 const COUNTERS: usize = 1024;
 
-/// The bytes of all bodies that are read, or wait for their answer. A client may hold as many as are
-/// still free: alone half, and ten that want everything an eleventh each. Why: decision 19.
-pub(crate) struct Bodies {
+/// The bytes of one kind, such as bodies or answers, that are held for all clients. A client may hold
+/// as many as are still free: alone half, and ten that want everything an eleventh each. Why: decision 19.
+pub(crate) struct Budget {
     most: usize,
     held: AtomicUsize,
     by_client: Box<[AtomicUsize]>,
@@ -21,12 +21,12 @@ pub(crate) struct Bodies {
 
 /// What one request holds, until it is dropped.
 pub(crate) struct Held {
-    bodies: Arc<Bodies>,
+    budget: Arc<Budget>,
     counters: [usize; 2],
     bytes: usize,
 }
 
-/// There is no room for more of a body.
+/// There is no room for more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Full {
     /// The client holds as much as is free.
@@ -35,7 +35,7 @@ pub(crate) enum Full {
     All,
 }
 
-impl Bodies {
+impl Budget {
     pub(crate) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self {
             most,
@@ -50,7 +50,7 @@ impl Bodies {
         let hash = self.key.hash_one(client);
         let counter = |bits: u64| bits as usize % COUNTERS;
         Held {
-            bodies: Arc::clone(self),
+            budget: Arc::clone(self),
             counters: [counter(hash), COUNTERS + counter(hash >> 32)],
             bytes: 0,
         }
@@ -63,13 +63,13 @@ impl Held {
     /// # Errors
     /// [`Full`], if that is more than the client may hold now: it holds as many as before.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Full> {
-        let bodies = &*self.bodies;
+        let budget = &*self.budget;
         let add = |counter: &AtomicUsize| counter.fetch_add(bytes, Relaxed) + bytes;
-        let all = add(&bodies.held);
+        let all = add(&budget.held);
         // Others may be counted in one of the two.
-        let own = self.counters.map(|counter| add(&bodies.by_client[counter]));
+        let own = self.counters.map(|counter| add(&budget.by_client[counter]));
         let own = own[0].min(own[1]);
-        let free = bodies.most.saturating_sub(all);
+        let free = budget.most.saturating_sub(all);
         if own <= free {
             self.bytes += bytes;
             return Ok(());
@@ -83,9 +83,9 @@ impl Held {
     }
 
     fn give_back(&self, bytes: usize) {
-        self.bodies.held.fetch_sub(bytes, Relaxed);
+        self.budget.held.fetch_sub(bytes, Relaxed);
         for counter in self.counters {
-            self.bodies.by_client[counter].fetch_sub(bytes, Relaxed);
+            self.budget.by_client[counter].fetch_sub(bytes, Relaxed);
         }
     }
 }
@@ -117,28 +117,28 @@ mod tests {
 
     #[test]
     fn one_client_gets_half_and_leaves_room_for_others() {
-        let bodies = Bodies::new(1_000);
-        let mut greedy = bodies.hold(client(1));
+        let budget = Budget::new(1_000);
+        let mut greedy = budget.hold(client(1));
         assert_eq!(fill(&mut greedy), (500, Full::Client));
         // In another request neither.
-        assert_eq!(bodies.hold(client(1)).grow(1), Err(Full::Client));
-        let mut other = bodies.hold(client(2));
+        assert_eq!(budget.hold(client(1)).grow(1), Err(Full::Client));
+        let mut other = budget.hold(client(2));
         other.grow(200).unwrap();
         drop(greedy);
-        assert_eq!(bodies.held.load(Relaxed), 200);
+        assert_eq!(budget.held.load(Relaxed), 200);
         drop(other);
-        let counters = bodies.by_client.iter();
+        let counters = budget.by_client.iter();
         assert!(
             counters
-                .chain([&bodies.held])
+                .chain([&budget.held])
                 .all(|it| it.load(Relaxed) == 0)
         );
     }
 
     #[test]
     fn many_that_want_everything_leave_a_rest() {
-        let bodies = Bodies::new(1_100);
-        let mut greedy: Vec<_> = (1..=10).map(|n| bodies.hold(client(n))).collect();
+        let budget = Budget::new(1_100);
+        let mut greedy: Vec<_> = (1..=10).map(|n| budget.hold(client(n))).collect();
         // In turns, as those who send at the same time do.
         for _ in 0..1_100 {
             for held in &mut greedy {
@@ -146,8 +146,8 @@ mod tests {
                 let _full = held.grow(1);
             }
         }
-        let mut late = bodies.hold(client(99));
+        let mut late = budget.hold(client(99));
         late.grow(40).unwrap();
-        assert_eq!(bodies.hold(client(98)).grow(1_000), Err(Full::All));
+        assert_eq!(budget.hold(client(98)).grow(1_000), Err(Full::All));
     }
 }
