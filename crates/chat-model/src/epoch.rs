@@ -22,7 +22,7 @@ pub struct NotAnEpoch;
 const RANDOM_BITS: u32 = 13;
 const BITS: u32 = 36 + RANDOM_BITS;
 /// 49 bits in characters of 5.
-const TEXT_LENGTH: usize = 10;
+pub(crate) const TEXT_LENGTH: usize = 10;
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 
 impl Epoch {
@@ -50,18 +50,24 @@ impl Epoch {
     pub fn from_value(value: u64) -> Option<Self> {
         (value >> BITS == 0).then_some(Self(value))
     }
+
+    /// The text form, for which there is room in `text`.
+    pub(crate) fn encode(self, text: &mut [u8; TEXT_LENGTH]) -> &[u8] {
+        for (place, character) in text.iter_mut().rev().enumerate() {
+            *character = ALPHABET[(self.0 >> (5 * place)) as usize & 31];
+        }
+        match self {
+            Self::ZERO => &text[TEXT_LENGTH - 1..],
+            _ => text,
+        }
+    }
 }
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 == 0 {
-            return f.write_str("0");
-        }
         let mut text = [0; TEXT_LENGTH];
-        for (place, character) in text.iter_mut().rev().enumerate() {
-            *character = ALPHABET[(self.0 >> (5 * place)) as usize & 31];
-        }
-        f.write_str(std::str::from_utf8(&text).expect("the alphabet is ASCII"))
+        let text = self.encode(&mut text);
+        f.write_str(std::str::from_utf8(text).expect("the alphabet is ASCII"))
     }
 }
 

@@ -1,10 +1,10 @@
 use std::borrow::Cow;
-use std::io::Write as _;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::epoch;
 use crate::timestamp::{parse_timestamp, timestamp};
 use crate::{ChannelId, Epoch, MESSAGE_TYPE, NewMessage, Position, Seq};
 
@@ -38,12 +38,11 @@ impl Event<'_> {
         // What needs no escapes is written as it is, in the order of the wire.
         line.extend_from_slice(br#"{"channel":""#);
         extend_uuid(&mut line, self.channel.uuid());
-        let written = write!(
-            line,
-            r#"","epoch":"{}","seq":{},"id":""#,
-            self.epoch, self.seq
-        );
-        written.expect("memory takes all that is written");
+        line.extend_from_slice(br#"","epoch":""#);
+        line.extend_from_slice(self.epoch.encode(&mut [0; epoch::TEXT_LENGTH]));
+        line.extend_from_slice(br#"","seq":"#);
+        extend_json(&mut line, &self.seq);
+        line.extend_from_slice(br#","id":""#);
         extend_uuid(&mut line, self.id);
         line.extend_from_slice(br#"","at":""#);
         line.extend_from_slice(&timestamp(self.at));
@@ -88,7 +87,7 @@ fn extend_text(line: &mut Vec<u8>, text: &str) {
 }
 
 fn extend_json(line: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
-    serde_json::to_writer(line, value).expect("strings always encode");
+    serde_json::to_writer(line, value).expect("strings and numbers always encode");
 }
 
 /// What a reader must know of an event to put it in its place.
