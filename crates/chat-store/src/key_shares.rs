@@ -1,9 +1,9 @@
 //! How the room for senders' ids and keys is shared out.
 //!
-//! A share is not a fixed number: a sender may have as many as are still free (and a channel three
-//! times that), counting what is too young to be forgotten. One sender alone gets half of the room,
-//! ten that all want everything an eleventh each, and whoever has fewer than are free is never
-//! refused, however many others have filled their shares.
+//! A share is not a fixed number, but [what is still free](share) decides, counting what is too young to
+//! be forgotten; a channel may have three times as many. One sender alone gets half of the room. Ten
+//! that all want everything get a twelfth each and leave a fifth, or a sixteenth of all if they come one
+//! after the other; so whoever has few is not refused, however many others have filled their shares.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -12,7 +12,7 @@ use std::{
 
 use crate::{Append, KeyMemory, Owner, Share, StoreError, expiry_clock::milliseconds};
 
-/// What a channel may have for each that is free.
+/// What a channel may have for each that a sender may have.
 const CHANNEL: u64 = 3;
 /// Parts into which the time of [`KeyMemory::min_age`] is cut, and one that is under way.
 const PARTS: u64 = 6;
@@ -33,6 +33,15 @@ pub(crate) struct KeyShares {
     part: u64,
     hasher: RandomState,
     slots: [Slot; SLOTS],
+}
+
+/// What a sender may have when so many are free, of `max`: twice the square of the free part. As many as
+/// are free would be half for one alone as well; but each that takes all it may would halve what is
+/// free, and n of them leave a 2^n-th. By the square they leave more than 1 part of 2n.
+fn share(free: u64, max: u64) -> u64 {
+    let square = u128::from(free) * u128::from(free);
+    let share = square.saturating_mul(2).div_ceil(u128::from(max.max(1)));
+    u64::try_from(share).unwrap_or(u64::MAX)
 }
 
 /// What came within one part of the time.
@@ -80,8 +89,9 @@ impl KeyShares {
                 retry_after: self.wait(place, expiry),
             })
         };
-        full(Share::Sender, self.sender(new.owner), free)?;
-        let room = free.saturating_mul(CHANNEL);
+        let room = share(free, self.max_count);
+        full(Share::Sender, self.sender(new.owner), room)?;
+        let room = room.saturating_mul(CHANNEL);
         full(Share::Channel, self.channel(new), room)
     }
 
@@ -204,9 +214,8 @@ mod tests {
         let mut young = 0;
         let greedy = fill(&mut shares, &mut young, |n| by(1, n.into()));
         assert_near(greedy, (50_000, Share::Sender));
-        let half = (100_000 - young).div_ceil(2);
         let second = fill(&mut shares, &mut young, |n| by(2, n.into()));
-        assert_near(second, (half, Share::Sender));
+        assert_near(second, (19_099, Share::Sender));
         for person in 3..1_000 {
             shares.check(&by(person, 7), young, HOUR).unwrap();
             shares.add(&by(person, 7), HOUR);
@@ -215,11 +224,24 @@ mod tests {
     }
 
     #[test]
+    fn twenty_greedy_ones_in_turn_leave_room() {
+        let mut shares = shares(100_000);
+        let mut young = 0;
+        for greedy in 1..=20 {
+            fill(&mut shares, &mut young, |n| by(greedy, n.into()));
+        }
+        let free = 100_000 - young;
+        assert!(free > 100_000 / (2 * 20), "{free}");
+        let late = fill(&mut shares, &mut young, |n| by(21, n.into()));
+        assert!(late.0 > 100, "{late:?}");
+    }
+
+    #[test]
     fn a_crowd_in_one_channel_leaves_room_for_the_others() {
         let mut shares = shares(100_000);
         let mut young = 0;
         let crowd = fill(&mut shares, &mut young, |n| by(n % 1_000, 1));
-        assert_near(crowd, (75_000, Share::Channel));
+        assert_near(crowd, (66_667, Share::Channel));
         shares.check(&by(1, 2), young, HOUR).unwrap();
         shares.check(&by(5_000, 2), young, HOUR).unwrap();
     }
