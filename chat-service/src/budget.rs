@@ -1,28 +1,38 @@
 //! How many bytes clients make the service hold at a time, and each client's share of them.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use service_kit::client_address::Client;
 
-/// Counters of what clients hold, in each of two rows. One pair of clients in a million shares both, and
+/// Counters of what clients and networks hold, in each of two rows. One pair in a million shares both, and
 /// nobody can choose to: the hash has a random key.
 const COUNTERS: usize = 1024;
 
+/// What a network of IPv6 may hold, in shares of a client: providers give a /48 to one customer, who
+/// then has 65,536 clients.
+const NETWORK: usize = 3;
+
 /// The bytes of one kind, such as bodies or answers, that are held for all clients. A client may hold
-/// as many as are still free: alone half, and ten that want everything an eleventh each. Why: decision 19.
+/// as many as are still free: alone half, and ten that want everything an eleventh each. Those of one
+/// network of IPv6 may hold three times that together: alone three quarters. Why: decisions 19 and 26.
 pub(crate) struct Budget {
     most: usize,
     held: AtomicUsize,
-    by_client: Box<[AtomicUsize]>,
+    counters: Box<[AtomicUsize]>,
     key: RandomState,
 }
+
+/// Two counters.
+type Place = [usize; 2];
 
 /// What one request holds, until it is dropped.
 pub(crate) struct Held {
     budget: Arc<Budget>,
-    counters: [usize; 2],
+    client: Place,
+    /// Of IPv6 addresses.
+    network: Option<Place>,
     bytes: usize,
 }
 
@@ -31,6 +41,8 @@ pub(crate) struct Held {
 pub(crate) enum Full {
     /// The client holds as much as is free.
     Client,
+    /// Its network holds three times that.
+    Network,
     /// All is taken by others.
     All,
 }
@@ -40,20 +52,34 @@ impl Budget {
         Arc::new(Self {
             most,
             held: AtomicUsize::new(0),
-            by_client: (0..2 * COUNTERS).map(|_| AtomicUsize::new(0)).collect(),
+            counters: (0..2 * COUNTERS).map(|_| AtomicUsize::new(0)).collect(),
             key: RandomState::new(),
         })
     }
 
     /// Holds nothing yet, for a request of this client.
     pub(crate) fn hold(self: &Arc<Self>, client: Client) -> Held {
-        let hash = self.key.hash_one(client);
-        let counter = |bits: u64| bits as usize % COUNTERS;
+        let network = (!client.is_ipv4()).then(|| self.place((client.network(), "network")));
         Held {
             budget: Arc::clone(self),
-            counters: [counter(hash), COUNTERS + counter(hash >> 32)],
+            client: self.place(client),
+            network,
             bytes: 0,
         }
+    }
+
+    fn place(&self, of: impl Hash) -> Place {
+        let hash = self.key.hash_one(of);
+        let counter = |bits: u64| bits as usize % COUNTERS;
+        [counter(hash), COUNTERS + counter(hash >> 32)]
+    }
+
+    /// Counts so many more in a place, and returns how many there are.
+    fn add(&self, place: Place, bytes: usize) -> usize {
+        let add = |counter: usize| self.counters[counter].fetch_add(bytes, Relaxed) + bytes;
+        // Others may be counted in one of the two.
+        let [one, other] = place.map(add);
+        one.min(other)
     }
 }
 
@@ -64,28 +90,29 @@ impl Held {
     /// [`Full`], if that is more than the client may hold now: it holds as many as before.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Full> {
         let budget = &*self.budget;
-        let add = |counter: &AtomicUsize| counter.fetch_add(bytes, Relaxed) + bytes;
-        let all = add(&budget.held);
-        // Others may be counted in one of the two.
-        let own = self.counters.map(|counter| add(&budget.by_client[counter]));
-        let own = own[0].min(own[1]);
+        let all = budget.held.fetch_add(bytes, Relaxed) + bytes;
+        let own = budget.add(self.client, bytes);
+        let network = self.network.map_or(0, |network| budget.add(network, bytes));
         let free = budget.most.saturating_sub(all);
-        if own <= free {
+        if own <= free && network <= NETWORK.saturating_mul(free) {
             self.bytes += bytes;
             return Ok(());
         }
         self.give_back(bytes);
-        Err(if own == bytes {
-            Full::All
-        } else {
+        Err(if own > bytes && own > free {
             Full::Client
+        } else if network > bytes {
+            Full::Network
+        } else {
+            Full::All
         })
     }
 
     fn give_back(&self, bytes: usize) {
         self.budget.held.fetch_sub(bytes, Relaxed);
-        for counter in self.counters {
-            self.budget.by_client[counter].fetch_sub(bytes, Relaxed);
+        let network = self.network.into_iter().flatten();
+        for counter in self.client.into_iter().chain(network) {
+            self.budget.counters[counter].fetch_sub(bytes, Relaxed);
         }
     }
 }
@@ -127,7 +154,7 @@ mod tests {
         drop(greedy);
         assert_eq!(budget.held.load(Relaxed), 200);
         drop(other);
-        let counters = budget.by_client.iter();
+        let counters = budget.counters.iter();
         assert!(
             counters
                 .chain([&budget.held])
@@ -149,5 +176,23 @@ mod tests {
         let mut late = budget.hold(client(99));
         late.grow(40).unwrap();
         assert_eq!(budget.hold(client(98)).grow(1_000), Err(Full::All));
+    }
+
+    #[test]
+    fn network_with_many_addresses_leaves_a_quarter() {
+        let budget = Budget::new(1_000);
+        let address = |n: u16| Client::new([0x2001, 0xdb8, 7, n, 0, 0, 0, 1].into());
+        let mut greedy: Vec<_> = (0..100).map(|n| budget.hold(address(n))).collect();
+        let taken: usize = greedy.iter_mut().map(|held| fill(held).0).sum();
+        assert!((740..=750).contains(&taken), "{taken}");
+        assert_eq!(budget.hold(address(100)).grow(10), Err(Full::Network));
+        let neighbour = [0x2001, 0xdb8, 8, 0, 0, 0, 0, 1];
+        let neighbour = Client::new(neighbour.into());
+        for honest in [neighbour, client(1)] {
+            budget.hold(honest).grow(100).unwrap();
+        }
+        drop(greedy);
+        assert_eq!(budget.held.load(Relaxed), 0);
+        assert!(budget.counters.iter().all(|it| it.load(Relaxed) == 0));
     }
 }

@@ -138,6 +138,7 @@ pub(crate) fn too_many_answers(full: Full) -> Problem {
 fn whose(full: Full) -> &'static str {
     match full {
         Full::Client => "address",
+        Full::Network => "network",
         Full::All => "everybody",
     }
 }
