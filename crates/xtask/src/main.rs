@@ -7,6 +7,7 @@
 mod bench;
 mod clients;
 mod cluster;
+mod deny;
 mod deploy;
 mod dist;
 mod facts;
@@ -36,6 +37,7 @@ Runs all checks and tests, or only the steps named:
   tools     install what is missing (as root on Debian), or name it
   format    cargo fmt --check
   clippy    cargo clippy, warnings are errors
+  deny      licences, sources and versions of all crates, with cargo-deny
   build     all binaries and tests
   clients   SSE clients that others wrote, installed for the tests
   test      unit, contract, integration, system and documentation tests
@@ -69,7 +71,7 @@ type Step = (
     fn(&Workspace) -> Outcome,
 );
 
-fn steps() -> [Step; 8] {
+fn steps() -> [Step; 9] {
     [
         ("tools", None, |_| tools::provide()),
         ("format", None, |workspace| {
@@ -85,6 +87,7 @@ fn steps() -> [Step; 8] {
                 "warnings",
             ])
         }),
+        ("deny", None, |workspace| deny::check(&workspace.root)),
         // With `--tests`, so that features are unified as `cargo test` does it and
         // nothing is compiled a second time.
         ("build", None, |workspace| {
