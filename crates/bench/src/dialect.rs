@@ -1,4 +1,4 @@
-use crate::sse::Event;
+use event_stream::Block;
 
 /// How a server is spoken to.
 pub(crate) trait Dialect {
@@ -15,8 +15,8 @@ pub(crate) trait Dialect {
     }
 
     /// The cursor behind this event, for a stream that continues there.
-    fn cursor(&self, event: &Event<'_>) -> Option<String> {
-        let id = String::from_utf8_lossy(event.id);
+    fn cursor(&self, event: &Block<'_>) -> Option<String> {
+        let id = String::from_utf8_lossy(event.id.unwrap_or_default());
         (!id.is_empty()).then(|| id.into_owned())
     }
 }

@@ -98,19 +98,24 @@ fn block(next: &mut u32) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use event_stream::Blocks;
+
     use super::*;
     use crate::response::Reader;
-    use crate::sse::Parser;
     use crate::stamp::Finder;
 
     #[test]
     fn blocks_are_events_in_sequence() {
         let (mut next, mut seqs, finder) = (0, Vec::new(), Finder::new());
-        let (mut reader, mut parser) = (Reader::default(), Parser::default());
+        let (mut reader, mut parser) = (Reader::default(), Blocks::default());
         let blocks = [OPENED.to_vec(), block(&mut next), block(&mut next)].concat();
         let read = reader.feed(&blocks, |body| {
             let parsed = parser.feed(body, |event| {
-                seqs.extend(finder.stamps(&event.data).map(|stamp| stamp.seq));
+                seqs.extend(
+                    finder
+                        .stamps(event.data.as_deref().unwrap_or_default())
+                        .map(|stamp| stamp.seq),
+                );
             });
             parsed.unwrap();
         });

@@ -36,7 +36,6 @@ mod scaling;
 mod scenario;
 mod server;
 mod spread;
-mod sse;
 mod stamp;
 
 pub use command::run;

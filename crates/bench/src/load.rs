@@ -261,12 +261,14 @@ impl<'a> Load<'a> {
         let mut mark = self.marking.then(|| &mut self.marks[channel]);
         let was_connecting = stream.connection.is_connecting();
         let heard = stream.connection.advance(&mut self.buffer, |event| {
+            // A block without data is no event.
+            let Some(data) = &event.data else { return };
             opened |= match ready {
                 Ready::Head => false,
                 Ready::Event(name) => event.name == name.as_bytes(),
                 Ready::AnyEvent => true,
             };
-            for stamp in finder.stamps(&event.data) {
+            for stamp in finder.stamps(data) {
                 if stamp.channel as usize != channel {
                     measured.faults.misdirected += 1;
                     continue;

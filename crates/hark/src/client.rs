@@ -8,6 +8,7 @@ use std::{
 
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use bytes::Bytes;
+use event_stream::Reader;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
@@ -18,10 +19,7 @@ use service_kit::{
 };
 use tokio::{task::spawn_blocking, time::timeout};
 
-use crate::{
-    cli::{Health, Listen, Post},
-    event_stream::EventStream,
-};
+use crate::cli::{Health, Listen, Post};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -96,10 +94,10 @@ pub(crate) async fn listen(options: Listen) -> Result<(), Failure> {
     }
     let url = sse.join(&format!("events?{}", query.finish()));
     let client = client(&sse, options.ca_file.as_deref())?;
-    let mut stream = EventStream::default();
+    let mut stream = Reader::default();
     let mut trouble = None;
     loop {
-        let request = stream_from(url.clone(), stream.cursor.as_deref());
+        let request = stream_from(url.clone(), stream.cursor());
         match client.send(request).await {
             Ok(answer) if answer.status() == StatusCode::OK => {
                 if trouble.take().is_some() {
@@ -118,16 +116,17 @@ pub(crate) async fn listen(options: Listen) -> Result<(), Failure> {
             Err(error) => tell(&mut trouble, format!("cannot reach {sse}: {error}")),
         }
         stream.restart();
-        let wait = stream.retry.unwrap_or(RETRY).min(Duration::from_secs(30));
+        let wait = stream.retry().unwrap_or(RETRY).min(Duration::from_secs(30));
         tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
     }
 }
 
 /// Prints the events of one connection, until it ends.
-async fn read(mut answer: Response<Incoming>, stream: &mut EventStream) -> Result<(), Failure> {
+async fn read(mut answer: Response<Incoming>, stream: &mut Reader) -> Result<(), Failure> {
     // A connection that breaks or falls silent is the same as one that ended.
     while let Some(bytes) = next(&mut answer, SILENCE).await {
-        for event in stream.read(&bytes) {
+        let events = stream.read(&bytes);
+        for event in events.map_err(|error| Failure::failed(format!("the stream sent {error}")))? {
             match event.name.as_str() {
                 "ping" | "ready" => {}
                 "gap" => eprintln!("hark: messages are missing: {}", event.data),

@@ -6,7 +6,6 @@ mod client;
 mod config;
 mod demo;
 mod doctor;
-mod event_stream;
 mod store;
 mod up;
 

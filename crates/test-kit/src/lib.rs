@@ -57,4 +57,4 @@ pub use process::Process;
 pub use program::{Finished, Program};
 pub use proxy::FaultProxy;
 pub use recording::Recording;
-pub use sse::{Event, Parser};
+pub use sse::Event;

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
+use event_stream::Reader;
 use futures_util::{Stream, StreamExt};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::sleep;
 
-use crate::{Event, Parser};
+use crate::Event;
 
 /// What a browser waits before it reconnects when the stream named no `retry:`.
 const DEFAULT_RETRY: Duration = Duration::from_secs(3);
@@ -47,7 +48,7 @@ impl std::error::Error for GaveUp {}
 pub struct Listener {
     client: reqwest::Client,
     url: String,
-    parser: Parser,
+    reader: Reader,
     body: Option<Body>,
     pending: VecDeque<Event>,
     headers: reqwest::header::HeaderMap,
@@ -71,7 +72,7 @@ impl Listener {
         Self {
             client,
             url: url.into(),
-            parser: Parser::default(),
+            reader: Reader::default(),
             body: None,
             pending: VecDeque::new(),
             headers: reqwest::header::HeaderMap::new(),
@@ -84,22 +85,22 @@ impl Listener {
     #[must_use]
     pub fn resuming_from(mut self, cursor: &str) -> Self {
         // As the standard's own `id:` field would set it.
-        self.parser
-            .feed(format!("id: {cursor}\ndata\n\n").as_bytes());
-        self.parser.reset();
+        self.reader
+            .read(format!("id: {cursor}\ndata\n\n").as_bytes())
+            .expect("a cursor is short");
         self
     }
 
     /// The cursor with which it would reconnect; empty when there was none.
     #[must_use]
     pub fn cursor(&self) -> &str {
-        self.parser.last_event_id()
+        self.reader.cursor().unwrap_or_default()
     }
 
     /// The newest `retry:` that was received.
     #[must_use]
     pub fn retry(&self) -> Option<Duration> {
-        self.parser.retry()
+        self.reader.retry()
     }
 
     /// How often it has connected with success.
@@ -134,7 +135,7 @@ impl Listener {
     /// the next call connects again with the cursor.
     pub fn disconnect(&mut self) {
         self.body = None;
-        self.parser.reset();
+        self.reader.restart();
     }
 
     /// Connects now. `Ok(false)` is a network error, after which a browser tries again.
@@ -205,9 +206,10 @@ impl Listener {
             }
             match self.body.as_mut()?.next().await {
                 Some(Ok(chunk)) => {
-                    self.pending.extend(self.parser.feed(&chunk));
+                    let events = self.reader.read(&chunk).expect("events are below 4 MiB");
+                    self.pending.extend(events.into_iter().map(Event::from));
                     assert!(
-                        !self.parser.had_hollow_block(),
+                        !self.reader.had_hollow_block(),
                         "several clients make an empty event of a block without data: {}",
                         String::from_utf8_lossy(&chunk)
                     );
@@ -215,7 +217,7 @@ impl Listener {
                 end => {
                     self.trouble = end.map(|error| format!("{error:?}"));
                     self.body = None;
-                    self.parser.reset();
+                    self.reader.restart();
                 }
             }
         }

@@ -2,12 +2,12 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use event_stream::{Block, Blocks};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use crate::checks::Received;
 use crate::response::Reader;
-use crate::sse::{Event, Parser};
 
 /// One listener.
 pub(super) struct Stream {
@@ -28,7 +28,7 @@ pub(super) struct Connection {
     /// Bytes.
     received: u64,
     reader: Reader,
-    parser: Parser,
+    parser: Blocks,
 }
 
 /// What happened on a stream beside events.
@@ -59,7 +59,7 @@ impl Stream {
                 request: request.as_bytes().to_vec(),
                 received: 0,
                 reader: Reader::default(),
-                parser: Parser::default(),
+                parser: Blocks::default(),
             },
             channel,
             received,
@@ -86,7 +86,7 @@ impl Connection {
     pub(super) fn advance(
         &mut self,
         buffer: &mut [u8],
-        mut event: impl FnMut(Event<'_>),
+        mut event: impl FnMut(Block<'_>),
     ) -> io::Result<Heard> {
         let Some(socket) = &mut self.socket else {
             return Ok(Heard::Nothing);

@@ -1,9 +1,10 @@
 use std::io;
 
+use event_stream::Block;
+
 use super::{Peer, Place, Running};
 use crate::dialect::{Dialect, Ready, Start, get, post};
 use crate::server::free_port;
-use crate::sse::Event;
 
 /// Centrifugo 6 in memory, with its unidirectional SSE.
 pub(super) struct Centrifugo;
@@ -91,8 +92,8 @@ impl Dialect for Api {
 
     /// Of the first event, which tells where its subscription began: `"recover":true` and so on,
     /// as they go into the next request.
-    fn cursor(&self, event: &Event<'_>) -> Option<String> {
-        let text = std::str::from_utf8(&event.data).ok()?;
+    fn cursor(&self, event: &Block<'_>) -> Option<String> {
+        let text = std::str::from_utf8(event.data.as_deref()?).ok()?;
         let (_, subscription) = text.split_once(r#""recoverable":true"#)?;
         let (_, epoch) = subscription.split_once(r#""epoch":""#)?;
         let (epoch, _) = epoch.split_once('"')?;

@@ -3,16 +3,14 @@
 use std::time::Duration;
 
 use axum::http::{Response, StatusCode, header};
+use event_stream::{Event, Reader};
 use hyper::body::Incoming;
 use serde_json::json;
 use service_kit::http_client::BaseUrl;
 use tokio::time::{Instant, timeout};
 
 use super::Patient;
-use crate::{
-    client::{ask, json_to, next, reason, stream_from, whole},
-    event_stream::{EventStream, StreamEvent},
-};
+use crate::client::{ask, json_to, next, reason, stream_from, whole};
 
 /// The first bytes of a stream follow its head at once.
 const FIRST_BYTES: Duration = Duration::from_secs(3);
@@ -28,21 +26,21 @@ const BUFFERED: &str = "a proxy in between collects the answer before it passes 
 /// A stream that is being read.
 struct Open {
     answer: Response<Incoming>,
-    reader: EventStream,
-    waiting: std::collections::VecDeque<StreamEvent>,
+    reader: Reader,
+    waiting: std::collections::VecDeque<Event>,
 }
 
 impl Open {
     fn new(answer: Response<Incoming>) -> Self {
         Self {
             answer,
-            reader: EventStream::default(),
+            reader: Reader::default(),
             waiting: std::collections::VecDeque::new(),
         }
     }
 
     /// The next event of one of these names; `None` if there is none in time.
-    async fn event(&mut self, names: &[&str], patience: Duration) -> Option<StreamEvent> {
+    async fn event(&mut self, names: &[&str], patience: Duration) -> Option<Event> {
         let found = timeout(patience, async {
             loop {
                 while let Some(event) = self.waiting.pop_front() {
@@ -51,7 +49,7 @@ impl Open {
                     }
                 }
                 let bytes = next(&mut self.answer, patience).await?;
-                self.waiting.extend(self.reader.read(&bytes));
+                self.waiting.extend(self.reader.read(&bytes).ok()?);
             }
         });
         found.await.ok().flatten()
@@ -111,7 +109,7 @@ async fn open(patient: &mut Patient) -> Option<Open> {
             .fail("the head of a stream comes, and nothing after it", BUFFERED);
         return None;
     };
-    open.waiting = open.reader.read(&first).into();
+    open.waiting = open.reader.read(&first).unwrap_or_default().into();
     if open.event(&["ready"], READY).await.is_none() {
         patient.findings.fail(
             "a stream opens and does not become ready",

@@ -3,13 +3,11 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use event_stream::Reader;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Patient;
-use crate::{
-    client::{next, stream_from},
-    event_stream::EventStream,
-};
+use crate::client::{next, stream_from};
 
 /// Between two attempts, as browsers wait when nobody tells them.
 const RETRY: Duration = Duration::from_secs(1);
@@ -26,17 +24,19 @@ pub(super) async fn watch(patient: &mut Patient, time: Duration) {
         time.as_secs()
     ));
     let until = Instant::now() + time;
-    let mut reader = EventStream::default();
+    let mut reader = Reader::default();
     let (mut opened, mut ended, mut given_up) = (0_u32, 0_u32, 0_u32);
     while Instant::now() < until {
-        let request = stream_from(url.clone(), reader.cursor.as_deref());
+        let request = stream_from(url.clone(), reader.cursor());
         match timeout(CONNECT, patient.sse_client.send(request)).await {
             Ok(Ok(mut answer)) if answer.status() == StatusCode::OK => {
                 opened += 1;
                 let left = until.saturating_duration_since(Instant::now());
                 let reading = async {
                     while let Some(bytes) = next(&mut answer, time).await {
-                        drop(reader.read(&bytes));
+                        if reader.read(&bytes).is_err() {
+                            break;
+                        }
                     }
                 };
                 if timeout(left, reading).await.is_ok() {
@@ -55,9 +55,9 @@ pub(super) async fn watch(patient: &mut Patient, time: Duration) {
             Ok(Err(_)) | Err(_) => {}
         }
         reader.restart();
-        sleep(reader.retry.unwrap_or(RETRY).min(LONGEST_RETRY)).await;
+        sleep(reader.retry().unwrap_or(RETRY).min(LONGEST_RETRY)).await;
     }
-    if reader.hollow {
+    if reader.had_hollow_block() {
         patient.findings.warn(
             "a stream had a block without data: several clients make an empty event of it",
             "send `retry:` in a ping, with `event: ping` and `data: {}` (deploy/examples/nginx.conf)",
