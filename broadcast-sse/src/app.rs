@@ -1,4 +1,4 @@
-//! All routes on one page.
+//! All routes on one page. `Accept` is read by hand, as only one name is looked for (decision 30).
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -1,4 +1,5 @@
 //! Reading a request's body: what it claims to be, how much of it, and for how long.
+//! Content types are read by hand: mime refuses a space before `;` (decision 30).
 
 use std::error::Error;
 use std::io;

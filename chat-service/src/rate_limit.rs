@@ -1,4 +1,5 @@
 //! How often one client may ask, and how much it may post: token buckets for each address.
+//! Our own: governor's cells owe nothing and grow without a bound (decision 30).
 
 use std::collections::HashMap;
 use std::net::IpAddr;

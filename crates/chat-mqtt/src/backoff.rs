@@ -1,3 +1,5 @@
+//! Our own: libraries add their jitter on top of the longest pause (decision 30).
+
 use std::time::Duration;
 
 use rand::RngExt as _;

@@ -1,5 +1,5 @@
 //! `#[serde(with = "service_kit::config::duration")]`: a [`Duration`] as text, such as `"30d"`,
-//! `"7d"`, `"1h30m"` or `"200ms"`.
+//! `"7d"`, `"1h30m"` or `"200ms"`. Our own: humantime takes `5M` for five months (decision 30).
 
 use std::time::Duration;
 

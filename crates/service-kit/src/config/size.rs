@@ -1,5 +1,6 @@
 //! `#[serde(with = "service_kit::config::size")]`: a number of bytes as text, such as `"64KiB"`,
-//! `"1GiB"` or `"1500"`. Works for `u64`, `usize`, `u32`.
+//! `"1GiB"` or `"1500"`. Works for `u64`, `usize`, `u32`. Our own: bytesize takes `64kb`, and
+//! rounds what it writes (decision 30).
 
 use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 
