@@ -137,7 +137,8 @@ impl<'a> Batch<'a> {
             ..log
         };
         let position = memory.last_position + 1;
-        insert.execute(params![
+        // A tuple: its types are known, so that it is bound faster than a list of any values.
+        insert.execute((
             position,
             log.channel_no,
             log.head,
@@ -145,8 +146,8 @@ impl<'a> Batch<'a> {
             moment.expiry,
             next.event.as_ref(),
             checksum(new.channel, seq, &next.event),
-            log.bytes
-        ])?;
+            log.bytes,
+        ))?;
         memory.last_position = position;
         memory.log_bytes += bytes;
         memory.unsaved_bytes += bytes;
