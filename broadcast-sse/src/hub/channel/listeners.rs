@@ -44,6 +44,9 @@ impl Channel {
         if !state.bells.is_empty() || state.idle_since.is_some() || state.gone {
             return Left::Stays;
         }
+        // One whose head is not known yet goes as well: whoever names channels at random leaves before
+        // the store has answered, and those with a log would give way to them. There is nothing in
+        // it but its subscription, and a listener who comes back brings his own position.
         let has_log = state.tail.known().is_some_and(|known| known.seq > 0);
         if !has_log && state.tail.cost() == 0 {
             return Left::Goes;

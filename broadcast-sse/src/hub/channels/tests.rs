@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::*;
 use crate::hub::{
     channel::Shared,
-    example_log::head,
+    example_log::{entry_of, head},
     tail::{Tail, TailLimits},
 };
 
@@ -98,6 +98,33 @@ fn a_channel_lingers_if_it_has_a_log() {
     assert_eq!(all.channels.next_end(), None, "it is listened to again");
     all.leave(&back);
     assert_eq!(all.channels.next_end(), Some(all.now + LINGER));
+}
+
+#[test]
+fn a_channel_whose_head_nobody_knows_yet_keeps_nothing() {
+    let mut all = Example::new(10);
+    let bell: Arc<dyn Bell> = Arc::new(Notify::new());
+    let (shared, now) = (all.shared.clone(), all.now);
+    let limits = TailLimits {
+        ring_events: 10,
+        ring_bytes: 1 << 20,
+    };
+    let made = |id| {
+        Arc::new(Channel::new(
+            id,
+            Tail::new(limits, 0),
+            shared.clone(),
+            None,
+            now,
+        ))
+    };
+    let starts = [1, 2].map(|n| (id(n), Start::Live));
+    let seats = all.channels.join(None, &starts, &bell, made).unwrap();
+    // It waits for the store's word.
+    let heard = entry_of(id(2), 1);
+    seats[1].0.hear(std::iter::once(heard), |_| ());
+    all.leave(&seats);
+    assert_eq!(all.known(), [2], "2 has an event");
 }
 
 #[test]

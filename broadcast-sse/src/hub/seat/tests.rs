@@ -341,6 +341,59 @@ fn answers_of_two_logs_have_the_store_asked_which_it_is() {
     assert!(tail.is_caught_up() && !tail.needs_head());
 }
 
+/// The only epoch of a log of another clock, which begins at `from`.
+fn epoch_from(value: u64, from: Seq) -> EpochStart {
+    let epoch = Epoch::from_value(value).unwrap();
+    EpochStart { epoch, from }
+}
+
+#[test]
+fn numbers_of_another_log_are_no_hole() {
+    let mut tail = tail_at(3);
+    let ask = tail.ask();
+    assert_eq!(tail.hear(entry(4)), Heard::Appended);
+    // The store was replaced by one whose clock is behind, and 4 may have come after the question.
+    let other = epoch_from(50, 1);
+    tail.answer(
+        ask,
+        &Head {
+            epoch: other.epoch,
+            epochs: vec![other],
+            ..head(9)
+        },
+    );
+    // What comes after its number 4 is nothing that is missing here.
+    assert_eq!(tail.hole(), None);
+    assert!(tail.needs_head());
+}
+
+#[test]
+fn late_page_of_a_log_that_was_cut_moves_nobody() {
+    let mut tail = tail_at(5);
+    let page = tail.ask();
+    let ask = tail.ask();
+    // While the page was under way, a copy was put back that had only 3.
+    let newer = epoch_from(200, 4);
+    tail.answer(
+        ask,
+        &Head {
+            epoch: newer.epoch,
+            epochs: vec![head(3).epochs[0], newer],
+            ..head(6)
+        },
+    );
+    let stands = Position::new(newer.epoch, 3);
+    assert_eq!(tail.known(), Some(stands));
+    // What had expired before says nothing of 4 to 6 as they are now.
+    let before = Head {
+        first: 9,
+        ..head(20)
+    };
+    tail.answer(page, &before);
+    assert!(!tail.fill(&[entry(9)], &before));
+    assert_eq!(tail.known(), Some(stands));
+}
+
 #[test]
 fn an_event_of_an_older_epoch_that_is_not_named_has_the_store_asked() {
     let mut tail = tail_with(&Head {
