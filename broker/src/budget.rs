@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use service_kit::client_address::Client as Share;
 
 use crate::BrokerConfig;
+use crate::pace::{Costs, Turn, Turns};
 use crate::shares::{Names, Shares};
 use crate::wire::Refusal;
 
@@ -17,6 +18,7 @@ pub(crate) struct Kept {
     topics: Names,
     /// Those that stand now.
     subscriptions: Mutex<Shares>,
+    turns: Turns,
 }
 
 /// One connection's part of it.
@@ -27,6 +29,7 @@ pub(crate) struct Budget {
     topic: Option<u64>,
     /// What it has subscribed to.
     subscribed: HashSet<u64>,
+    turn: Turn,
 }
 
 impl Kept {
@@ -35,6 +38,15 @@ impl Kept {
             filters: Names::new(config.max_filters),
             topics: Names::new(config.max_topics),
             subscriptions: Mutex::new(Shares::new(config.max_subscriptions)),
+            turns: Turns::default(),
+        }
+    }
+
+    /// What packets cost the router now.
+    fn costs(&self) -> Costs {
+        Costs {
+            publish: self.filters.count().max(self.subscriptions().taken()),
+            filter: self.topics.count(),
         }
     }
 
@@ -54,11 +66,17 @@ impl Kept {
 impl Budget {
     pub(crate) fn new(kept: Arc<Kept>, share: Share) -> Self {
         Self {
+            turn: kept.turns.of(share),
             kept,
             share,
             topic: None,
             subscribed: HashSet::new(),
         }
+    }
+
+    /// What packets cost the router now, and the turn of this address.
+    pub(crate) fn pace(&self) -> (Costs, &Turn) {
+        (self.kept.costs(), &self.turn)
     }
 
     /// A message or a will for this topic.
@@ -107,6 +125,7 @@ impl Drop for Budget {
     fn drop(&mut self) {
         let count = self.subscribed.len();
         self.kept.subscriptions().give_back(self.share, count);
+        self.kept.turns.forget(self.share, &self.turn);
     }
 }
 

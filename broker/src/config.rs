@@ -97,9 +97,9 @@ impl Default for BrokerConfig {
             max_packet: 512 * 1024,
             max_connections: 1000,
             max_connections_per_address: 500,
-            max_filters: 10_000,
-            max_topics: 200_000,
-            max_subscriptions: 100_000,
+            max_filters: 500,
+            max_topics: 20_000,
+            max_subscriptions: 10_000,
             segment_size: 1024 * 1024,
             segments: 16,
         }

@@ -23,7 +23,7 @@ const HEARD: usize = 1000;
 /// Carries packets both ways. Neither way waits for the other: a client that takes little is heard
 /// all the same.
 pub(crate) struct Conversation<'a, R, W> {
-    pub(crate) link: Link,
+    link: Link,
     connection: Connection<R, W>,
     client: &'a mut Client,
     guard: Guard,
@@ -140,8 +140,31 @@ impl<'a, R: AsyncRead + Unpin, W: Sink> Conversation<'a, R, W> {
     /// Hands the packets that were read to the router, those before a refused one, too.
     async fn take(&mut self) -> Result<Farewell, End> {
         let farewell = self.read_packets();
-        self.link.send(&mut self.to_router).await?;
+        self.hand_over().await?;
         farewell
+    }
+
+    /// Says a last word to the router.
+    pub(crate) async fn say(&mut self, packet: Packet) -> Result<(), End> {
+        self.to_router.push(packet);
+        self.hand_over().await
+    }
+
+    /// What costs the router much goes in small parts, by turns with the others of this address.
+    async fn hand_over(&mut self) -> Result<(), End> {
+        let turns = self.guard.pace();
+        let turns = turns.filter(|(costs, _)| !costs.are_little(&self.to_router));
+        let Some((costs, turn)) = turns else {
+            return Ok(self.link.send(&mut self.to_router).await?);
+        };
+        while !self.to_router.is_empty() {
+            let part = costs.in_a_turn(&self.to_router);
+            let _turn = turn.lock().await;
+            let mut part = self.to_router.drain(..part).collect();
+            self.link.send(&mut part).await?;
+            self.link.taken().await;
+        }
+        Ok(())
     }
 
     fn read_packets(&mut self) -> Result<Farewell, End> {

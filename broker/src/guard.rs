@@ -16,6 +16,7 @@ use crate::BrokerConfig;
 use crate::budget::{Budget, Kept};
 use crate::exactly_once::Begun;
 use crate::names::{MAX_NAME, check_filter, check_topic};
+use crate::pace::{Costs, Turn};
 use crate::refusals::Refusals;
 use crate::wire::{Read, Refusal};
 
@@ -193,6 +194,12 @@ impl Guard {
     /// The router hands a message of QoS 1 to the client, who has to acknowledge it.
     pub(crate) fn deliver(&mut self, packet_id: u16) {
         self.delivered.push_back(packet_id);
+    }
+
+    /// What packets cost the router, and the turn in which this client may hand it some; none for a
+    /// client of the process itself.
+    pub(crate) fn pace(&self) -> Option<(Costs, &Turn)> {
+        self.budget.as_ref().map(Budget::pace)
     }
 
     fn begin(&mut self, publish: Publish, packet_id: u16) -> Admitted {

@@ -32,6 +32,7 @@ mod login;
 mod metrics;
 mod names;
 mod outbox;
+mod pace;
 mod refusals;
 mod router;
 mod server;

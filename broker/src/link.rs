@@ -73,6 +73,15 @@ impl Link {
         send_now(tx, last)
     }
 
+    /// Waits until the router has begun with what it was handed.
+    pub(crate) async fn taken(&self) {
+        while let Some((tx, _)) = &self.tx
+            && !tx.buffer().is_empty()
+        {
+            sleep(A_MOMENT).await;
+        }
+    }
+
     /// Waits for what the router has for the client, and adds all that is there. Loses nothing when
     /// it is dropped before it is done.
     ///

@@ -7,6 +7,13 @@ use crate::wire::Refusal;
 /// Bytes of a topic, a filter or a client id. rumqttd keeps topics and filters until it ends.
 pub(crate) const MAX_NAME: usize = 1024;
 
+/// Levels of a topic or a filter, each of which the router compares.
+const MAX_LEVELS: usize = 16;
+
+fn is_deep(name: &[u8]) -> bool {
+    name.iter().filter(|byte| **byte == b'/').count() >= MAX_LEVELS
+}
+
 /// A topic that can be published to (MQTT 3.1.1 §4.7), and that the router survives.
 pub(crate) fn check_topic(topic: &[u8]) -> Result<(), Refusal> {
     let first = topic.first().ok_or("an empty topic")?;
@@ -15,6 +22,9 @@ pub(crate) fn check_topic(topic: &[u8]) -> Result<(), Refusal> {
     }
     if topic.len() > MAX_NAME {
         return Err("a topic of more than 1 KiB");
+    }
+    if is_deep(topic) {
+        return Err("a topic of more than 16 levels");
     }
     if topic.iter().any(|byte| matches!(byte, b'+' | b'#' | 0)) {
         return Err("a topic with a wildcard or NUL");
@@ -35,6 +45,9 @@ pub(crate) fn check_filter(filter: &str) -> Result<(), Refusal> {
     if filter.len() > MAX_NAME {
         return Err("a filter of more than 1 KiB");
     }
+    if is_deep(filter.as_bytes()) {
+        return Err("a filter of more than 16 levels");
+    }
     if !valid_filter(filter) || filter.contains('\0') {
         return Err("a filter that MQTT does not allow");
     }
@@ -48,11 +61,13 @@ mod tests {
     #[test]
     fn topics_that_harm_are_refused() {
         let long = "a".repeat(MAX_NAME + 1);
-        for bad in ["", "\u{e9}t\u{e9}", "chat/+", "#", "a\0b", &long] {
+        let deep = "a/".repeat(MAX_LEVELS);
+        for bad in ["", "\u{e9}t\u{e9}", "chat/+", "#", "a\0b", &long, &deep] {
             assert!(check_topic(bad.as_bytes()).is_err(), "{bad:?}");
         }
         assert!(check_topic(b"a\xff").is_err());
-        for good in ["chat/x", "/", "caf\u{e9}", "$SYS/x", "a b"] {
+        check_filter(&deep).unwrap_err();
+        for good in ["chat/x", "/", "caf\u{e9}", "$SYS/x", "a b", &deep[2..]] {
             assert_eq!(check_topic(good.as_bytes()), Ok(()), "{good:?}");
         }
     }

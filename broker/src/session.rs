@@ -111,8 +111,7 @@ async fn run<R: AsyncRead + Unpin, W: Sink>(
     if let (Err(_), Some(will)) = (&end, hello.will) {
         // MQTT-3.1.2-8. A router that is gone takes no will.
         let will = Publish::new(will.topic, will.message, false);
-        let will = Packet::Publish(will, None);
-        let _ = conversation.link.send(&mut vec![will]).await;
+        let _ = conversation.say(Packet::Publish(will, None)).await;
     }
     end
 }

@@ -25,6 +25,11 @@ impl Shares {
         }
     }
 
+    /// How many are taken.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken
+    }
+
     /// Takes one more, if it may be.
     pub(crate) fn take(&mut self, share: Share) -> bool {
         let free = self.max.saturating_sub(self.taken);
@@ -91,6 +96,11 @@ impl Names {
             known.names.insert(name);
         }
         admitted
+    }
+
+    /// How many of them the router knows.
+    pub(crate) fn count(&self) -> usize {
+        self.lock().shares.taken()
     }
 
     /// By which a name is told from others here.

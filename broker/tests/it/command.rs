@@ -64,7 +64,7 @@ async fn print_config_shows_every_key_and_starts_nothing() {
     assert_eq!(process.wait(SOON).await.code(), Some(0));
     for key in [
         "listen = \"127.0.0.1:0\"",
-        "max_filters = 10000",
+        "max_filters = 500",
         "[operations]",
         "[log]",
     ] {

@@ -33,6 +33,8 @@ fn config(broker: SocketAddr) -> MqttConfig {
 async fn embedded() -> Broker {
     let config = BrokerConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
+        // An address has half of them.
+        max_filters: 5000,
         ..BrokerConfig::default()
     };
     Broker::bind(config).await.unwrap()

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use system_tests::{Hark, HonestPair};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 /// What the process may write into its log meanwhile, in bytes.
 const LOG: usize = 8 * 1024;
@@ -112,6 +113,70 @@ async fn names_that_the_broker_would_keep_for_ever_are_bounded() {
     // The services' own topics do not count: those of a new channel are as quick.
     let mut newcomers = HonestPair::start(&hark.url("chat"), &hark.url("sse")).await;
     newcomers.quiet().await;
+    let (status, log) = hark.stop().await;
+    assert!(status.success(), "{status}\n{log}");
+}
+
+/// Almost one address's half of `max_filters`, as it is by default.
+const FILTERS: usize = 240;
+
+/// The fixed header (§2.2) of a packet of up to 2 MiB, and the packet.
+fn framed(first: u8, body: &[u8]) -> Vec<u8> {
+    let seven_bits = |place: usize| u8::try_from(body.len() >> (7 * place) & 0x7f).unwrap();
+    let length = [seven_bits(0) | 0x80, seven_bits(1) | 0x80, seven_bits(2)];
+    [&[first], &length[..], body].concat()
+}
+
+/// A name of 16 levels, the last of which tells it from others, with its length.
+fn deep(last: &str) -> Vec<u8> {
+    let name = "a/".repeat(15) + last;
+    let length = u16::try_from(name.len()).unwrap();
+    [&length.to_be_bytes(), name.as_bytes()].concat()
+}
+
+async fn connected(broker: SocketAddr, client_id: u8) -> TcpStream {
+    let mut stream = TcpStream::connect(broker).await.unwrap();
+    let connect = [&CONNECT[..CONNECT.len() - 1], &[client_id]].concat();
+    stream.write_all(&connect).await.unwrap();
+    stream.read_exact(&mut [0; 4]).await.unwrap();
+    stream
+}
+
+/// Messages that are compared with every filter, one of which the router acknowledges.
+async fn publish_to_none(broker: SocketAddr, client_id: u8) {
+    let mut stream = connected(broker, client_id).await;
+    let messages = framed(0x30, &[&deep("x")[..], b"!"].concat()).repeat(300);
+    let last = framed(0x32, &[&deep("x")[..], b"\x00\x01!"].concat());
+    stream.write_all(&[messages, last].concat()).await.unwrap();
+    stream.read_exact(&mut [0; 4]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_cost_the_router_much_leave_it_time_for_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut hark = Hark::up(folder.path()).await;
+    let broker: SocketAddr = hark.process().socket("mqtt");
+    let mut pair = HonestPair::start(&hark.url("chat"), &hark.url("sse")).await;
+    pair.quiet().await;
+    let mut subscriber = connected(broker, b's').await;
+    let filter = |number: usize| [deep(&number.to_string()), vec![0]].concat();
+    let filters = (0..FILTERS).flat_map(filter);
+    let subscribe: Vec<u8> = [0, 1].into_iter().chain(filters).collect();
+    subscriber
+        .write_all(&framed(0x82, &subscribe))
+        .await
+        .unwrap();
+    // SUBACK with a byte for each.
+    let mut suback = vec![0; 1 + 2 + 2 + FILTERS];
+    subscriber.read_exact(&mut suback).await.unwrap();
+    pair.beside(async {
+        let mut publishers = JoinSet::new();
+        for client_id in 0..30 {
+            publishers.spawn(publish_to_none(broker, client_id));
+        }
+        publishers.join_all().await;
+    })
+    .await;
     let (status, log) = hark.stop().await;
     assert!(status.success(), "{status}\n{log}");
 }
