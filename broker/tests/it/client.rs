@@ -35,17 +35,26 @@ async fn welcomed(mut stream: TcpStream, client_id: u8) -> TcpStream {
     stream
 }
 
-/// Connected, and subscribed to a filter of one byte (§3.8) with QoS 0.
+/// Connected, and subscribed to a filter of one byte with QoS 0.
 pub(crate) async fn subscribed(broker: &Broker, client_id: u8, filter: u8) -> TcpStream {
-    subscribe(connected(broker, client_id).await, filter).await
+    let stream = connected(broker, client_id).await;
+    subscribe(stream, &[filter], 0, 0).await
 }
 
-async fn subscribe(mut stream: TcpStream, filter: u8) -> TcpStream {
-    let packet = [0x82, 6, 0, 1, 0, 1, filter, 0];
+/// Subscribes to a filter of less than 100 bytes (§3.8), and is granted this QoS (§3.9).
+pub(crate) async fn subscribe(
+    mut stream: TcpStream,
+    filter: &[u8],
+    wanted: u8,
+    granted: u8,
+) -> TcpStream {
+    let length = u8::try_from(filter.len()).unwrap();
+    let head = [0x82, 5 + length, 0, 1, 0, length];
+    let packet = [&head[..], filter, &[wanted]].concat();
     stream.write_all(&packet).await.unwrap();
     let mut suback = [0; 5];
     stream.read_exact(&mut suback).await.unwrap();
-    assert_eq!(suback, [0x90, 3, 0, 1, 0]);
+    assert_eq!(suback, [0x90, 3, 0, 1, granted]);
     stream
 }
 
@@ -54,7 +63,7 @@ pub(crate) async fn narrow(broker: &Broker, client_id: u8, filter: u8) -> TcpStr
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let stream = socket.connect(broker.local_addr()).await.unwrap();
-    subscribe(welcomed(stream, client_id).await, filter).await
+    subscribe(welcomed(stream, client_id).await, &[filter], 0, 0).await
 }
 
 /// Waits until the router has all that was sent before: it answers a PUBLISH of QoS 1, to a topic

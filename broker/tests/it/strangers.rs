@@ -6,18 +6,15 @@ use test_kit::{eventually, mqtt_publish};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::client::{SOON, config, connect, connected, heard_by_router, is_closed, subscribed};
+use crate::client::{
+    SOON, config, connect, connected, heard_by_router, is_closed, subscribe, subscribed,
+};
 
 #[tokio::test]
 async fn packets_that_harm_end_their_own_connection_only() {
     let broker = Broker::bind(config()).await.unwrap();
-    let mut subscriber = connected(&broker, b's').await;
-    subscriber
-        .write_all(b"\x82\x0b\x00\x01\x00\x06chat/+\x00")
-        .await
-        .unwrap();
-    let mut suback = [0; 5];
-    subscriber.read_exact(&mut suback).await.unwrap();
+    let subscriber = connected(&broker, b's').await;
+    let mut subscriber = subscribe(subscriber, b"chat/+", 0, 0).await;
 
     let hostile: [&[u8]; 15] = [
         // PUBLISH to "é", to "", to "a/+", with a topic that is not UTF-8, over its own end.
@@ -94,12 +91,13 @@ async fn filters_subscriptions_and_topics_are_bounded() {
     let mut honest = subscribed(&broker, b'h', b'1').await;
     // As many as are still free, of all connections together.
     let mut filters = subscribed(&broker, b'f', b'2').await;
-    let subscribe = |filter| [0x82, 6, 0, 1, 0, 1, filter, 0];
     for filter in b"1323" {
-        filters.write_all(&subscribe(*filter)).await.unwrap();
-        filters.read_exact(&mut [0; 5]).await.unwrap();
+        filters = subscribe(filters, &[*filter], 0, 0).await;
     }
-    filters.write_all(&subscribe(b'4')).await.unwrap();
+    filters
+        .write_all(b"\x82\x06\x00\x01\x00\x014\x00")
+        .await
+        .unwrap();
     assert!(is_closed(&mut filters).await);
     let mut topics = connected(&broker, b't').await;
     let publish = |topic| [0x30, 4, 0, 1, topic, b'!'];
@@ -236,15 +234,8 @@ async fn connections_that_do_nothing_give_way() {
 #[tokio::test]
 async fn message_of_qos_2_arrives_once() {
     let broker = Broker::bind(config()).await.unwrap();
-    let mut subscriber = connected(&broker, b's').await;
-    // It asks for QoS 2 and is granted 1.
-    subscriber
-        .write_all(b"\x82\x06\x00\x01\x00\x01t\x02")
-        .await
-        .unwrap();
-    let mut suback = [0; 5];
-    subscriber.read_exact(&mut suback).await.unwrap();
-    assert_eq!(suback, [0x90, 3, 0, 1, 1]);
+    let subscriber = connected(&broker, b's').await;
+    let mut subscriber = subscribe(subscriber, b"t", 2, 1).await;
     let mut sender = connected(&broker, b'p').await;
     for payload in [b'1', b'2'] {
         let publish = [0x34, 6, 0, 1, b't', 0, 9, payload];

@@ -210,15 +210,10 @@ impl Database {
         };
         let store = Arc::new(PostgresStore::open(&options).await.unwrap());
         let publisher = publish(store.clone(), control.clone(), self.published.clone());
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a test's own task, which ends with it"
-        )]
-        let publisher = tokio::spawn(publisher);
         Instance {
             store,
             control,
-            publisher: Some(AbortOnDropHandle::new(publisher)),
+            publisher: Some(task(publisher)),
         }
     }
 
@@ -235,6 +230,17 @@ impl Database {
         )
         .await;
     }
+}
+
+/// Runs a test's own task.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test's own task, which ends with it"
+)]
+pub(super) fn task<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> AbortOnDropHandle<T> {
+    AbortOnDropHandle::new(tokio::spawn(work))
 }
 
 /// Publishes as the outbox does: at most once a store is asked where to begin, it follows, reads

@@ -6,7 +6,7 @@ use chat_model::NewMessage;
 use tokio_postgres::NoTls;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::control::{Database, channel};
+use super::control::{Database, channel, task};
 use crate::{Append, Appended, Owner, PostgresStore, Store};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -21,14 +21,9 @@ impl Somebody {
     async fn connect(database: &Database) -> Self {
         let (client, connection) = tokio_postgres::connect(&database.url, NoTls).await.unwrap();
         let drive = async move { connection.await.unwrap() };
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a test's own task, which ends with it"
-        )]
-        let driver = tokio::spawn(drive);
         Self {
             client,
-            _driver: AbortOnDropHandle::new(driver),
+            _driver: task(drive),
         }
     }
 
