@@ -1,13 +1,13 @@
 //! The way into the log, whatever door a message comes in by: this module knows nothing of HTTP.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
 use chat_model::{ChannelId, Epoch, NewMessage, Seq};
 use chat_mqtt::BrokerState;
 use chat_store::{Append, Appended, IdempotencyKey, Owner, Store, StoreError};
+use service_kit::log_limit::Working;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -27,7 +27,7 @@ struct Shared {
     store: Arc<dyn Store>,
     broker: watch::Receiver<BrokerState>,
     max_event_bytes: usize,
-    failing: AtomicBool,
+    told: Working,
 }
 
 /// A message on its way in.
@@ -80,7 +80,7 @@ impl Ingest {
                 store,
                 broker,
                 max_event_bytes,
-                failing: AtomicBool::new(false),
+                told: Working::default(),
             }),
         }
     }
@@ -131,12 +131,12 @@ impl Shared {
     fn note(&self, appended: &Result<Appended, StoreError>) {
         match appended {
             Ok(_) => {
-                if self.failing.load(Relaxed) && self.failing.swap(false, Relaxed) {
+                if self.told.tells(true) {
                     info!("the store takes messages again");
                 }
             }
             Err(error @ (StoreError::Unavailable { .. } | StoreError::OutcomeUnknown { .. })) => {
-                if !self.failing.swap(true, Relaxed) {
+                if self.told.tells(false) {
                     warn!(%error, "the store does not take messages; posts get 503 until it does");
                 }
             }

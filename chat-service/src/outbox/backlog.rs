@@ -36,6 +36,7 @@ pub(crate) async fn drained(store: &dyn Store, mut broker: watch::Receiver<Broke
             };
             match store.unpublished(confirmed, ONE).await {
                 Ok(waiting) if !waiting.is_empty() => sleep(PAUSE).await,
+                // As above. What is left in it is published after the next start.
                 Ok(_) | Err(_) => return,
             }
         }

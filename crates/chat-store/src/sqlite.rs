@@ -161,6 +161,7 @@ impl SqliteStore {
             reserve,
         };
         let writer = Writer::new(options, database, tools, expiry);
+        let reserve_bytes = options.reserve_bytes;
         let (jobs, received) = channel();
         spawn("store-write", &alarm, move || {
             writer.run(&received);
@@ -168,6 +169,7 @@ impl SqliteStore {
             if marking.join().is_err() {
                 tracing::error!("the store's mark thread panicked");
             }
+            Reserve::leave(folder.dir(), reserve_bytes);
             // The folder first: whoever waits for the end may open it again.
             drop(folder);
             drop(alive);

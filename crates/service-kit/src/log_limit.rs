@@ -1,6 +1,9 @@
 //! A bound on what strangers can make a program write into its log.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -65,9 +68,69 @@ impl LogLimit {
     }
 }
 
+/// Whether something works, for the log: a change is told at once, but none sooner than half a minute
+/// after the one before. So what changes many times a second is two lines a minute, and what stays
+/// as it is has been told.
+///
+/// ```
+/// use service_kit::log_limit::Working;
+///
+/// let disk = Working::default();
+/// if disk.tells(false) {
+///     tracing::error!("the disk is full");
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Working {
+    told: AtomicBool,
+    last: Mutex<Option<Instant>>,
+}
+
+impl Default for Working {
+    /// Until it is said otherwise, it works.
+    fn default() -> Self {
+        Self {
+            told: AtomicBool::new(true),
+            last: Mutex::default(),
+        }
+    }
+}
+
+impl Working {
+    /// To be asked whenever it is known: whether this is to be told now.
+    pub fn tells(&self, works: bool) -> bool {
+        if self.told.load(Relaxed) == works {
+            return false;
+        }
+        let now = Instant::now();
+        // Nothing panics while it is held.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|last| now - last < MINUTE / 2) {
+            return false;
+        }
+        *last = Some(now);
+        self.told.swap(works, Relaxed) != works
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_changes_all_the_time_is_told_twice_a_minute_and_at_the_end() {
+        let disk = Working::default();
+        assert!(!disk.tells(true));
+        let flood = || (0..1_001).filter(|turn| disk.tells(turn % 2 == 1)).count();
+        assert_eq!(flood(), 1, "it fails");
+        tokio::time::advance(MINUTE / 2).await;
+        assert_eq!(flood(), 1, "it works");
+        // Now it fails for good.
+        assert!(!disk.tells(false));
+        tokio::time::advance(MINUTE / 2).await;
+        assert!(disk.tells(false));
+        assert!(!disk.tells(false));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_is_a_few_lines_a_minute_that_say_how_many_there_would_have_been() {

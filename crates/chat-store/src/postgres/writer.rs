@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use service_kit::log_limit::Working;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
@@ -76,6 +77,8 @@ pub(super) struct Writer {
     next_rescue: Instant,
     last_success: Option<Instant>,
     lacks_room: bool,
+    /// What the log says of that.
+    told: Working,
 }
 
 /// A batch whose connection was lost.
@@ -112,6 +115,7 @@ impl Writer {
             next_rescue: now,
             last_success: None,
             lacks_room: false,
+            told: Working::default(),
         };
         let first = match first {
             Ok(session) => Connected::prepare(session).await,
@@ -284,7 +288,8 @@ impl Writer {
         match failure {
             Failure::Lost(reason) => self.go_down(reason),
             Failure::Refused(refusal) if refusal.is_lack_of_room() => {
-                if !std::mem::replace(&mut self.lacks_room, true) {
+                self.lacks_room = true;
+                if self.told.tells(false) {
                     tracing::error!(reason = refusal.reason, "the store cannot write");
                 }
             }
@@ -337,7 +342,8 @@ impl Writer {
 
     fn succeeded(&mut self) {
         self.last_success = Some(Instant::now());
-        if std::mem::replace(&mut self.lacks_room, false) {
+        self.lacks_room = false;
+        if self.told.tells(true) {
             tracing::info!("the store can write again");
         }
     }

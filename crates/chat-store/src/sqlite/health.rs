@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
+use service_kit::log_limit::Working;
 
 use crate::StoreError;
 
@@ -28,6 +29,8 @@ pub(super) struct Health {
     broken: bool,
     /// Whether it has ever written.
     is_new: bool,
+    /// What the log says. On a full disk small messages find room, and large ones none.
+    told: Working,
 }
 
 impl Health {
@@ -37,6 +40,7 @@ impl Health {
             last_success: now.checked_sub(FRESH).unwrap_or(now),
             broken: false,
             is_new: true,
+            told: Working::default(),
         }
     }
 
@@ -53,13 +57,15 @@ impl Health {
     pub(super) fn succeeded(&mut self) {
         self.last_success = Instant::now();
         self.is_new = false;
-        if std::mem::replace(&mut self.broken, false) {
+        self.broken = false;
+        if self.told.tells(true) {
             tracing::info!("the store can write again");
         }
     }
 
     pub(super) fn failed(&mut self, error: &StoreError) {
-        if !std::mem::replace(&mut self.broken, true) {
+        self.broken = true;
+        if self.told.tells(false) {
             tracing::error!(%error, "the store cannot write");
         }
     }

@@ -23,6 +23,9 @@ const NAME: &str = "store.reserve";
 const SHARE: u64 = 10;
 /// A reserve of this size needs no other bound of the write-ahead log than the usual one.
 const ENOUGH: u64 = 64 << 20;
+/// What a store that is closed keeps for its next start, or as much of it as there is: that makes a
+/// write-ahead log and the memory that SQLite's connections share.
+const FOR_A_START: [u64; 3] = [1 << 20, 256 << 10, 128 << 10];
 /// After an attempt to have it that failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -87,6 +90,21 @@ impl Reserve {
     pub(super) fn release(&mut self) {
         if std::mem::take(&mut self.is_held) {
             self.remove();
+        }
+    }
+
+    /// Leaves some for the next start of a store that keeps so many bytes: to be called once nothing
+    /// else is to be done.
+    pub(super) fn leave(dir: &Path, bytes: u64) {
+        let most = bytes.min(share_of(dir));
+        let file = dir.join(NAME);
+        for bytes in FOR_A_START.into_iter().filter(|bytes| *bytes <= most) {
+            match allocate(&file, bytes) {
+                Ok(()) => return,
+                Err(error) => tracing::debug!(%error, bytes, "no room for the next start"),
+            }
+            // An empty one is of no use.
+            let _gone = remove_file(&file);
         }
     }
 
