@@ -236,13 +236,18 @@ impl Store for PostgresStore {
         limit: PageLimit,
     ) -> Result<StoredPage, StoreError> {
         let shared = self.shared.clone();
+        let wanted = queries::Wanted {
+            channel,
+            range,
+            limit,
+        };
         let page = self
             .readers
             .ask_long(move |reader| {
                 let shared = shared.clone();
                 Box::pin(async move {
                     let damage = &shared.counters.damage;
-                    queries::page(reader, channel, range, limit, damage).await
+                    queries::page(reader, wanted, damage).await
                 })
             })
             .await?;

@@ -2,6 +2,8 @@
 
 mod append;
 mod backup;
+#[cfg(test)]
+mod bench;
 mod channel_index;
 mod check;
 mod checkpoint;

@@ -120,28 +120,34 @@ impl Questions {
     }
 }
 
+/// Which page is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) channel: ChannelId,
+    pub(super) range: PageRange,
+    pub(super) limit: PageLimit,
+}
+
 pub(super) async fn page(
     reader: &Reader,
-    channel: ChannelId,
-    range: PageRange,
-    limit: PageLimit,
+    wanted: Wanted,
     damage: &Damage,
 ) -> Result<StoredPage, Failure> {
-    match whole_page(reader, channel, range, limit).await {
+    match whole_page(reader, wanted).await {
         Err(failure) if failure.is_damage() => {
             damage.note_database(failure.reason());
-            salvage::page(reader, channel, range, limit).await
+            salvage::page(reader, wanted).await
         }
         page => page,
     }
 }
 
-async fn whole_page(
-    reader: &Reader,
-    channel: ChannelId,
-    range: PageRange,
-    limit: PageLimit,
-) -> Result<StoredPage, Failure> {
+async fn whole_page(reader: &Reader, wanted: Wanted) -> Result<StoredPage, Failure> {
+    let Wanted {
+        channel,
+        range,
+        limit,
+    } = wanted;
     let questions = &reader.questions;
     let (bound, descending) = bound(range);
     let question = if descending {

@@ -16,12 +16,12 @@ use super::{
     batch::{from_stored_number, to_stored_number},
     failure::Failure,
     lane::lane_number,
-    queries::{heads_of, sound},
+    queries::{Wanted, heads_of, sound},
     reader::Reader,
     session::Session,
 };
 use crate::{
-    PageLimit, PageRange, Position, StoredPage, Unpublished,
+    Position, StoredPage, Unpublished,
     damage::Damage,
     page::{Kept, Reading, bound},
 };
@@ -63,13 +63,13 @@ pub(super) async fn heads(reader: &Reader, channels: &[ChannelId]) -> Result<Vec
 }
 
 /// As much of a page as one look goes through. Fails if it is the channel's own row that is damaged.
-pub(super) async fn page(
-    reader: &Reader,
-    channel: ChannelId,
-    range: PageRange,
-    limit: PageLimit,
-) -> Result<StoredPage, Failure> {
+pub(super) async fn page(reader: &Reader, wanted: Wanted) -> Result<StoredPage, Failure> {
     let session = &reader.session;
+    let Wanted {
+        channel,
+        range,
+        limit,
+    } = wanted;
     let mut head = head_of(reader, channel).await?;
     let Some(first) = Reading::new(head.clone(), range, limit).next() else {
         return Ok(Reading::new(head, range, limit).finish());

@@ -8,6 +8,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::queries::is_corruption;
 use crate::retention::EVENT_BYTES;
 
+/// Damaged events at the end of a log behind which a good one is looked for: more than a page holds.
+const MOST_DAMAGED: u64 = 200;
+
 /// A copy of what the database says. It changes inside transactions, so it is thrown away whenever
 /// one of them fails.
 pub(super) struct Memory {
@@ -22,8 +25,9 @@ pub(super) struct Memory {
     pub(super) log_bytes: u64,
     /// Those of them that came since `log_bytes` was last saved.
     pub(super) unsaved_bytes: u64,
-    /// Numbers of the entries of `empty_channels`.
-    pub(super) empty: Range<i64>,
+    /// The number of the next entry of `empty_channels`, and how many there are.
+    pub(super) next_empty: i64,
+    pub(super) empty_entries: u64,
     /// Entries of the table `new_places`.
     pub(super) new_places: u64,
     /// Number of the oldest remembered key and of the next one.
@@ -84,11 +88,10 @@ impl Memory {
             [],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
-        let (first_empty, last_empty): (Option<i64>, Option<i64>) = connection.query_row(
-            "SELECT (SELECT min(n) FROM empty_channels), (SELECT max(n) FROM empty_channels)",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?;
+        let (last_empty, empty_entries): (Option<i64>, u64) =
+            connection.query_row("SELECT max(n), count(*) FROM empty_channels", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
         // What is missing in an empty table counts as what comes before the first.
         Ok(Self {
             logs: LogCache::new(cached_channels),
@@ -97,7 +100,8 @@ impl Memory {
             forgotten_epoch: stored_epoch(2, forgotten_epoch)?,
             log_bytes: counted + unsaved_bytes,
             unsaved_bytes,
-            empty: first_empty.unwrap_or(1)..last_empty.unwrap_or(0) + 1,
+            next_empty: last_empty.unwrap_or(0) + 1,
+            empty_entries,
             new_places,
             keys: oldest.unwrap_or(1)..last.unwrap_or(0) + 1,
         })
@@ -190,12 +194,39 @@ pub(super) fn load_log(
             .optional()?;
         if let Some((head, pos)) = newest {
             log.head = head;
-            // Where the event itself is damaged, its time is not known.
-            (log.at, log.bytes) = found_at(connection, pos)?.unwrap_or((log.at, log.bytes));
+            let found = match found_at(connection, pos)? {
+                None => found_before(connection, log.channel_no, head)?,
+                found => found,
+            };
+            // Where none can be read, the time of the newest is not known, nor what all take.
+            (log.at, log.bytes) = found.unwrap_or((log.at, log.bytes));
             break;
         }
     }
     Ok(Some(log))
+}
+
+/// The same of the newest event before one that is damaged, with what each in between takes at least.
+fn found_before(
+    connection: &Connection,
+    channel_no: i64,
+    seq: u64,
+) -> rusqlite::Result<Option<(u64, u64)>> {
+    let mut before = connection.prepare_cached(
+        "SELECT pos FROM (
+            SELECT seq, pos FROM new_places WHERE channel_no = ?1 AND seq < ?2
+            UNION ALL SELECT seq, pos FROM places WHERE channel_no = ?1 AND seq < ?2)
+         ORDER BY seq DESC LIMIT ?3",
+    )?;
+    let mut rows = before.query(params![channel_no, seq, MOST_DAMAGED])?;
+    let mut between = EVENT_BYTES;
+    while let Some(row) = rows.next()? {
+        if let Some((at, bytes)) = found_at(connection, row.get(0)?)? {
+            return Ok(Some((at, bytes + between)));
+        }
+        between += EVENT_BYTES;
+    }
+    Ok(None)
 }
 
 /// When the event at a position was stored, and how many bytes its channel had with it; `None` if

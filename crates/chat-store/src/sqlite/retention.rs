@@ -40,6 +40,10 @@ pub(super) struct Sweeper {
     /// How long and how many channels are remembered of which nothing is kept.
     empty_for: u64,
     most_empty: u64,
+    /// How many of the oldest entries are to be forgotten because there are more.
+    surplus: u64,
+    /// The last entry seen of those that are being tidied.
+    tidied: Option<i64>,
     /// Channels known to have too many events, or too large ones; each once.
     over: VecDeque<ChannelId>,
     waiting: HashSet<ChannelId>,
@@ -74,6 +78,8 @@ impl Sweeper {
             key_age: milliseconds(keys.max_age),
             empty_for: milliseconds(EMPTY_FOR),
             most_empty: MOST_EMPTY_CHANNELS,
+            surplus: 0,
+            tidied: None,
             over: VecDeque::new(),
             waiting: HashSet::new(),
             sweep: Some(0),

@@ -68,7 +68,8 @@ impl Keeper {
             .session()
             .await?
             .seldom(
-                "SELECT no, head - floor > $3 OR (sent - gone > $5 AND head - floor > 1), head = floor,
+                "SELECT no, head - floor > $3 OR (sent - gone > $5 AND head - floor > 1),
+                    head = floor AND NOT EXISTS (SELECT FROM sender_keys k WHERE k.channel_no = no),
                     head = floor AND (emptied <= $4 OR emptied IS NULL)
                  FROM channels WHERE no > $1 ORDER BY no LIMIT $2",
                 &[&seen, &STEP_CHANNELS, &limit, &long_ago, &bytes],
@@ -115,7 +116,7 @@ pub(super) struct Sweep {
     /// The last channel that it has seen; `None` when it is done.
     seen: Option<i64>,
     next: Instant,
-    /// Channels met of which nothing is kept, and how long that may be.
+    /// Channels met that could be forgotten, as nothing is kept of them, and how long that may be.
     empty: u64,
     empty_for: Duration,
 }

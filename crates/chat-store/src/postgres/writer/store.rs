@@ -72,8 +72,11 @@ impl Writer {
                 Err(Setback::Failed(Failure::Refused(refusal)))
                     if posts.len() > 1 && refusal.may_be_one_message() =>
                 {
-                    for post in posts {
-                        Box::pin(self.store(vec![post])).await;
+                    // By halves: those that have nothing to do with it stay together.
+                    let mut first = posts;
+                    let rest = first.split_off(first.len() / 2);
+                    for half in [first, rest] {
+                        Box::pin(self.store(half)).await;
                     }
                     return;
                 }

@@ -1,81 +1,52 @@
 //! Where the boundary between both tables lies is chosen here, not by how posts fell into batches.
 
-use chat_model::{ChannelId, EventHead, NewMessage};
+use chat_model::EventHead;
 use uuid::Uuid;
 
 use super::*;
-use crate::sqlite::append::{Batch, Moment};
+use crate::sqlite::bench::{Tables, channel, text};
 use crate::sqlite::epochs::begin_epoch;
-use crate::sqlite::keys::KeyRules;
 use crate::sqlite::queries;
 use crate::sqlite::retention::Sweeper;
-use crate::sqlite::schema::prepare;
-use crate::{Append, Appended, Owner, PageLimit, PageRange, StoreError};
+use crate::{Append, Appended, PageLimit, PageRange, StoreError};
 use crate::{KeyMemory, Retention, damage::Damage};
 
 struct Bench {
-    _dir: tempfile::TempDir,
-    connection: Connection,
-    memory: Memory,
-}
-
-fn channel(number: u128) -> ChannelId {
-    Uuid::from_u128(number).into()
-}
-
-fn text(number: u128) -> Append {
-    Append {
-        channel: channel(number),
-        message: NewMessage::text("x"),
-        key: None,
-        owner: Owner::default(),
-        max_event_bytes: 64 * 1024,
-    }
+    tables: Tables,
 }
 
 impl Bench {
     /// Two channels with ten events each, the last four of them new.
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let connection = prepare(&dir.path().join("hark.db"), None).unwrap();
         // It remembers two channels at most.
-        let memory = Memory::load(&connection, 2).unwrap();
         let mut bench = Self {
-            _dir: dir,
-            connection,
-            memory,
+            tables: Tables::new(2),
         };
         bench.store(&both(6));
-        settle(&bench.connection, &mut bench.memory).unwrap();
+        settle(&bench.tables.connection, &mut bench.tables.memory).unwrap();
         bench.store(&both(4));
         assert_eq!(bench.counts(), [20, 12, 8]);
         bench
     }
 
     fn store(&mut self, messages: &[Append]) -> Vec<Result<Appended, StoreError>> {
-        let rules = KeyRules::new(&KeyMemory::default());
-        let moment = Moment { now: 1, expiry: 1 };
         let limits = Sweeper::new(&Retention::default(), &KeyMemory::default()).limits();
-        let (connection, memory) = (&self.connection, &mut self.memory);
-        let mut batch = Batch::begin(connection, memory, &rules, limits, moment).unwrap();
-        let outcomes = messages.iter().map(|new| batch.append(new).unwrap());
-        let outcomes = outcomes.collect();
-        batch.finish().unwrap();
-        outcomes
+        self.tables.store(messages, limits, 1)
     }
 
     /// Rows of the log, of the large table and of the small one.
     fn counts(&self) -> [u64; 3] {
         ["log", "places", "new_places"].map(|table| {
             let sql = format!("SELECT count(*) FROM {table}");
-            self.connection
+            self.tables
+                .connection
                 .query_row(&sql, [], |row| row.get(0))
                 .unwrap()
         })
     }
 
     fn page(&self, range: PageRange, limit: PageLimit) -> Vec<u64> {
-        let page = queries::page(&self.connection, channel(1), range, limit).unwrap();
+        let page = queries::page(&self.tables.connection, channel(1), range, limit).unwrap();
         let seq = |event: &Bytes| EventHead::parse(event).unwrap().seq;
         page.events.iter().map(seq).collect()
     }
@@ -83,7 +54,7 @@ impl Bench {
     fn expire(&mut self, retention: Retention, expiry: u64) {
         let mut sweeper = Sweeper::new(&retention, &KeyMemory::default());
         while sweeper
-            .step(&self.connection, &mut self.memory, expiry)
+            .step(&self.tables.connection, &mut self.tables.memory, expiry)
             .unwrap()
             .more
         {}
@@ -124,12 +95,12 @@ fn pages_go_on_from_one_table_to_the_other() {
 #[test]
 fn what_is_new_is_found_by_the_next_process() {
     let mut bench = Bench::new();
-    bench.memory = Memory::load(&bench.connection, 2).unwrap();
-    assert_eq!(bench.memory.new_places, 8);
+    bench.tables.memory = Memory::load(&bench.tables.connection, 2).unwrap();
+    assert_eq!(bench.tables.memory.new_places, 8);
     for stored in bench.store(&[text(1), text(2)]) {
         assert!(matches!(stored, Ok(Appended::Stored { seq: 11, .. })));
     }
-    settle(&bench.connection, &mut bench.memory).unwrap();
+    settle(&bench.tables.connection, &mut bench.tables.memory).unwrap();
     assert_eq!(bench.counts(), [22, 22, 0]);
 }
 
@@ -155,7 +126,7 @@ fn an_event_that_comes_twice_is_found_in_its_batch_and_in_both_tables() {
     let stored = stored.clone();
     let again = first.remove(1);
     let later = bench.store(&[keyed.clone()]).remove(0);
-    settle(&bench.connection, &mut bench.memory).unwrap();
+    settle(&bench.tables.connection, &mut bench.tables.memory).unwrap();
     let settled = bench.store(&[keyed]).remove(0);
     for outcome in [again, later, settled] {
         match outcome {
@@ -191,9 +162,9 @@ fn retention_leaves_no_place_behind() {
 #[test]
 fn an_epoch_begins_after_what_is_new() {
     let mut bench = Bench::new();
-    begin_epoch(&bench.connection, &mut bench.memory, 5_000).unwrap();
+    begin_epoch(&bench.tables.connection, &mut bench.tables.memory, 5_000).unwrap();
     let both = [channel(1), channel(2)];
-    let heads = queries::heads(&bench.connection, &both, &Damage::default()).unwrap();
+    let heads = queries::heads(&bench.tables.connection, &both, &Damage::default()).unwrap();
     for head in heads {
         assert_eq!(head.epochs.last().unwrap().from, 11);
     }

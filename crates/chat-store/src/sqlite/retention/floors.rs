@@ -40,9 +40,10 @@ pub(super) fn raise_floors(
         raise.execute(params![channel_no, floor.seq, floor.at, floor.bytes])?;
         places::forget(connection, *channel_no, floor.seq)?;
         memory.logs.forget(floor.channel);
-        let noted = params![memory.empty.end, channel_no, floor.seq, expiry];
+        let noted = params![memory.next_empty, channel_no, floor.seq, expiry];
         if note_if_empty.execute(noted)? > 0 {
-            memory.empty.end += 1;
+            memory.next_empty += 1;
+            memory.empty_entries += 1;
         }
     }
     save_size(connection, memory)

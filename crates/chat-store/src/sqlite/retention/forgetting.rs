@@ -32,13 +32,17 @@ enum Fate {
 impl Sweeper {
     /// Forgets some channels that have been empty for long, or the longest of too many.
     pub(super) fn forget_channels(
-        &self,
+        &mut self,
         connection: &Connection,
         memory: &mut Memory,
         expiry: u64,
         progress: &mut Progress,
     ) -> rusqlite::Result<()> {
-        let entries = self.due(connection, memory, expiry)?;
+        if self.tidy(connection, memory)? {
+            progress.more = true;
+            return Ok(());
+        }
+        let entries = self.due(connection, expiry)?;
         let Some(last) = entries.last().map(|entry| entry.n) else {
             return Ok(());
         };
@@ -51,9 +55,9 @@ impl Sweeper {
                 Fate::Forgotten => progress.forgotten += 1,
                 Fate::Passed => {}
                 Fate::Stays => {
-                    let (n, no, seq) = (memory.empty.end, entry.channel_no, entry.floor_seq);
+                    let (n, no, seq) = (memory.next_empty, entry.channel_no, entry.floor_seq);
                     requeue.execute(params![n, no, seq, expiry])?;
-                    memory.empty.end += 1;
+                    memory.next_empty += 1;
                     stay += 1;
                 }
             }
@@ -61,25 +65,58 @@ impl Sweeper {
         connection
             .prepare_cached("DELETE FROM empty_channels WHERE n <= ?1")?
             .execute([last])?;
-        memory.empty.start = last + 1;
+        let seen = entries.len() as u64;
+        memory.empty_entries = memory.empty_entries.saturating_sub(seen - stay);
+        self.surplus = self.surplus.saturating_sub(seen);
         connection
             .prepare_cached("UPDATE state SET forgotten_epoch = max(forgotten_epoch, ?1)")?
             .execute([epoch_value(memory.forgotten_epoch)])?;
         // Where all stay, another look would find the same.
-        progress.more |= entries.len() == STEP_CHANNELS && stay < entries.len();
+        progress.more |= entries.len() == STEP_CHANNELS && stay < seen;
         Ok(())
     }
 
+    /// Removes some entries of channels that are in use again, or have another, once there seem to be
+    /// too many: whoever empties one channel again and again must not push out the others. Whether
+    /// it did; at the end it is known how many are too many.
+    fn tidy(&mut self, connection: &Connection, memory: &mut Memory) -> rusqlite::Result<bool> {
+        let seen = match self.tidied {
+            Some(seen) => seen,
+            // Not for each one more, since it looks at all of them.
+            None if self.surplus == 0
+                && memory.empty_entries > self.most_empty + self.most_empty / 8 =>
+            {
+                0
+            }
+            None => return Ok(false),
+        };
+        let last: Option<i64> = connection
+            .prepare_cached(
+                "SELECT max(n) FROM (
+                    SELECT n FROM empty_channels WHERE n > ?1 ORDER BY n LIMIT ?2)",
+            )?
+            .query_row(params![seen, STEP_CHANNELS], |row| row.get(0))?;
+        self.tidied = last;
+        let Some(last) = last else {
+            self.surplus = memory.empty_entries.saturating_sub(self.most_empty);
+            return Ok(self.surplus > 0);
+        };
+        let gone = connection
+            .prepare_cached(
+                "DELETE FROM empty_channels WHERE n > ?1 AND n <= ?2 AND NOT EXISTS (
+                    SELECT 1 FROM channels c
+                    WHERE c.channel_no = empty_channels.channel_no
+                    AND c.floor_seq = empty_channels.floor_seq
+                    AND NOT EXISTS (SELECT 1 FROM places p WHERE p.channel_no = c.channel_no)
+                    AND NOT EXISTS (SELECT 1 FROM new_places p WHERE p.channel_no = c.channel_no))",
+            )?
+            .execute(params![seen, last])?;
+        memory.empty_entries = memory.empty_entries.saturating_sub(gone as u64);
+        Ok(true)
+    }
+
     /// The entries whose time has come, the oldest.
-    fn due(
-        &self,
-        connection: &Connection,
-        memory: &Memory,
-        expiry: u64,
-    ) -> rusqlite::Result<Vec<Empty>> {
-        // A range never ends before it begins.
-        let noted = u64::try_from(memory.empty.end - memory.empty.start).unwrap_or(0);
-        let surplus = noted.saturating_sub(self.most_empty);
+    fn due(&self, connection: &Connection, expiry: u64) -> rusqlite::Result<Vec<Empty>> {
         let mut statement = connection.prepare_cached(
             "SELECT n, channel_no, floor_seq, since FROM empty_channels ORDER BY n LIMIT ?1",
         )?;
@@ -87,7 +124,7 @@ impl Sweeper {
         let mut due = Vec::new();
         while let Some(row) = rows.next()? {
             let since: u64 = row.get(3)?;
-            if since.saturating_add(self.empty_for) > expiry && due.len() as u64 >= surplus {
+            if since.saturating_add(self.empty_for) > expiry && due.len() as u64 >= self.surplus {
                 break;
             }
             due.push(Empty {

@@ -1,42 +1,25 @@
-use chat_model::{ChannelId, Epoch, NewMessage};
+use chat_model::Epoch;
 use uuid::Uuid;
 
 use super::*;
 use crate::{
-    Append, Appended, Owner,
+    Append, Appended,
     sqlite::{
-        append::{Batch, Moment},
-        keys::KeyRules,
+        bench::{Tables, channel, text},
         queries,
-        schema::prepare,
     },
 };
 
 const HOUR: u64 = 3600 * 1000;
 
 struct Bench {
-    _dir: tempfile::TempDir,
-    connection: Connection,
-    memory: Memory,
+    tables: Tables,
     sweeper: Sweeper,
-}
-
-fn text(number: u128) -> Append {
-    Append {
-        channel: Uuid::from_u128(number).into(),
-        message: NewMessage::text("x"),
-        key: None,
-        owner: Owner::default(),
-        max_event_bytes: 64 * 1024,
-    }
 }
 
 impl Bench {
     /// Events are kept for an hour, empty channels for another one, keys for a day.
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let connection = prepare(&dir.path().join("hark.db"), None).unwrap();
-        let memory = Memory::load(&connection, 10).unwrap();
         let retention = Retention {
             max_age: std::time::Duration::from_millis(HOUR),
             ..Retention::default()
@@ -44,23 +27,15 @@ impl Bench {
         let mut sweeper = Sweeper::new(&retention, &KeyMemory::default());
         sweeper.empty_for = HOUR;
         Self {
-            _dir: dir,
-            connection,
-            memory,
+            tables: Tables::new(10),
             sweeper,
         }
     }
 
     fn store(&mut self, messages: &[Append], expiry: u64) -> Vec<Appended> {
-        let rules = KeyRules::new(&KeyMemory::default());
-        let moment = Moment { now: 1, expiry };
         let limits = self.sweeper.limits();
-        let (connection, memory) = (&self.connection, &mut self.memory);
-        let mut batch = Batch::begin(connection, memory, &rules, limits, moment).unwrap();
-        let outcomes = messages.iter().map(|new| batch.append(new).unwrap());
-        let outcomes = outcomes.map(Result::unwrap).collect();
-        batch.finish().unwrap();
-        outcomes
+        let outcomes = self.tables.store(messages, limits, expiry);
+        outcomes.into_iter().map(Result::unwrap).collect()
     }
 
     /// Everything that is to be done at this time; how many channels were forgotten.
@@ -69,7 +44,7 @@ impl Bench {
         loop {
             let step = self
                 .sweeper
-                .step(&self.connection, &mut self.memory, expiry);
+                .step(&self.tables.connection, &mut self.tables.memory, expiry);
             let progress = step.unwrap();
             forgotten += progress.forgotten;
             if !progress.more {
@@ -79,10 +54,9 @@ impl Bench {
     }
 
     fn epoch(&self, number: u128) -> Epoch {
-        let channel = ChannelId::from(Uuid::from_u128(number));
         queries::heads(
-            &self.connection,
-            &[channel],
+            &self.tables.connection,
+            &[channel(number)],
             &crate::damage::Damage::default(),
         )
         .unwrap()[0]
@@ -130,6 +104,52 @@ fn of_too_many_empty_channels_the_longest_empty_are_forgotten() {
 }
 
 #[test]
+fn a_channel_that_is_emptied_again_and_again_pushes_out_no_other() {
+    let mut bench = Bench::new();
+    bench.sweeper.most_empty = 5;
+    bench.sweeper.empty_for = 100 * HOUR;
+    bench.store(&[text(1), text(2)], 0);
+    bench.expire(HOUR);
+    for round in 2..20 {
+        bench.store(&[text(3), text(4)], round * HOUR);
+        assert_eq!(bench.expire((round + 1) * HOUR), 0, "in round {round}");
+    }
+    let entries = "SELECT count(*) FROM empty_channels";
+    let entries: u64 = bench
+        .tables
+        .connection
+        .query_row(entries, [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(bench.tables.memory.empty_entries, entries);
+    assert!(entries <= 7, "{entries} entries");
+    // As many as there are, and those that are too many.
+    for number in 5..=8 {
+        bench.store(&[text(number)], 21 * HOUR);
+    }
+    assert_eq!(bench.expire(22 * HOUR), 3);
+    let known = (1..=8).filter(|&number| bench.epoch(number) != Epoch::ZERO);
+    assert_eq!(known.collect::<Vec<_>>().len(), 5);
+}
+
+#[test]
+fn a_channel_whose_newest_events_are_damaged_is_held_to_its_bytes() {
+    let mut bench = Bench::new();
+    bench.store(&vec![text(1); 20], 0);
+    let load =
+        |bench: &Bench| crate::sqlite::memory::load_log(&bench.tables.connection, channel(1));
+    let before = load(&bench).unwrap().unwrap();
+    let damage = "UPDATE log SET bytes_to = 'x', at = 'y' WHERE pos > 17";
+    assert_eq!(bench.tables.connection.execute(damage, []).unwrap(), 3);
+    let after = load(&bench).unwrap().unwrap();
+    assert_eq!((after.head, after.at), (before.head, before.at));
+    let each = before.bytes / 20;
+    assert!(
+        after.bytes > 17 * each && after.bytes <= before.bytes,
+        "{after:?}"
+    );
+}
+
+#[test]
 fn epochs_grow_however_often_a_channel_is_forgotten() {
     let mut bench = Bench::new();
     bench.sweeper.most_empty = 0;
@@ -141,7 +161,7 @@ fn epochs_grow_however_often_a_channel_is_forgotten() {
         last = epoch.max(bench.epoch(2));
         assert_eq!(bench.expire((round + 1) * HOUR), 2);
         if round % 3 == 0 {
-            bench.memory = Memory::load(&bench.connection, 10).unwrap();
+            bench.tables.memory = Memory::load(&bench.tables.connection, 10).unwrap();
         }
     }
 }
@@ -156,9 +176,10 @@ fn bounded(events: u64) -> Bench {
 }
 
 fn kept(bench: &Bench, number: u128) -> u64 {
-    let channel = Uuid::from_u128(number);
+    let channel = channel(number).uuid();
     let count = "SELECT count(*) FROM log JOIN channels USING (channel_no) WHERE uuid = ?1";
     let row = bench
+        .tables
         .connection
         .query_row(count, [channel.as_bytes()], |row| row.get(0));
     row.unwrap()
@@ -171,13 +192,13 @@ fn channel_is_held_to_its_bound_while_others_expire_at_every_step() {
     bench.expire(0);
     for step in 0..9 {
         bench.store(&vec![text(1); 10], 2 * HOUR);
-        bench.sweeper.note_over(Uuid::from_u128(1).into());
+        bench.sweeper.note_over(channel(1));
         // Those that came before are newer: what expires is put in front of them.
         let moved = "UPDATE log SET kept_at = 0 WHERE pos = (SELECT min(pos) FROM log)";
-        bench.connection.execute(moved, []).unwrap();
+        bench.tables.connection.execute(moved, []).unwrap();
         let progress = bench
             .sweeper
-            .step(&bench.connection, &mut bench.memory, HOUR)
+            .step(&bench.tables.connection, &mut bench.tables.memory, HOUR)
             .unwrap();
         assert!(progress.removed > 0, "in step {step}");
     }
@@ -190,9 +211,9 @@ fn channel_whose_entry_is_damaged_keeps_no_other_from_its_bound() {
     bench.store(&vec![text(1); 20], HOUR);
     bench.store(&vec![text(2); 20], HOUR);
     let damage = "UPDATE epochs SET epoch = -1 WHERE channel_no = 1";
-    assert_eq!(bench.connection.execute(damage, []).unwrap(), 1);
-    bench.memory = Memory::load(&bench.connection, 10).unwrap();
-    bench.sweeper.note_over(Uuid::from_u128(1).into());
+    assert_eq!(bench.tables.connection.execute(damage, []).unwrap(), 1);
+    bench.tables.memory = Memory::load(&bench.tables.connection, 10).unwrap();
+    bench.sweeper.note_over(channel(1));
     bench.sweeper.sweep_all();
     bench.expire(HOUR);
     assert_eq!((kept(&bench, 1), kept(&bench, 2)), (20, 5));
