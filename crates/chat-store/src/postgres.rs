@@ -50,15 +50,14 @@ mod epochs;
 mod failure;
 mod keeper;
 mod lane;
+mod numbers;
 mod options;
 mod queries;
 mod reader;
-mod salvage;
 mod schema;
 mod session;
 mod shared;
 mod statements;
-mod steps;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -71,10 +70,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::options::PostgresOptions;
-
 use self::{
     connection::{Connector, NoSession},
     keeper::Keeper,
+    queries::{AskHeads, AskOldestUnpublished, AskPage, AskUnpublished},
     reader::Readers,
     shared::Shared,
     writer::{Job, Writer},
@@ -111,8 +110,8 @@ pub async fn migrate(options: &PostgresOptions) -> Result<(), StoreError> {
 /// As [`PostgresStore::open`], and [`StoreError::Unavailable`] when the server cannot be reached.
 pub async fn new_epoch(options: &PostgresOptions) -> Result<Option<u64>, StoreError> {
     let connector = connector(options).await?;
-    let session = connector.connect().await.map_err(plain)?;
-    let begun = epochs::new_epoch(&session, crate::expiry_clock::now(&options.clock)).await;
+    let session = schema::connect(&connector, &[]).await.map_err(plain)?;
+    let begun = epochs::begin_epoch(&session, crate::expiry_clock::now(&options.clock)).await;
     begun.map_err(|failure| failure.to_error())?;
     let count = epochs::count_logs(&session).await;
     Ok(counted(count.map_err(|failure| failure.to_error())))
@@ -164,10 +163,6 @@ impl PostgresStore {
     /// schema) or [`StoreError::BadOption`], each with a sentence for the operator.
     pub async fn open(options: &PostgresOptions) -> Result<Self, StoreError> {
         let connector = connector(options).await?;
-        let first = match connector.connect().await {
-            Err(NoSession::Refused(error)) => return Err(error),
-            first => first,
-        };
         let (jobs, asked_jobs) = mpsc::unbounded_channel();
         let (chores, found_chores) = mpsc::channel(CHORES);
         let (expire, asked_to_expire) = mpsc::channel(1);
@@ -175,8 +170,12 @@ impl PostgresStore {
         let tasks = connector.tasks.clone();
         let stop = CancellationToken::new();
         let alarm = Alarm::default();
-        let writer =
-            Writer::new(connector.clone(), shared.clone(), asked_jobs, chores, first).await;
+        let mut writer = Writer::new(connector.clone(), shared.clone(), asked_jobs, chores);
+        let first = match writer.connect().await {
+            Ok(session) => Some(session),
+            Err(NoSession::Refused(error)) => return Err(error),
+            Err(NoSession::Away(_)) => None,
+        };
         let keeper = Keeper::new(
             connector.aside(),
             shared.clone(),
@@ -187,7 +186,7 @@ impl PostgresStore {
         tasks.spawn(async move {
             // Dropped with the task, also when it panics.
             let _alarm = writing;
-            writer.run().await;
+            writer.run(first).await;
         });
         let stopped = stop.clone();
         tasks.spawn(async move {
@@ -197,7 +196,7 @@ impl PostgresStore {
         Ok(Self {
             jobs,
             queue: Queue::new(options.queue_bytes),
-            readers: Readers::new(connector.aside()),
+            readers: Readers::new(connector.aside(), shared.clone()),
             expire,
             shared,
             stop: stop.drop_guard(),
@@ -216,10 +215,6 @@ impl PostgresStore {
         self.expire.send(reply).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
-
-    async fn ask<T>(&self, job: impl FnOnce(Reply<T>) -> Job + Send) -> Result<T, StoreError> {
-        queue::ask(|reply| self.jobs.send(job(reply)).is_ok()).await
-    }
 }
 
 #[async_trait]
@@ -235,37 +230,11 @@ impl Store for PostgresStore {
         range: PageRange,
         limit: PageLimit,
     ) -> Result<StoredPage, StoreError> {
-        let shared = self.shared.clone();
-        let wanted = queries::Wanted {
-            channel,
-            range,
-            limit,
-        };
-        let page = self
-            .readers
-            .ask_long(move |reader| {
-                let shared = shared.clone();
-                Box::pin(async move {
-                    let damage = &shared.counters.damage;
-                    queries::page(reader, wanted, damage).await
-                })
-            })
-            .await?;
-        self.shared.counters.damage.note(channel, &page.damaged);
-        Ok(page)
+        self.readers.ask(AskPage(channel, range, limit)).await
     }
 
     async fn heads(&self, channels: &[ChannelId]) -> Result<Vec<Head>, StoreError> {
-        let channels: Arc<[ChannelId]> = channels.into();
-        let shared = self.shared.clone();
-        self.readers
-            .ask(move |reader| {
-                let (channels, shared) = (channels.clone(), shared.clone());
-                Box::pin(
-                    async move { queries::heads(reader, &channels, &shared.counters.damage).await },
-                )
-            })
-            .await
+        self.readers.ask(AskHeads(channels.to_vec())).await
     }
 
     async fn unpublished(
@@ -273,15 +242,7 @@ impl Store for PostgresStore {
         after: Position,
         limit: PageLimit,
     ) -> Result<Vec<Unpublished>, StoreError> {
-        let shared = self.shared.clone();
-        self.readers
-            .ask(move |reader| {
-                let shared = shared.clone();
-                Box::pin(async move {
-                    queries::unpublished(reader, after, limit, &shared.counters.damage).await
-                })
-            })
-            .await
+        self.readers.ask(AskUnpublished(after, limit)).await
     }
 
     async fn published_to(&self) -> Result<Position, StoreError> {
@@ -296,9 +257,7 @@ impl Store for PostgresStore {
 
     async fn oldest_unpublished(&self) -> Result<Option<Duration>, StoreError> {
         let ours = self.shared.published_to();
-        self.readers
-            .ask(move |reader| Box::pin(queries::oldest_unpublished(reader, ours)))
-            .await
+        self.readers.ask(AskOldestUnpublished(ours)).await
     }
 
     fn follow(&self, batches: usize) -> mpsc::Receiver<Vec<Unpublished>> {
@@ -306,7 +265,7 @@ impl Store for PostgresStore {
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        self.ask(Job::Check).await
+        queue::ask(|reply| self.jobs.send(Job::Check(reply)).is_ok()).await
     }
 
     fn damage(&self) -> Option<String> {
@@ -322,7 +281,7 @@ impl Store for PostgresStore {
     }
 
     async fn new_epoch(&self) -> Result<Option<u64>, StoreError> {
-        self.ask(Job::NewEpoch).await?;
+        self.readers.begin_epoch().await?;
         Ok(counted(self.readers.count_logs().await))
     }
 

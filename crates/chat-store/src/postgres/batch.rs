@@ -10,7 +10,10 @@ use bytes::Bytes;
 use chat_model::Epoch;
 use uuid::Uuid;
 
-use super::epochs::{Epochs, from_stored, to_stored};
+use super::{
+    epochs::Epochs,
+    numbers::{from_stored, from_stored_number, to_stored, to_stored_number},
+};
 use crate::{
     Append, Appended, KeyMemory, Position, Share, StoreError, checksum::checksum,
     expiry_clock::milliseconds, key_shares::KeyShares, next_event::next_event,
@@ -38,24 +41,8 @@ pub(super) struct Log {
     pub(super) sent: u64,
     pub(super) gone: u64,
     /// Whether something is stored in it by this batch, and whether its epochs are others now.
-    changed: bool,
-    new_epochs: bool,
-}
-
-impl Log {
-    pub(super) fn new(no: i64, head: u64, at: u64, floor: u64, epochs: Epochs) -> Self {
-        Self {
-            no,
-            head,
-            at,
-            floor,
-            epochs,
-            sent: 0,
-            gone: 0,
-            changed: false,
-            new_epochs: false,
-        }
-    }
+    pub(super) changed: bool,
+    pub(super) new_epochs: bool,
 }
 
 /// A sender's key that is remembered.
@@ -181,7 +168,8 @@ impl<'a> Batch<'a> {
         }
         let now = self.moment.now;
         let Some(log) = self.logs.get(&uuid) else {
-            return Err(StoreError::unavailable("the channel could not be made"));
+            // It was read, and makes no sense: its numbers would be given out again.
+            return Err(StoreError::damaged("the channel's row makes no sense"));
         };
         let mut epochs = log.epochs.clone();
         let mut new_epochs = epochs.complete(&self.incarnations, log.head);
@@ -337,14 +325,4 @@ impl<'a> Batch<'a> {
         });
         long.map(|log| log.no).collect()
     }
-}
-
-/// A number that counts up from 0 and never comes near the end of either type.
-pub(super) fn to_stored_number(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// A number that the database keeps, never negative.
-pub(super) fn from_stored_number(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
 }

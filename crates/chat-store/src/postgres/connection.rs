@@ -9,10 +9,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::{
-    epochs,
     failure::{Failure, words},
     options::PostgresOptions,
-    schema,
     session::Session,
 };
 use crate::StoreError;
@@ -42,11 +40,16 @@ pub(super) enum NoSession {
 }
 
 impl NoSession {
-    pub(super) fn to_error(&self) -> StoreError {
+    pub(super) fn reason(&self) -> String {
         match self {
-            Self::Away(reason) => StoreError::unavailable(reason),
-            Self::Refused(error) => StoreError::unavailable(error),
+            Self::Away(reason) => reason.clone(),
+            Self::Refused(error) => error.to_string(),
         }
+    }
+
+    /// For a store that is open, and goes on trying.
+    pub(super) fn to_error(&self) -> StoreError {
+        StoreError::unavailable(self.reason())
     }
 }
 
@@ -77,14 +80,6 @@ impl Connector {
             options: options.clone(),
             tasks,
         })
-    }
-
-    /// A session with a database of today's format, whose logs have the epoch that they must have.
-    pub(super) async fn connect(&self) -> Result<Session, NoSession> {
-        let session = self.reach().await?;
-        schema::prepare(self, &session, self.options.migrate).await?;
-        epochs::check_origin(self, &session).await?;
-        Ok(session)
     }
 
     /// A session with the first server that lets itself be written to, whatever it holds.
@@ -126,11 +121,7 @@ impl Connector {
         let session = Session::new(client, self.options.statement_timeout + SLACK, driver);
         session.run(&self.settings()).await?;
         #[cfg(test)]
-        let session = {
-            let mut session = session;
-            session.watch(&self.options.steps);
-            session
-        };
+        let session = session.stopped_by(&self.options.stops);
         Ok(session)
     }
 
@@ -139,7 +130,7 @@ impl Connector {
         Self {
             #[cfg(test)]
             options: PostgresOptions {
-                steps: super::steps::Steps::default(),
+                stops: None,
                 ..self.options.clone()
             },
             ..self.clone()
@@ -204,6 +195,14 @@ impl Connector {
             None => return NoSession::Away(format!("{place}: {said}")),
         };
         self.refuse(format!("{place}: {said}; {advice}"))
+    }
+
+    /// What the server refuses of a statement that is needed to begin, it will refuse again.
+    pub(super) fn explain(&self, failure: Failure, needed: &str) -> NoSession {
+        match failure {
+            Failure::Refused(refusal) => self.refuse(format!("{}; {needed}", refusal.reason)),
+            other => other.into(),
+        }
     }
 
     pub(super) fn refuse(&self, reason: String) -> NoSession {

@@ -18,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::trim::Sweep;
 use super::{
-    batch::to_stored_number,
     connection::{Connector, NoSession},
     failure::Failure,
+    numbers::to_stored_number,
+    schema,
     session::Session,
     shared::Shared,
 };
@@ -190,7 +191,7 @@ impl Keeper {
         let usable = self.session.take().filter(|session| !session.is_closed());
         let session = match usable {
             Some(session) => session,
-            None => self.connector.connect().await?,
+            None => schema::connect(&self.connector, &[]).await?,
         };
         Ok(self.session.insert(session))
     }
@@ -211,7 +212,7 @@ impl Keeper {
         // Of several processes the one whose clock shows most: it saw the most time pass.
         self.session()
             .await?
-            .seldom(
+            .rows(
                 "UPDATE state SET expiry_clock = $1, expiry_saved_at = $2 WHERE expiry_clock <= $1",
                 &[&reading, &saved_at],
             )
@@ -229,7 +230,7 @@ impl Keeper {
             let gone = self
                 .session()
                 .await?
-                .seldom(
+                .rows(
                     "WITH gone AS (DELETE FROM sender_keys WHERE n = ANY(ARRAY(
                         SELECT n FROM (SELECT n, kept_at FROM sender_keys ORDER BY n LIMIT $1
                             FOR UPDATE SKIP LOCKED) oldest
@@ -249,13 +250,13 @@ impl Keeper {
         let rows = self
             .session()
             .await?
-            .seldom(
+            .rows(
                 "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
                  WHERE relnamespace = 'hark'::regnamespace AND relkind = 'r'",
                 &[],
             )
             .await?;
-        let bytes = super::batch::from_stored_number(rows[0].get(0));
+        let bytes = super::numbers::from_stored_number(rows[0].get(0));
         self.shared.bytes.store(bytes, Relaxed);
         Ok(())
     }
@@ -269,6 +270,6 @@ impl Keeper {
 
 /// Inside a transaction: whether this process is the only one at it.
 async fn is_alone(session: &Session) -> Result<bool, Failure> {
-    let rows = session.seldom(TRY_ALONE, &[]).await?;
+    let rows = session.rows(TRY_ALONE, &[]).await?;
     Ok(rows[0].get(0))
 }

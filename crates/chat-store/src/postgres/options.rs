@@ -41,7 +41,7 @@ pub struct PostgresOptions {
     pub batch: usize,
     pub(super) timing: Timing,
     #[cfg(test)]
-    pub(super) steps: super::steps::Steps,
+    pub(super) stops: super::tests::MayBeStopped,
 }
 
 /// What is no setting, but shorter in tests.
@@ -79,7 +79,7 @@ impl PostgresOptions {
                 patience: Duration::from_secs(3),
             },
             #[cfg(test)]
-            steps: super::steps::Steps::default(),
+            stops: None,
         }
     }
 

@@ -1,4 +1,5 @@
-//! What readers ask. Each question is one statement, which sees one moment of the database.
+//! What readers ask. Each question is one statement, which sees one moment of the database; where a
+//! damaged page is in its way, it is asked again in words that read around it.
 //!
 //! No answer shows what lies at or below a log's floor: its rows go after the floor was raised.
 
@@ -6,17 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chat_model::{ChannelId, Damaged, Head};
-use tokio_postgres::{Row, Statement};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{
-    batch::{from_stored_number, to_stored_number},
     epochs::Epochs,
     failure::Failure,
-    lane::lane_number,
-    reader::Reader,
-    salvage,
-    session::Session,
+    numbers::{from_stored_number, lane_name, lane_number, to_stored_number},
+    session::{Params, Session},
 };
 use crate::{
     PageLimit, PageRange, Position, StoredPage, Unpublished,
@@ -25,288 +23,286 @@ use crate::{
     page::{Kept, Reading, bound},
 };
 
+/// Something that is asked of a connection for reading.
+pub(super) trait Question: Send + Sync + 'static {
+    type Answer: Send;
+    /// Whether it may be slow, and there may be many.
+    const MAY_BE_LONG: bool = false;
+
+    fn ask(
+        &self,
+        session: &Session,
+        damage: &Damage,
+    ) -> impl Future<Output = Result<Self::Answer, Failure>> + Send;
+}
+
+/// A statement, and the same around what is damaged.
+type Around = [&'static str; 2];
+
+/// All that a connection is often asked.
+pub(super) const QUESTIONS: [&str; 5] = [
+    PAGE_AFTER[0],
+    PAGE_BEFORE[0],
+    HEADS[0],
+    UNPUBLISHED[0],
+    OLDEST_UNPUBLISHED[0],
+];
+
 /// Events of a page, as an array, so that the head comes once: `$3` of at most `$4` bytes together,
 /// or one.
 macro_rules! page {
-    ($range:literal, $order:literal) => {
+    ($source:literal, $order:literal) => {
         concat!(
             "SELECT s.incarnations, c.head, c.floor, c.epochs, c.epoch_starts,
                 page.seqs, page.events, page.sums, page.found
             FROM state s LEFT JOIN channels c ON c.uuid = $1
             LEFT JOIN LATERAL (
-                SELECT array_agg(seq ORDER BY seq ",
-            $order,
-            ") AS seqs, array_agg(event ORDER BY seq ",
-            $order,
-            ") AS events, array_agg(checksum ORDER BY seq ",
-            $order,
-            ") AS sums, max(found) AS found
+                SELECT array_agg(seq ORDER BY place) AS seqs, array_agg(event ORDER BY place) AS events,
+                    array_agg(sum ORDER BY place) AS sums, max(found) AS found
                 FROM (
-                    SELECT seq, event, checksum, count(*) OVER () AS found, row_number() OVER (ORDER BY seq ",
-            $order,
-            ") AS place,
-                        sum(octet_length(event)) OVER (ORDER BY seq ",
-            $order,
-            ") AS bytes
-                    FROM (SELECT seq, event, log.sum AS checksum FROM log
-                          WHERE channel_no = c.no AND seq > c.floor AND ",
-            $range,
-            "
-                          ORDER BY seq ",
-            $order,
-            " LIMIT $3) first) counted
+                    SELECT seq, event, first.sum, count(*) OVER () AS found,
+                        row_number() OVER (ORDER BY seq ", $order, ") AS place,
+                        sum(octet_length(event)) OVER (ORDER BY seq ", $order, ") AS bytes
+                    FROM (SELECT seq, event, log.sum FROM ", $source, "
+                          ORDER BY seq ", $order, " LIMIT $3) first) counted
                  WHERE bytes <= $4 OR place = 1) page ON true
             WHERE s.one"
         )
     };
 }
 
-const PAGE_AFTER: &str = page!("seq > $2", "");
-const PAGE_BEFORE: &str = page!("seq < $2", "DESC");
+const PAGE_AFTER: Around = [
+    page!(
+        "log WHERE channel_no = c.no AND seq > c.floor AND seq > $2",
+        ""
+    ),
+    page!(
+        "readable_events(1, c.no, greatest($2, c.floor) + 1, least(greatest(least($2, c.head), c.floor) + $3, c.head), 1) log",
+        ""
+    ),
+];
+const PAGE_BEFORE: Around = [
+    page!(
+        "log WHERE channel_no = c.no AND seq > c.floor AND seq < $2",
+        "DESC"
+    ),
+    page!(
+        "readable_events(1, c.no, greatest(least($2::bigint - 1, c.head) - $3, c.floor) + 1, least($2::bigint - 1, c.head), 1) log",
+        "DESC"
+    ),
+];
 
-const HEADS: &str = "
-    SELECT s.incarnations, c.head, c.floor, c.epochs, c.epoch_starts
-    FROM state s CROSS JOIN unnest($1::uuid[]) WITH ORDINALITY asked (uuid, place)
-    LEFT JOIN channels c ON c.uuid = asked.uuid
-    WHERE s.one ORDER BY asked.place";
+macro_rules! heads {
+    ($channel:literal) => {
+        concat!(
+            "
+            SELECT s.incarnations, c.head, c.floor, c.epochs, c.epoch_starts
+            FROM state s CROSS JOIN unnest($1::uuid[]) WITH ORDINALITY asked (uuid, place)
+            LEFT JOIN ",
+            $channel,
+            " WHERE s.one ORDER BY asked.place"
+        )
+    };
+}
+
+const HEADS: Around = [
+    heads!("channels c ON c.uuid = asked.uuid"),
+    heads!("LATERAL readable_channel(asked.uuid) c ON true"),
+];
 
 /// The channel is looked up for each event: a join would be planned for a tenth of the log.
-const UNPUBLISHED: &str = "
-    SELECT pos, at, event,
-        (SELECT uuid FROM channels c WHERE c.no = counted.channel_no AND c.floor < counted.seq),
-        seq, checksum
-    FROM (SELECT *, row_number() OVER (ORDER BY pos) AS place,
-            sum(octet_length(event)) OVER (ORDER BY pos) AS bytes
-          FROM (SELECT pos, at, event, channel_no, seq, log.sum AS checksum FROM log
-                WHERE lane = $1 AND pos > $2 ORDER BY pos LIMIT $3) first) counted
-    WHERE bytes <= $4 OR place = 1
-    ORDER BY pos";
+macro_rules! unpublished {
+    ($source:literal, $channel:literal) => {
+        concat!(
+            "
+            SELECT pos, at, event, ",
+            $channel,
+            " AS uuid, seq, counted.sum
+            FROM (SELECT *, row_number() OVER (ORDER BY pos) AS place,
+                    sum(octet_length(event)) OVER (ORDER BY pos) AS bytes
+                  FROM (SELECT pos, at, event, channel_no, seq, log.sum FROM ",
+            $source,
+            "
+                        ORDER BY pos LIMIT $3) first) counted
+            WHERE bytes <= $4 OR place = 1
+            ORDER BY pos"
+        )
+    };
+}
+
+const UNPUBLISHED: Around = [
+    unpublished!(
+        "log WHERE lane = $1 AND pos > $2",
+        "(SELECT uuid FROM channels c WHERE c.no = counted.channel_no AND c.floor < counted.seq)"
+    ),
+    unpublished!(
+        "readable_after($1, $2, $3) log",
+        "readable_owner(counted.channel_no, counted.seq)"
+    ),
+];
 
 /// Milliseconds by the server's own clock, which stamps what is stored: those of the processes may
 /// differ. Every lane has its own watermark; that of this process may be newer than the one saved.
-const OLDEST_UNPUBLISHED: &str = "
-    SELECT (1000 * max(abs(extract(epoch FROM clock_timestamp() - (
-        SELECT coalesce(log.stored, to_timestamp(log.at / 1000.0)) FROM log
-        WHERE log.lane = lanes.lane
-            AND log.pos > CASE lanes.lane WHEN $1 THEN $2 ELSE lanes.published_to END
-        ORDER BY log.pos LIMIT 1)))))::bigint
-    FROM lanes WHERE pos > published_to";
-
-/// The questions, prepared for one connection.
-pub(super) struct Questions {
-    page_after: Statement,
-    page_before: Statement,
-    heads: Statement,
-    unpublished: Statement,
-    oldest_unpublished: Statement,
+macro_rules! oldest_unpublished {
+    ($source:literal) => {
+        concat!("
+            SELECT (1000 * max(abs(extract(epoch FROM clock_timestamp() - (
+                SELECT coalesce(log.stored, to_timestamp(log.at / 1000.0)) FROM ", $source, "
+                ORDER BY log.pos LIMIT 1)))))::bigint
+            FROM lanes CROSS JOIN LATERAL (
+                SELECT CASE lanes.lane WHEN $1 THEN $2::bigint ELSE lanes.published_to END AS pos) mark
+            WHERE lanes.pos > lanes.published_to")
+    };
 }
 
-impl Questions {
-    pub(super) async fn prepare(session: &Session) -> Result<Self, Failure> {
-        let (page_after, page_before, heads, unpublished, oldest_unpublished) = tokio::try_join!(
-            session.prepare(PAGE_AFTER),
-            session.prepare(PAGE_BEFORE),
-            session.prepare(HEADS),
-            session.prepare(UNPUBLISHED),
-            session.prepare(OLDEST_UNPUBLISHED),
-        )?;
-        Ok(Self {
-            page_after,
-            page_before,
-            heads,
-            unpublished,
-            oldest_unpublished,
-        })
-    }
-}
+const OLDEST_UNPUBLISHED: Around = [
+    oldest_unpublished!("log WHERE log.lane = lanes.lane AND log.pos > mark.pos"),
+    oldest_unpublished!("readable_after(lanes.lane, mark.pos, 1) log"),
+];
 
-/// Which page is asked for.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted {
-    pub(super) channel: ChannelId,
-    pub(super) range: PageRange,
-    pub(super) limit: PageLimit,
-}
-
-pub(super) async fn page(
-    reader: &Reader,
-    wanted: Wanted,
+async fn around(
+    session: &Session,
     damage: &Damage,
-) -> Result<StoredPage, Failure> {
-    match whole_page(reader, wanted).await {
+    [sql, careful]: Around,
+    params: Params<'_>,
+) -> Result<Vec<Row>, Failure> {
+    match session.rows(sql, params).await {
         Err(failure) if failure.is_damage() => {
             damage.note_database(failure.reason());
-            salvage::page(reader, wanted).await
+            session.rows(careful, params).await
         }
-        page => page,
+        rows => rows,
     }
 }
 
-async fn whole_page(reader: &Reader, wanted: Wanted) -> Result<StoredPage, Failure> {
-    let Wanted {
-        channel,
-        range,
-        limit,
-    } = wanted;
-    let questions = &reader.questions;
-    let (bound, descending) = bound(range);
-    let question = if descending {
-        &questions.page_before
-    } else {
-        &questions.page_after
-    };
-    let (events, bytes) = limits(limit);
-    let row = reader
-        .session
-        .row(
-            question,
-            &[&channel.uuid(), &to_stored_number(bound), &events, &bytes],
-        )
-        .await?;
-    let Some(row) = row else {
-        return Err(Failure::Lost("the table state is empty".to_owned()));
-    };
-    // No rows are arrays that are NULL.
-    let seqs: Option<Vec<i64>> = row.get(5);
-    let events: Option<Vec<&[u8]>> = row.get(6);
-    let sums: Option<Vec<Option<i32>>> = row.get(7);
-    let found = (seqs.unwrap_or_default().into_iter())
-        .zip(events.unwrap_or_default())
-        .zip(sums.unwrap_or_default());
-    let head = head(channel, &row);
-    let head = head.ok_or_else(|| Failure::damaged("the channel's row"))?;
-    let mut reading = Reading::new(head, range, limit);
-    let mut count = 0;
-    for ((seq, event), sum) in found {
-        count += 1;
-        let event = Bytes::copy_from_slice(event);
-        reading.take(from_stored_number(seq), Kept { event, sum });
-    }
-    // Where its size has cut the page off, the rest is another page's; else what is missing was
-    // lost.
-    if row.get::<_, Option<i64>>(8).unwrap_or(0) == count {
-        while reading.next().is_some() {
-            reading.lacks();
+/// A page of a channel.
+pub(super) struct AskPage(
+    pub(super) ChannelId,
+    pub(super) PageRange,
+    pub(super) PageLimit,
+);
+
+impl Question for AskPage {
+    type Answer = StoredPage;
+    const MAY_BE_LONG: bool = true;
+
+    async fn ask(&self, session: &Session, damage: &Damage) -> Result<StoredPage, Failure> {
+        let &Self(channel, range, limit) = self;
+        let (bound, descending) = bound(range);
+        let question = if descending { PAGE_BEFORE } else { PAGE_AFTER };
+        let bound = to_stored_number(bound);
+        let (events, bytes) = limits(limit);
+        let channel_uuid = channel.uuid();
+        let params: Params<'_> = &[&channel_uuid, &bound, &events, &bytes];
+        let rows = around(session, damage, question, params).await?;
+        let Some(row) = rows.first() else {
+            return Err(Failure::Lost("the table state is empty".to_owned()));
+        };
+        // No rows are arrays that are NULL.
+        let seqs: Option<Vec<i64>> = row.get("seqs");
+        let events: Option<Vec<&[u8]>> = row.get("events");
+        let sums: Option<Vec<Option<i32>>> = row.get("sums");
+        let found = (seqs.unwrap_or_default().into_iter())
+            .zip(events.unwrap_or_default())
+            .zip(sums.unwrap_or_default());
+        let head = head(channel, row).ok_or_else(|| Failure::damaged("the channel's row"))?;
+        let mut reading = Reading::new(head, range, limit);
+        let mut count = 0;
+        for ((seq, event), sum) in found {
+            count += 1;
+            let event = Bytes::copy_from_slice(event);
+            reading.take(from_stored_number(seq), Kept { event, sum });
         }
-    }
-    Ok(reading.finish())
-}
-
-/// Those of damaged channels are left out.
-pub(super) async fn heads(
-    reader: &Reader,
-    channels: &[ChannelId],
-    damage: &Damage,
-) -> Result<Vec<Head>, Failure> {
-    let heads = match heads_of(reader, channels).await {
-        Err(failure) if failure.is_damage() => {
-            damage.note_database(failure.reason());
-            salvage::heads(reader, channels).await?
-        }
-        heads => heads?,
-    };
-    if heads.len() < channels.len() {
-        damage.note_database("the rows of some channels cannot be read");
-    }
-    Ok(heads)
-}
-
-/// Without those whose rows make no sense.
-pub(super) async fn heads_of(
-    reader: &Reader,
-    channels: &[ChannelId],
-) -> Result<Vec<Head>, Failure> {
-    let uuids: Vec<Uuid> = channels.iter().map(|channel| channel.uuid()).collect();
-    let rows = reader
-        .session
-        .rows(&reader.questions.heads, &[&uuids])
-        .await?;
-    let heads = channels.iter().zip(&rows);
-    let heads = heads.filter_map(|(&channel, row)| head(channel, row));
-    Ok(heads.collect())
-}
-
-pub(super) async fn unpublished(
-    reader: &Reader,
-    after: Position,
-    limit: PageLimit,
-    damage: &Damage,
-) -> Result<Vec<Unpublished>, Failure> {
-    let (events, bytes) = limits(limit);
-    let lane = lane_number(after.lane());
-    let mut from = to_stored_number(after.offset());
-    loop {
-        let question = &reader.questions.unpublished;
-        let rows = reader
-            .session
-            .rows(question, &[&lane, &from, &events, &bytes])
-            .await;
-        let rows = match rows {
-            Err(failure) if failure.is_damage() => {
-                damage.note_database(failure.reason());
-                let after = Position::new(after.lane(), from_stored_number(from));
-                return salvage::unpublished(reader, after, damage).await;
+        // Where its size has cut the page off, the rest is another page's; else what is missing was
+        // lost.
+        if row.get::<_, Option<i64>>("found").unwrap_or(0) == count {
+            while reading.next().is_some() {
+                reading.lacks();
             }
-            rows => rows?,
-        };
-        let Some(last) = rows.last() else {
-            return Ok(Vec::new());
-        };
-        from = last.get(0);
-        let page: Vec<_> = rows
-            .iter()
-            .filter_map(|row| entry(row, after.lane(), damage))
+        }
+        let page = reading.finish();
+        damage.note(channel, &page.damaged);
+        Ok(page)
+    }
+}
+
+/// The heads of channels, without those that are damaged.
+pub(super) struct AskHeads(pub(super) Vec<ChannelId>);
+
+impl Question for AskHeads {
+    type Answer = Vec<Head>;
+
+    async fn ask(&self, session: &Session, damage: &Damage) -> Result<Vec<Head>, Failure> {
+        let uuids: Vec<Uuid> = self.0.iter().map(|channel| channel.uuid()).collect();
+        let rows = around(session, damage, HEADS, &[&uuids]).await?;
+        let heads = self.0.iter().zip(&rows);
+        let heads: Vec<_> = heads
+            .filter_map(|(&channel, row)| head(channel, row))
             .collect();
-        // All that was found has expired and is about to be removed: the end may lie further on.
-        if !page.is_empty() {
-            return Ok(page);
+        if heads.len() < self.0.len() {
+            damage.note_database("the rows of some channels cannot be read");
+        }
+        Ok(heads)
+    }
+}
+
+/// The outbox after a position.
+pub(super) struct AskUnpublished(pub(super) Position, pub(super) PageLimit);
+
+impl Question for AskUnpublished {
+    type Answer = Vec<Unpublished>;
+
+    async fn ask(&self, session: &Session, damage: &Damage) -> Result<Vec<Unpublished>, Failure> {
+        let (events, bytes) = limits(self.1);
+        let lane = lane_number(self.0.lane());
+        let mut from = to_stored_number(self.0.offset());
+        loop {
+            let params: Params<'_> = &[&lane, &from, &events, &bytes];
+            let rows = around(session, damage, UNPUBLISHED, params).await?;
+            let Some(last) = rows.last() else {
+                return Ok(Vec::new());
+            };
+            from = last.get("pos");
+            let page = rows.iter().filter_map(|row| entry(row, lane, damage));
+            let page: Vec<_> = page.collect();
+            // All that was found has expired and is about to be removed: the end may lie further on.
+            if !page.is_empty() {
+                return Ok(page);
+            }
         }
     }
 }
 
-fn entry(row: &Row, lane: u32, damage: &Damage) -> Option<Unpublished> {
-    let channel: Option<Uuid> = row.get(3);
-    let channel = channel?.into();
-    let seq = from_stored_number(row.get(4));
+/// How long the oldest waits. What this process has published, and where.
+pub(super) struct AskOldestUnpublished(pub(super) Option<Position>);
+
+impl Question for AskOldestUnpublished {
+    type Answer = Option<Duration>;
+
+    async fn ask(&self, session: &Session, damage: &Damage) -> Result<Option<Duration>, Failure> {
+        let lane = self.0.map_or(0, |mark| lane_number(mark.lane()));
+        let mark = self.0.map_or(0, |mark| to_stored_number(mark.offset()));
+        let rows = around(session, damage, OLDEST_UNPUBLISHED, &[&lane, &mark]).await?;
+        let oldest: Option<i64> = rows.first().and_then(|row| row.get(0));
+        Ok(oldest.map(from_stored_number).map(Duration::from_millis))
+    }
+}
+
+/// An event of a lane; `None` if it has expired, or is not the one that was stored.
+pub(super) fn entry(row: &Row, lane: i32, damage: &Damage) -> Option<Unpublished> {
+    let channel = ChannelId::from(row.get::<_, Option<Uuid>>("uuid")?);
+    let seq = from_stored_number(row.get("seq"));
+    let event: &[u8] = row.get("event");
+    if !is_sound(channel, seq, event, row.get("sum")) {
+        damage.note(channel, &[Damaged { from: seq, to: seq }]);
+        return None;
+    }
     Some(Unpublished {
-        position: Position::new(lane, from_stored_number(row.get(0))),
+        position: Position::new(lane_name(lane), from_stored_number(row.get("pos"))),
         channel,
-        event: sound(channel, seq, row.get(2), row.get(5), damage)?,
-        committed_at: from_stored_number(row.get(1)),
+        event: Bytes::copy_from_slice(event),
+        committed_at: from_stored_number(row.get("at")),
     })
-}
-
-/// The event, if it is the one that was stored.
-pub(super) fn sound(
-    channel: ChannelId,
-    seq: u64,
-    event: &[u8],
-    sum: Option<i32>,
-    damage: &Damage,
-) -> Option<Bytes> {
-    if is_sound(channel, seq, event, sum) {
-        return Some(Bytes::copy_from_slice(event));
-    }
-    damage.note(channel, &[Damaged { from: seq, to: seq }]);
-    None
-}
-
-/// `ours` is what this process has published, and where.
-pub(super) async fn oldest_unpublished(
-    reader: &Reader,
-    ours: Option<Position>,
-) -> Result<Option<Duration>, Failure> {
-    let lane = ours.map_or(0, |mark| lane_number(mark.lane()));
-    let mark = ours.map_or(0, |mark| to_stored_number(mark.offset()));
-    let question = &reader.questions.oldest_unpublished;
-    let row = match reader.session.row(question, &[&lane, &mark]).await {
-        Err(failure) if failure.is_damage() => {
-            return salvage::oldest_unpublished(&reader.session, (lane, mark)).await;
-        }
-        row => row?,
-    };
-    let oldest: Option<i64> = row.and_then(|row| row.get(0));
-    Ok(oldest.map(from_stored_number).map(Duration::from_millis))
 }
 
 fn limits(limit: PageLimit) -> (i64, i64) {
@@ -319,16 +315,16 @@ fn limits(limit: PageLimit) -> (i64, i64) {
 
 /// A channel without a row, or without an event yet, has no log. `None` if the row makes no sense.
 fn head(channel: ChannelId, row: &Row) -> Option<Head> {
-    let (Some(head), Some(floor)) = (row.get::<_, Option<i64>>(1), row.get::<_, Option<i64>>(2))
-    else {
+    let (head, floor): (Option<i64>, Option<i64>) = (row.get("head"), row.get("floor"));
+    let (Some(head), Some(floor)) = (head, floor) else {
         return Some(Head::none(channel));
     };
     if !(0..=head).contains(&floor) {
         return None;
     }
-    let mut epochs = Epochs::from_row(&row.get::<_, Vec<i64>>(3), &row.get::<_, Vec<i64>>(4));
+    let mut epochs = Epochs::from_row(row);
     let head = from_stored_number(head);
-    epochs.complete(&row.get::<_, Vec<i64>>(0), head);
+    epochs.complete(&row.get::<_, Vec<i64>>("incarnations"), head);
     let Some(epoch) = epochs.current() else {
         return Some(Head::none(channel));
     };

@@ -1,113 +1,145 @@
 //! Connections for reading, so that a page of history never waits for a commit.
 
 use std::{
-    collections::VecDeque,
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::{Instant, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    connection::{Connector, NoSession},
+    connection::Connector,
     epochs,
     failure::Failure,
-    queries::Questions,
+    queries::{QUESTIONS, Question},
+    schema,
     session::Session,
+    shared::Shared,
 };
-use crate::{StoreError, queue::closed};
+use crate::{StoreError, expiry_clock::now, queue::closed};
 
 /// How long nobody tries to connect after somebody could not.
 const REST: Duration = Duration::from_millis(500);
 
-/// A connection with its prepared questions.
-pub(super) struct Reader {
-    pub(super) session: Session,
-    pub(super) questions: Questions,
-}
-
-type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
-
 /// A few connections, made when they are first needed. Each answers one question at a time, so that
 /// a large page does not hold up small ones more than it must.
-pub(super) struct Readers {
+///
+/// A list and two semaphores: a crate for pools would bring as many lines of a manager, and gives a
+/// connection back while the server is still at work for somebody who is gone.
+pub(super) struct Readers(Arc<Inner>);
+
+struct Inner {
     connector: Connector,
+    shared: Arc<Shared>,
     /// The last is taken first.
-    idle: Mutex<VecDeque<Arc<Reader>>>,
-    room: Semaphore,
+    idle: Mutex<Vec<Session>>,
+    room: Arc<Semaphore>,
     /// For questions that may take long: one connection is left for the others, if there are two.
-    long_room: Semaphore,
+    long_room: Arc<Semaphore>,
     /// When and why there was no connection.
     failed: Mutex<Option<(Instant, StoreError)>>,
+    stop: CancellationToken,
 }
 
 impl Readers {
-    pub(super) fn new(connector: Connector) -> Self {
-        Self {
-            idle: Mutex::default(),
-            room: Semaphore::new(connector.options.connections),
-            long_room: Semaphore::new(connector.options.connections.saturating_sub(1).max(1)),
-            failed: Mutex::default(),
+    pub(super) fn new(connector: Connector, shared: Arc<Shared>) -> Self {
+        let most = connector.options.connections;
+        Self(Arc::new(Inner {
             connector,
-        }
+            shared,
+            idle: Mutex::default(),
+            room: Arc::new(Semaphore::new(most)),
+            long_room: Arc::new(Semaphore::new(most.saturating_sub(1).max(1))),
+            failed: Mutex::default(),
+            stop: CancellationToken::new(),
+        }))
     }
 
-    /// As [`ask`](Self::ask), for pages of history, of which there may be many, and slow ones: heads
-    /// and the outbox never wait behind them.
-    pub(super) async fn ask_long<T>(
-        &self,
-        question: impl for<'a> Fn(&'a Reader) -> Answer<'a, T>,
-    ) -> Result<T, StoreError> {
-        let _room = self.take(&self.long_room).await?;
-        self.ask(question).await
+    /// Answers a question. The connection and its room are taken until the server has answered, also
+    /// for somebody who is gone meanwhile: others would wait behind that.
+    pub(super) async fn ask<Q: Question>(&self, question: Q) -> Result<Q::Answer, StoreError> {
+        let inner = self.0.clone();
+        let long_room = match Q::MAY_BE_LONG {
+            true => Some(inner.take(&inner.long_room).await?),
+            false => None,
+        };
+        let room = inner.take(&inner.room).await?;
+        let (mut reply, answer) = oneshot::channel();
+        self.0.connector.tasks.spawn(async move {
+            tokio::select! {
+                answer = inner.answer(&question) => drop(reply.send(answer)),
+                // Nobody waits for it any more, and the store is closed.
+                () = async { reply.closed().await; inner.stop.cancelled().await } => {}
+            }
+            drop((room, long_room));
+        });
+        answer.await.map_err(|_died| closed())?
     }
 
-    async fn take<'a>(&self, room: &'a Semaphore) -> Result<SemaphorePermit<'a>, StoreError> {
+    /// Gives all logs a new epoch.
+    pub(super) async fn begin_epoch(&self) -> Result<(), StoreError> {
+        let _room = self.0.take(&self.0.room).await?;
+        let session = self.0.session().await?;
+        let now = now(&self.0.connector.options.clock);
+        let begun = epochs::begin_epoch(&session, now).await;
+        begun.map_err(|failure| failure.to_error())?;
+        self.0.put_back(session);
+        Ok(())
+    }
+
+    /// The number of logs, whatever time it takes to count them.
+    pub(super) async fn count_logs(&self) -> Result<u64, StoreError> {
+        let session = schema::connect(&self.0.connector, &[]).await;
+        let session = session.map_err(|failed| failed.to_error())?;
+        let counted = epochs::count_logs(&session).await;
+        counted.map_err(|failure| failure.to_error())
+    }
+
+    /// Later questions are refused.
+    pub(super) fn close(&self) {
+        self.0.room.close();
+        self.0.long_room.close();
+        self.0.stop.cancel();
+        lock(&self.0.idle).clear();
+    }
+}
+
+impl Inner {
+    async fn take(&self, room: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, StoreError> {
         let limit = self.connector.options.statement_timeout;
-        let permit = timeout(limit, room.acquire()).await;
+        let permit = timeout(limit, room.clone().acquire_owned()).await;
         let permit = permit
             .map_err(|_elapsed| StoreError::unavailable("all connections for reading are busy"))?;
         permit.map_err(|_closed| closed())
     }
 
-    /// Answers a question; a second time on a new connection if the first one was lost over it.
-    pub(super) async fn ask<T>(
-        &self,
-        question: impl for<'a> Fn(&'a Reader) -> Answer<'a, T>,
-    ) -> Result<T, StoreError> {
-        let _room = self.take(&self.room).await?;
+    /// A second time on a new connection if the first one was lost over it.
+    async fn answer<Q: Question>(&self, question: &Q) -> Result<Q::Answer, StoreError> {
         let mut again = true;
         loop {
-            let mut lent = Lent {
-                readers: self,
-                reader: self.reader().await?,
-                state: State::Asked,
-            };
-            let answer = question(&lent.reader).await;
-            lent.state = State::Idle;
-            match answer {
-                Ok(answer) => return Ok(answer),
+            let session = self.session().await?;
+            match question.ask(&session, &self.shared.counters.damage).await {
                 Err(failure @ Failure::Lost(_)) => {
-                    lent.state = State::Lost;
                     // The others were lost with it, most likely.
                     lock(&self.idle).clear();
                     if !std::mem::take(&mut again) {
                         return Err(failure.to_error());
                     }
                 }
-                Err(failure) => return Err(failure.to_error()),
+                answer => {
+                    self.put_back(session);
+                    return answer.map_err(|failure| failure.to_error());
+                }
             }
         }
     }
 
-    async fn reader(&self) -> Result<Arc<Reader>, StoreError> {
-        let idle = lock(&self.idle)
-            .pop_back()
-            .filter(|reader| !reader.session.is_closed());
+    async fn session(&self) -> Result<Session, StoreError> {
+        let idle = lock(&self.idle).pop().filter(|idle| !idle.is_closed());
         if let Some(idle) = idle {
             return Ok(idle);
         }
@@ -116,73 +148,19 @@ impl Readers {
         {
             return Err(error);
         }
-        let connected = self.connect().await.map_err(|failed| failed.to_error());
-        *lock(&self.failed) = connected
-            .as_ref()
-            .err()
-            .map(|e| (Instant::now(), e.clone()));
+        let connected = schema::connect(&self.connector, &QUESTIONS).await;
+        let connected = connected.map_err(|failed| failed.to_error());
+        let failed = connected.as_ref().err().cloned();
+        *lock(&self.failed) = failed.map(|error| (Instant::now(), error));
         connected
     }
 
-    async fn connect(&self) -> Result<Arc<Reader>, NoSession> {
-        let session = self.connector.connect().await?;
-        let questions = Questions::prepare(&session).await?;
-        Ok(Arc::new(Reader { session, questions }))
-    }
-
-    /// The number of logs, whatever time it takes to count them.
-    pub(super) async fn count_logs(&self) -> Result<u64, StoreError> {
-        let session = self.connector.connect().await;
-        let session = session.map_err(|failed| failed.to_error())?;
-        let counted = epochs::count_logs(&session).await;
-        counted.map_err(|failure| failure.to_error())
-    }
-
-    fn put_back(&self, reader: Arc<Reader>, is_at_work: bool) {
+    fn put_back(&self, session: Session) {
         let mut idle = lock(&self.idle);
         // Nobody takes it out of a closed store again, which waits for its end.
-        if self.room.is_closed() {
-            return;
+        if !self.room.is_closed() {
+            idle.push(session);
         }
-        // What is still at work for somebody who is gone is the last that is needed again.
-        if is_at_work {
-            idle.push_front(reader);
-        } else {
-            idle.push_back(reader);
-        }
-    }
-
-    /// Later questions are refused.
-    pub(super) fn close(&self) {
-        self.room.close();
-        self.long_room.close();
-        lock(&self.idle).clear();
-    }
-}
-
-/// A connection at a question. It is put back also when whoever asked is gone in the middle: what
-/// the server then still answers is passed over, and the next question waits for that.
-struct Lent<'a> {
-    readers: &'a Readers,
-    reader: Arc<Reader>,
-    state: State,
-}
-
-enum State {
-    /// Its answer has not come.
-    Asked,
-    Idle,
-    Lost,
-}
-
-impl Drop for Lent<'_> {
-    fn drop(&mut self) {
-        let is_at_work = match self.state {
-            State::Asked => true,
-            State::Idle => false,
-            State::Lost => return,
-        };
-        self.readers.put_back(self.reader.clone(), is_at_work);
     }
 }
 

@@ -1,136 +1,123 @@
-//! The tables, and how older ones become like them.
+//! The tables, and how older ones become like them; and what every new connection is asked first.
 
 use super::{
     connection::{Connector, NoSession},
+    epochs,
     failure::Failure,
     session::Session,
 };
+use crate::expiry_clock::now;
 
 /// Steps from an empty schema to today's format; the table `versions` tells those done. A step that
 /// was released is never changed.
-const MIGRATIONS: &[&str] = &[
+const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/0001.sql"),
     include_str!("migrations/0002.sql"),
     include_str!("migrations/0003.sql"),
     include_str!("migrations/0004.sql"),
+    include_str!("migrations/0005.sql"),
 ];
 
-/// Makes processes that start together migrate one after the other.
-const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtext('hark'), hashtext('migrate'))";
+/// Makes processes that start together migrate one after the other. A table may be large, and another
+/// process may be at it.
+const BEGIN: &str = "BEGIN;
+    SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;
+    SELECT pg_advisory_xact_lock(hashtext('hark'), hashtext('migrate'))";
 
-/// Takes care that the database has today's format.
+/// Only if it is missing: who owns it need not have the right to make one.
+const CREATE: &str = "DO $$ BEGIN
+        IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'hark') THEN CREATE SCHEMA hark; END IF;
+    END $$;
+    CREATE TABLE versions (version integer PRIMARY KEY, migrated_at timestamptz NOT NULL DEFAULT now());";
+
+/// A session with a database of today's format, whose logs have the epoch that they must have, and
+/// that knows these statements.
+pub(super) async fn connect(
+    connector: &Connector,
+    statements: &[&'static str],
+) -> Result<Session, NoSession> {
+    let mut session = connector.reach().await?;
+    prepare(connector, &session, connector.options.migrate).await?;
+    let moved = epochs::check_origin(&session, now(&connector.options.clock)).await;
+    let moved = moved.map_err(|failure| {
+        let needed = "the user must be able to read and write the tables of the schema hark, and to run \
+             pg_control_system and pg_walfile_name";
+        connector.explain(failure, needed)
+    })?;
+    if let Some((before, here)) = moved {
+        tracing::warn!(
+            database = connector.database,
+            before,
+            here,
+            "the database is another one than before, or on another timeline: all logs have a new epoch"
+        );
+    }
+    session.prepare(statements).await?;
+    Ok(session)
+}
+
+/// Takes care that the database has today's format. After a failure the session is of no use any more.
 pub(super) async fn prepare(
     connector: &Connector,
     session: &Session,
     migrate: bool,
 ) -> Result<(), NoSession> {
     let known = MIGRATIONS.len();
-    let found = version(session)
-        .await
-        .map_err(|failure| explain(connector, failure))?;
-    if found == known {
-        return Ok(());
-    }
-    if found > known {
-        return Err(newer(connector, found));
-    }
-    if !migrate {
-        let reason = match found {
-            0 => "it holds no schema hark: run `hark migrate`, or set store.postgres.migrate"
-                .to_owned(),
-            _ => format!(
-                "its format is {found} and this program needs {known}: run `hark migrate`, or set store.postgres.migrate"
-            ),
+    let needed = "the user needs CREATE on the database, or the schema hark as its own";
+    let explain = |failure| connector.explain(failure, needed);
+    let found = version(session).await.map_err(explain)?;
+    let reached = if migrate && found < known {
+        bring_up(session).await.map_err(explain)?
+    } else {
+        found
+    };
+    if reached < known {
+        let what = match reached {
+            0 => "it holds no schema hark".to_owned(),
+            _ => format!("its format is {found} and this program needs {known}"),
         };
-        return Err(connector.refuse(reason));
+        return Err(connector.refuse(format!(
+            "{what}: run `hark migrate`, or set store.postgres.migrate"
+        )));
     }
-    let reached = session
-        .transaction(bring_up(session))
-        .await
-        .map_err(|failure| explain(connector, failure))?;
     if reached > known {
-        return Err(newer(connector, reached));
+        return Err(connector.refuse(format!(
+            "its format is {reached} and this program knows up to {known}: use the newer program that \
+             made it"
+        )));
     }
-    tracing::info!(
-        database = connector.database,
-        from = found,
-        to = known,
-        "schema migrated"
-    );
+    if found < known {
+        let database = &connector.database;
+        tracing::info!(database, from = found, to = known, "schema migrated");
+    }
     Ok(())
-}
-
-fn newer(connector: &Connector, found: usize) -> NoSession {
-    connector.refuse(format!(
-        "its format is {found} and this program knows up to {}: use the newer program that made it",
-        MIGRATIONS.len()
-    ))
-}
-
-/// What the server refuses here, it will refuse again.
-fn explain(connector: &Connector, failure: Failure) -> NoSession {
-    match failure {
-        Failure::Refused(refusal) => connector.refuse(format!(
-            "{}; the user needs CREATE on the database, or the schema hark as its own",
-            refusal.reason
-        )),
-        other => other.into(),
-    }
 }
 
 /// 0 for a database without the schema. Asked of the catalog itself: what a session remembers of
 /// names that do not exist may be older than the lock that it has just been given.
 async fn version(session: &Session) -> Result<usize, Failure> {
-    let exists = session
-        .seldom(
-            "SELECT EXISTS (SELECT FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
-                WHERE nspname = 'hark' AND relname = 'versions')",
-            &[],
-        )
-        .await?;
-    if !exists[0].get::<_, bool>(0) {
+    let exists = "SELECT EXISTS (SELECT FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
+        WHERE nspname = 'hark' AND relname = 'versions')";
+    if !session.row(exists, &[]).await?.get::<_, bool>(0) {
         return Ok(0);
     }
-    let rows = session
-        .seldom("SELECT coalesce(max(version), 0) FROM hark.versions", &[])
-        .await?;
+    let version = "SELECT coalesce(max(version), 0) FROM hark.versions";
     // Versions are counted from 1; none is 0.
-    Ok(usize::try_from(rows[0].get::<_, i32>(0)).unwrap_or(0))
+    Ok(usize::try_from(session.row(version, &[]).await?.get::<_, i32>(0)).unwrap_or(0))
 }
 
-/// All steps that are missing, inside the open transaction; the version that there is now.
+/// All steps that are missing, in one transaction; the version that there is now.
 async fn bring_up(session: &Session) -> Result<usize, Failure> {
-    // A table may be large, and another process may be at it.
-    session
-        .run("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
-        .await?;
-    session.run_long(LOCK).await?;
+    session.run_long(BEGIN).await?;
     let done = version(session).await?;
     if done == 0 {
-        let exists = session
-            .seldom(
-                "SELECT count(*) FROM pg_namespace WHERE nspname = 'hark'",
-                &[],
-            )
-            .await?;
-        if exists[0].get::<_, i64>(0) == 0 {
-            session.run("CREATE SCHEMA hark").await?;
-        }
-        session
-            .run(
-                "CREATE TABLE versions (
-                    version integer PRIMARY KEY, migrated_at timestamptz NOT NULL DEFAULT now())",
-            )
-            .await?;
+        session.run(CREATE).await?;
     }
-    for (number, step) in MIGRATIONS.iter().enumerate().skip(done) {
+    for (step, number) in MIGRATIONS.iter().zip(1..).skip(done) {
+        let note = format!("INSERT INTO versions (version) VALUES ({number})");
         session.run_long(step).await?;
-        session
-            .run(&format!(
-                "INSERT INTO versions (version) VALUES ({})",
-                number + 1
-            ))
-            .await?;
+        session.run(&note).await?;
     }
+    session.run("COMMIT").await?;
     Ok(done.max(MIGRATIONS.len()))
 }

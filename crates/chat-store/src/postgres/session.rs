@@ -1,7 +1,8 @@
 //! One connection: statements, each answered within a time.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
+use futures_util::future::try_join_all;
 use tokio::time::timeout;
 use tokio_postgres::{Client, Row, Statement, types::ToSql};
 use tokio_util::task::AbortOnDropHandle;
@@ -13,15 +14,14 @@ pub(super) struct Session {
     client: Client,
     /// After which a server that does not answer is given up.
     limit: Duration,
+    prepared: HashMap<&'static str, Statement>,
     #[cfg(test)]
-    is_cut: std::sync::atomic::AtomicBool,
-    #[cfg(test)]
-    steps: super::steps::Steps,
+    stops: super::tests::Stops,
     _driver: AbortOnDropHandle<()>,
 }
 
 /// Parameters of a statement.
-type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 impl Session {
     /// `driver` moves its bytes; an answer that takes longer than `limit` does not come.
@@ -29,17 +29,33 @@ impl Session {
         Self {
             client,
             limit,
+            prepared: HashMap::new(),
             #[cfg(test)]
-            is_cut: std::sync::atomic::AtomicBool::new(false),
-            #[cfg(test)]
-            steps: super::steps::Steps::default(),
+            stops: super::tests::Stops::default(),
             _driver: driver,
         }
     }
 
+    /// From now on tests decide what becomes of each statement.
+    #[cfg(test)]
+    pub(super) fn stopped_by(self, control: &super::tests::MayBeStopped) -> Self {
+        Self {
+            stops: super::tests::Stops::by(control),
+            ..self
+        }
+    }
+
+    /// Prepares what this connection is often asked.
+    pub(super) async fn prepare(&mut self, statements: &[&'static str]) -> Result<(), Failure> {
+        let all = try_join_all(statements.iter().map(|sql| self.client.prepare(sql)));
+        let prepared = self.timed(all).await?;
+        self.prepared = statements.iter().copied().zip(prepared).collect();
+        Ok(())
+    }
+
     /// Runs statements without parameters.
     pub(super) async fn run(&self, sql: &str) -> Result<(), Failure> {
-        self.limited(self.client.batch_execute(sql)).await
+        self.limited(sql, self.client.batch_execute(sql)).await
     }
 
     /// The same for what may take long, such as changing a large table.
@@ -52,38 +68,45 @@ impl Session {
         Ok(self.client.query(sql, &[]).await?)
     }
 
-    pub(super) async fn prepare(&self, sql: &str) -> Result<Statement, Failure> {
-        self.timed(self.client.prepare(sql)).await
+    pub(super) async fn rows(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, Failure> {
+        match self.prepared.get(sql) {
+            Some(statement) => {
+                self.limited(sql, self.client.query(statement, params))
+                    .await
+            }
+            None => self.limited(sql, self.client.query(sql, params)).await,
+        }
     }
 
-    pub(super) async fn rows(
+    /// [`rows`](Self::rows), or none if it need not be asked.
+    pub(super) async fn rows_if(
         &self,
-        statement: &Statement,
+        needed: bool,
+        sql: &str,
         params: Params<'_>,
     ) -> Result<Vec<Row>, Failure> {
-        self.limited(self.client.query(statement, params)).await
+        match needed {
+            true => self.rows(sql, params).await,
+            false => Ok(Vec::new()),
+        }
     }
 
-    pub(super) async fn row(
-        &self,
-        statement: &Statement,
-        params: Params<'_>,
-    ) -> Result<Option<Row>, Failure> {
-        self.limited(self.client.query_opt(statement, params)).await
+    /// What always has one row.
+    pub(super) async fn row(&self, sql: &str, params: Params<'_>) -> Result<Row, Failure> {
+        let rows = self.rows(sql, params).await?;
+        let row = rows.into_iter().next();
+        row.ok_or_else(|| Failure::Lost("a statement had no row".to_owned()))
     }
 
     /// The number of rows that were changed.
-    pub(super) async fn execute(
-        &self,
-        statement: &Statement,
-        params: Params<'_>,
-    ) -> Result<u64, Failure> {
-        self.limited(self.client.execute(statement, params)).await
-    }
-
-    /// A statement that is seldom needed, and not kept.
-    pub(super) async fn seldom(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, Failure> {
-        self.limited(self.client.query(sql, params)).await
+    pub(super) async fn execute(&self, sql: &str, params: Params<'_>) -> Result<u64, Failure> {
+        match self.prepared.get(sql) {
+            Some(statement) => {
+                self.limited(sql, self.client.execute(statement, params))
+                    .await
+            }
+            None => self.limited(sql, self.client.execute(sql, params)).await,
+        }
     }
 
     /// Runs `work` between BEGIN and COMMIT. After a failure nothing of it is left, unless it was
@@ -117,52 +140,17 @@ impl Session {
         self.client.is_closed()
     }
 
-    /// Lets nothing more through, as a network that is cut.
-    #[cfg(test)]
-    pub(super) fn cut(&self) {
-        self.is_cut
-            .store(true, std::sync::atomic::Ordering::Relaxed);
-    }
-
-    /// From now on tests decide what becomes of each statement.
-    #[cfg(test)]
-    pub(super) fn watch(&mut self, steps: &super::steps::Steps) {
-        self.steps = steps.clone();
-    }
-
-    #[cfg(test)]
-    async fn meet(&self, place: super::steps::Place) -> Result<(), Failure> {
-        use super::steps::Order;
-        let lost = || Failure::Lost(format!("cut {place:?}"));
-        if self.is_cut.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(lost());
-        }
-        match self.steps.order(place).await {
-            Order::GoOn => Ok(()),
-            Order::Cut => {
-                self.cut();
-                Err(lost())
-            }
-            // The server's own error, which ends its transaction as any other does.
-            Order::Refuse(code) => {
-                let raise = format!(
-                    "DO $$ BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = '{code}'; END $$"
-                );
-                let refused = self.client.batch_execute(&raise).await;
-                Err(refused.expect_err("it raises").into())
-            }
-        }
-    }
-
     async fn limited<T>(
         &self,
+        sql: &str,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Failure> {
         #[cfg(test)]
-        self.meet(super::steps::Place::BeforeStatement).await?;
+        self.stops.before(sql, &self.client).await?;
         let answer = self.timed(answer).await?;
         #[cfg(test)]
-        self.meet(super::steps::Place::AfterStatement).await?;
+        self.stops.after(sql).await?;
+        let _ = sql;
         Ok(answer)
     }
 
@@ -179,3 +167,15 @@ impl Session {
         }
     }
 }
+
+/// Sends statements one right after the other and then waits for all their answers: one round trip.
+/// This crate's own tests, which stop between two of them, send each after the last one's answer.
+macro_rules! pipelined {
+    ($($statement:expr),+ $(,)?) => {{
+        #[cfg(not(test))]
+        { tokio::join!(biased; $(async { $statement.await }),+) }
+        #[cfg(test)]
+        { ($($statement.await,)+) }
+    }};
+}
+pub(super) use pipelined;

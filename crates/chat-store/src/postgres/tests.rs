@@ -7,3 +7,5 @@ mod replica;
 mod single;
 mod twice;
 mod writers;
+
+pub(super) use control::{MayBeStopped, Stops};

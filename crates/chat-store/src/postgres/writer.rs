@@ -3,41 +3,33 @@
 //! While its connection is away it makes a new one, again and again. Posts wait for a moment, since
 //! a server that restarts is soon back, and then fail at once until it is there.
 
-mod arrival;
 mod attempt;
-mod link;
 mod rescue;
+mod settle;
 mod store;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use service_kit::log_limit::Working;
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
-use self::{
-    attempt::Undecided,
-    link::{Connected, Down, Link},
-};
+use self::attempt::Done;
 use super::{
-    batch::to_stored_number,
     connection::{Connector, NoSession},
-    epochs,
     failure::Failure,
     keeper::Chore,
-    lane::{Lane, Owner},
+    lane::Owner,
+    numbers::to_stored_number,
+    schema,
     session::Session,
     shared::Shared,
+    statements::{OFTEN, PROBE},
 };
 use crate::{
     StoreError,
-    expiry_clock::now,
     key_shares::KeyShares,
     queue::{BATCH_BYTES, Post, Reply, answer},
 };
@@ -49,12 +41,14 @@ const SAVE_AFTER: Duration = Duration::from_millis(250);
 const FRESH: Duration = Duration::from_secs(10);
 /// Bytes that a probe asks of a disk that was full: room for some of the largest messages.
 const ROOM: i32 = 256 << 10;
+/// The pause before the second attempt to connect; it doubles from one to the next.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// What the task is asked.
 pub(super) enum Job {
     Append(Box<Post>),
     Check(Reply<()>),
-    NewEpoch(Reply<()>),
     Close,
 }
 
@@ -63,14 +57,19 @@ pub(super) struct Writer {
     owner: Owner,
     shared: Arc<Shared>,
     jobs: mpsc::UnboundedReceiver<Job>,
+    /// The job that ended the last batch.
+    next_job: Option<Job>,
     keeper: mpsc::Sender<Chore>,
-    link: Link,
-    lane: Option<Lane>,
     shares: KeyShares,
+    /// 0 before the first.
+    lane: i32,
     /// The highest position that may have been seen of each lane of this process, on any server.
     seen: HashMap<i32, i64>,
     /// The batch that met the end of the last connection.
     pending: Option<Pending>,
+    /// Since when there is no connection, and why.
+    down_since: Instant,
+    down_reason: String,
     /// When the watermark was first seen to have moved since it was saved.
     moved_at: Option<Instant>,
     next_renewal: Instant,
@@ -86,117 +85,151 @@ struct Pending {
     posts: Vec<Post>,
     /// What it would have become if COMMIT was sent, until that is judged; otherwise nothing was
     /// stored.
-    undecided: Option<Undecided>,
+    undecided: Option<Box<Done>>,
 }
 
+/// The connection is of no use any more, and why.
+struct Lost(String);
+
 impl Writer {
-    /// With the connection it has its lane at once; without, it goes on trying.
-    pub(super) async fn new(
+    pub(super) fn new(
         connector: Connector,
         shared: Arc<Shared>,
         jobs: mpsc::UnboundedReceiver<Job>,
         keeper: mpsc::Sender<Chore>,
-        first: Result<Session, NoSession>,
     ) -> Self {
         let now = Instant::now();
-        let mut writer = Self {
-            owner: Owner::new(&connector.options),
+        Self {
+            owner: Owner::new(connector.options.timing.lease),
             shares: KeyShares::new(&connector.options.keys),
             connector,
             shared,
             jobs,
+            next_job: None,
             keeper,
-            link: Link::Down(Down::new()),
-            lane: None,
+            lane: 0,
             seen: HashMap::new(),
             pending: None,
+            down_since: now,
+            down_reason: String::new(),
             moved_at: None,
             next_renewal: now,
             next_rescue: now,
             last_success: None,
             lacks_room: false,
-            told: Working::default(),
-        };
-        let first = match first {
-            Ok(session) => Connected::prepare(session).await,
-            Err(away) => Err(away),
-        };
-        writer.arrived(first).await;
-        writer
+        }
     }
 
-    /// Works until it is told to close, or nobody is left to ask.
-    pub(super) async fn run(mut self) {
+    /// A connection whose lane is ours, if there is one to be had.
+    pub(super) async fn connect(&mut self) -> Result<Session, NoSession> {
+        let session = schema::connect(&self.connector, &OFTEN).await?;
+        self.settle(&session).await?;
+        Ok(session)
+    }
+
+    /// Works until it is told to close, or nobody is left to ask. Without a first connection it goes
+    /// on trying.
+    pub(super) async fn run(mut self, mut session: Option<Session>) {
         loop {
-            let patience = self.connector.options.timing.patience;
-            let timer = self.next_timer(patience);
-            let Self {
-                link, jobs, shared, ..
-            } = &mut self;
-            let is_up = matches!(link, Link::Up(_));
-            let (coming, takes_jobs) = match link {
-                Link::Up(_) => (None, true),
-                Link::Down(down) => {
-                    let takes_jobs = down.since.elapsed() >= patience;
-                    (down.coming.as_mut(), takes_jobs)
+            if session.is_none() {
+                session = self.connect_again().await;
+            }
+            let Some(up) = session.take() else { break };
+            let Err(Lost(reason)) = self.serve(&up).await else {
+                let given = self.owner.give_up(&up, self.lane, self.watermark()).await;
+                if let Err(failure) = given {
+                    // Its lease runs out.
+                    tracing::debug!(reason = failure.reason(), "the lane was not given up");
                 }
+                break;
             };
+            tracing::warn!(
+                database = self.connector.database,
+                reason,
+                "connection to PostgreSQL lost; connecting again"
+            );
+            (self.down_since, self.down_reason) = (Instant::now(), reason);
+        }
+        self.give_up_pending("the store was closed");
+        self.shared.follower.let_go();
+    }
+
+    /// Tries until there is a connection; `None` if the store is closed first.
+    async fn connect_again(&mut self) -> Option<Session> {
+        let patient_until = self.down_since + self.connector.options.timing.patience;
+        let mut next_pause = Duration::ZERO;
+        loop {
+            let (connector, pause) = (self.connector.clone(), next_pause);
             let attempt = async {
-                match coming {
-                    Some(coming) => match coming.await {
-                        Ok(arrived) => arrived,
-                        Err(died) => Err(NoSession::Away(died.to_string())),
-                    },
-                    None => std::future::pending().await,
+                sleep(pause).await;
+                schema::connect(&connector, &OFTEN).await
+            };
+            tokio::pin!(attempt);
+            let arrived = loop {
+                let is_patient = Instant::now() < patient_until;
+                tokio::select! {
+                    biased;
+                    arrived = &mut attempt => break arrived,
+                    () = sleep_until(patient_until), if is_patient => {
+                        self.give_up_pending(&self.down_reason.clone());
+                    }
+                    job = next_job(&mut self.next_job, &mut self.jobs), if !is_patient => match job {
+                        None | Some(Job::Close) => return None,
+                        Some(job) => self.refuse(job),
+                    }
                 }
             };
+            let settled = match arrived {
+                Ok(session) => match self.settle(&session).await {
+                    Ok(()) => return Some(session),
+                    Err(failure) => NoSession::from(failure),
+                },
+                Err(failed) => failed,
+            };
+            let reason = settled.reason();
+            if reason != self.down_reason {
+                tracing::warn!(reason, "no connection to PostgreSQL");
+                self.down_reason = reason;
+            }
+            next_pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        }
+    }
+
+    /// Works on one connection, until the store is closed.
+    async fn serve(&mut self, session: &Session) -> Result<(), Lost> {
+        // What is left was judged: it is not stored.
+        if let Some(pending) = self.pending.take() {
+            self.store(session, pending.posts).await?;
+        }
+        loop {
+            let timer = self.next_timer();
             // The timer first: posts must not keep it from what is due.
             tokio::select! {
                 biased;
-                arrived = attempt => self.arrived(arrived).await,
-                () = sleep_until(timer) => self.chores(patience).await,
-                () = shared.moved.notified(), if is_up => {
+                () = sleep_until(timer) => self.chores(session).await?,
+                () = self.shared.moved.notified() => {
                     self.moved_at.get_or_insert_with(Instant::now);
                 }
-                job = jobs.recv(), if takes_jobs => match job {
-                    None | Some(Job::Close) => break,
-                    Some(job) => if self.work(job).await.is_break() { break },
+                job = next_job(&mut self.next_job, &mut self.jobs) => match job {
+                    None | Some(Job::Close) => return Ok(()),
+                    Some(Job::Append(post)) => {
+                        let batch = self.gather(*post);
+                        self.store(session, batch).await?;
+                    }
+                    Some(Job::Check(reply)) => {
+                        let checked = self.check(session).await;
+                        answer(reply, checked.as_ref().copied().map_err(Failure::to_error));
+                        if let Err(failure) = checked {
+                            self.bear(failure)?;
+                        }
+                    }
                 },
             }
         }
-        self.finish().await;
-    }
-
-    /// A job, and those that came up while its batch was gathered.
-    async fn work(&mut self, job: Job) -> std::ops::ControlFlow<()> {
-        let mut next = Some(job);
-        while let Some(job) = next.take() {
-            match job {
-                Job::Append(post) => {
-                    let (batch, other) = self.gather(*post);
-                    self.store(batch).await;
-                    next = other;
-                }
-                Job::Check(reply) => {
-                    let checked = self.check().await;
-                    answer(reply, checked);
-                }
-                Job::NewEpoch(reply) => {
-                    let begun = self.new_epoch().await;
-                    answer(reply, begun);
-                }
-                Job::Close => return std::ops::ControlFlow::Break(()),
-            }
-            // The lost connection of one batch is no reason for the next job to fail.
-            if let (Link::Down(_), Some(job)) = (&self.link, next.take()) {
-                self.refuse(job);
-            }
-        }
-        std::ops::ControlFlow::Continue(())
     }
 
     /// Takes what waits already, up to the bounds; the first other job ends the batch.
-    fn gather(&mut self, first: Post) -> (Vec<Post>, Option<Job>) {
+    fn gather(&mut self, first: Post) -> Vec<Post> {
         let mut bytes = first.bytes();
         let mut batch = vec![first];
         while batch.len() < self.connector.options.batch && bytes < BATCH_BYTES {
@@ -205,75 +238,53 @@ impl Writer {
                     bytes += post.bytes();
                     batch.push(*post);
                 }
-                Ok(other) => return (batch, Some(other)),
+                Ok(other) => {
+                    self.next_job = Some(other);
+                    break;
+                }
                 // Nothing waits; that the store is gone is found out by waiting.
                 Err(_none) => break,
             }
         }
-        (batch, None)
+        batch
     }
 
     /// When something is due.
-    fn next_timer(&self, patience: Duration) -> Instant {
-        match &self.link {
-            Link::Up(_) => {
-                let save = self.moved_at.map(|moved| moved + SAVE_AFTER);
-                let due = self.next_renewal.min(self.next_rescue);
-                save.map_or(due, |save| save.min(due))
-            }
-            // Long after, when nothing waits any more, it is the attempts that go on.
-            Link::Down(down) if self.pending.is_some() || down.since.elapsed() < patience => {
-                down.since + patience
-            }
-            Link::Down(_) => Instant::now() + FRESH,
-        }
+    fn next_timer(&self) -> Instant {
+        let due = self.next_renewal.min(self.next_rescue);
+        let save = self.moved_at.map(|moved| moved + SAVE_AFTER);
+        save.map_or(due, |save| save.min(due))
     }
 
-    async fn chores(&mut self, patience: Duration) {
+    async fn chores(&mut self, session: &Session) -> Result<(), Lost> {
         let now = Instant::now();
-        match &self.link {
-            Link::Up(_) => {
-                let saving = self.moved_at.is_some_and(|moved| moved + SAVE_AFTER <= now);
-                if saving || self.next_renewal <= now {
-                    self.renew().await;
-                }
-                if self.next_rescue <= now {
-                    self.rescue().await;
-                }
+        let saving = self.moved_at.is_some_and(|moved| moved + SAVE_AFTER <= now);
+        if saving || self.next_renewal <= now {
+            let mark = self.watermark();
+            // That also shows that the store can write.
+            match self.owner.renew(session, self.lane, mark).await {
+                Ok(true) => self.note_saved(),
+                Ok(false) => self.change_lane(session).await?,
+                Err(failure) => self.bear(failure)?,
             }
-            Link::Down(down) if down.since + patience <= now => {
-                let reason = down.reason.clone();
-                self.give_up_pending(&reason);
-            }
-            Link::Down(_) => {}
         }
+        if self.next_rescue <= now {
+            self.rescue(session).await?;
+        }
+        Ok(())
     }
 
-    /// Prolongs the lease and saves the watermark, which also shows that the store can write.
-    async fn renew(&mut self) {
-        let (Link::Up(link), Some(lane)) = (&self.link, self.lane) else {
-            return;
-        };
-        let mark = self.watermark(lane);
-        let renew = &link.statements.renew_lane;
-        let renewed = self
-            .owner
-            .renew(&link.session, renew, lane.number, mark)
-            .await;
-        match renewed {
-            Ok(true) => self.note_saved(),
-            Ok(false) => {
-                self.change_lane().await;
-            }
-            Err(failure) => self.note_failure(&failure),
-        }
+    /// What is published in our lane.
+    fn watermark(&self) -> i64 {
+        let mark = self.shared.published_to();
+        mark.map_or(0, |mark| to_stored_number(mark.offset()))
     }
 
-    /// What is published in a lane of ours.
-    fn watermark(&self, lane: Lane) -> i64 {
-        let ours = self.shared.published_to();
-        let ours = ours.filter(|mark| i64::from(mark.lane()) == i64::from(lane.number));
-        ours.map_or(lane.published_to, |mark| to_stored_number(mark.offset()))
+    /// Positions of a lane may have been read by the outbox up to here. Not those of a batch that is
+    /// still to be judged: the lane is raised to what was seen, which would pass for the batch.
+    fn see(&mut self, lane: i32, pos: i64) {
+        let seen = self.seen.entry(lane).or_default();
+        *seen = pos.max(*seen);
     }
 
     fn note_saved(&mut self) {
@@ -283,10 +294,23 @@ impl Writer {
         self.last_success = Some(now);
     }
 
-    /// After a failure that was not the fault of a message: a lost connection is made anew.
-    fn note_failure(&mut self, failure: &Failure) {
+    fn note_success(&mut self) {
+        self.last_success = Some(Instant::now());
+        if std::mem::replace(&mut self.lacks_room, false) {
+            tracing::info!("the store can write again");
+        }
+    }
+
+    /// Goes on after a failure, unless it was the connection.
+    fn bear(&mut self, failure: Failure) -> Result<(), Lost> {
         match failure {
-            Failure::Lost(reason) => self.go_down(reason),
+            Failure::Lost(reason) => return Err(Lost(reason)),
+            // Told once: nothing is wrong with the connection, nor with what others post.
+            damaged if damaged.is_damage() => {
+                let damage = &self.shared.counters.damage;
+                damage.note_database(damaged.reason());
+                return Ok(());
+            }
             Failure::Refused(refusal) if refusal.is_lack_of_room() => {
                 self.lacks_room = true;
                 if self.told.tells(false) {
@@ -299,81 +323,29 @@ impl Writer {
         let later = Instant::now() + self.connector.options.timing.lease / 5;
         self.next_renewal = self.next_renewal.max(later);
         self.moved_at = None;
-    }
-
-    fn go_down(&mut self, reason: &str) {
-        if let Link::Down(_) = self.link {
-            return;
-        }
-        tracing::warn!(
-            database = self.connector.database,
-            reason,
-            "connection to PostgreSQL lost; connecting again"
-        );
-        self.link = Link::Down(Down::begin(&self.connector, reason));
+        Ok(())
     }
 
     /// Whether the store can write: known from the last write, or tried.
-    async fn check(&mut self) -> Result<(), StoreError> {
-        let Link::Up(link) = &self.link else {
-            return Err(self.unavailable());
-        };
+    async fn check(&mut self, session: &Session) -> Result<(), Failure> {
         let fresh = self.last_success.is_some_and(|at| at.elapsed() < FRESH);
         if fresh && !self.lacks_room {
             return Ok(());
         }
-        let mut probed = Ok(0);
-        for size in self.lacks_room.then_some(ROOM).into_iter().chain([0]) {
-            if probed.is_ok() {
-                probed = link.session.execute(&link.statements.probe, &[&size]).await;
-            }
+        if self.lacks_room {
+            session.execute(PROBE, &[&ROOM]).await?;
         }
-        match probed {
-            Ok(_) => {
-                self.succeeded();
-                Ok(())
-            }
-            Err(failure) => {
-                self.note_failure(&failure);
-                Err(failure.to_error())
-            }
-        }
-    }
-
-    fn succeeded(&mut self) {
-        self.last_success = Some(Instant::now());
-        self.lacks_room = false;
-        if self.told.tells(true) {
-            tracing::info!("the store can write again");
-        }
-    }
-
-    async fn new_epoch(&mut self) -> Result<(), StoreError> {
-        let Link::Up(link) = &self.link else {
-            return Err(self.unavailable());
-        };
-        let now = now(&self.connector.options.clock);
-        let begun = epochs::new_epoch(&link.session, now).await;
-        begun.map_err(|failure| {
-            self.note_failure(&failure);
-            failure.to_error()
-        })
-    }
-
-    fn unavailable(&self) -> StoreError {
-        match &self.link {
-            Link::Down(down) => StoreError::unavailable(&down.reason),
-            Link::Up(_) => StoreError::unavailable("the store has no lane"),
-        }
+        session.execute(PROBE, &[&0]).await?;
+        self.note_success();
+        Ok(())
     }
 
     /// Answers a job that came while there is no connection.
     fn refuse(&mut self, job: Job) {
-        let error = self.unavailable();
+        let error = StoreError::unavailable(&self.down_reason);
         match job {
             Job::Append(post) => self.fail(vec![*post], &error),
             Job::Check(reply) => answer(reply, Err(error)),
-            Job::NewEpoch(reply) => answer(reply, Err(error)),
             Job::Close => {}
         }
     }
@@ -383,8 +355,8 @@ impl Writer {
             return;
         };
         let error = match pending.undecided {
-            Some(undecided) => {
-                self.see(undecided.lane, undecided.done.last_pos);
+            Some(done) => {
+                self.see(done.lane, done.last_pos);
                 StoreError::OutcomeUnknown {
                     reason: reason.to_owned(),
                 }
@@ -393,26 +365,15 @@ impl Writer {
         };
         self.fail(pending.posts, &error);
     }
+}
 
-    fn fail(&self, posts: Vec<Post>, error: &StoreError) {
-        let count = posts.len() as u64;
-        self.shared.counters.failed.fetch_add(count, Relaxed);
-        self.shared.counters.queued.fetch_sub(count, Relaxed);
-        for post in posts {
-            answer(post.reply, Err(error.clone()));
-        }
-    }
-
-    async fn finish(mut self) {
-        self.give_up_pending("the store was closed");
-        if let (Link::Up(link), Some(lane)) = (&self.link, self.lane) {
-            let mark = self.watermark(lane);
-            let given = self.owner.give_up(&link.session, lane.number, mark).await;
-            if let Err(failure) = given {
-                // Its lease runs out.
-                tracing::debug!(reason = failure.reason(), "the lane was not given up");
-            }
-        }
-        self.shared.follower.let_go();
+/// The one that was put back, or the next that comes.
+async fn next_job(
+    put_back: &mut Option<Job>,
+    jobs: &mut mpsc::UnboundedReceiver<Job>,
+) -> Option<Job> {
+    match put_back.take() {
+        Some(job) => Some(job),
+        None => jobs.recv().await,
     }
 }

@@ -95,3 +95,28 @@ async fn slow_pages_do_not_hold_up_heads() {
     }
     store.close().await;
 }
+
+/// A connection is taken as long as the server is at work on it, also for whoever has gone.
+#[tokio::test]
+async fn pages_that_nobody_waits_for_do_not_hold_up_heads() {
+    let database = Database::new().await;
+    let store = with_two_connections(&database).await;
+    let asked = [channel(1)];
+    let (client, connection) = tokio_postgres::connect(&database.url, NoTls).await.unwrap();
+    let somebody = async {
+        let lock = "BEGIN; LOCK TABLE hark.log";
+        client.batch_execute(lock).await.unwrap();
+        for _ in 0..3 {
+            let page = store.page(channel(1), PageRange::Newest, PageLimit::MAX);
+            assert!(page.now_or_never().is_none(), "asked, and given up");
+            tokio::task::yield_now().await;
+        }
+        let answer = tokio::time::timeout(PATIENCE, store.heads(&asked)).await;
+        answer.expect("on the other connection").unwrap();
+    };
+    tokio::select! {
+        () = somebody => {}
+        ended = connection => panic!("{ended:?}"),
+    }
+    store.close().await;
+}

@@ -7,8 +7,8 @@ use std::{
 
 use super::{Keeper, NOT_FOR_LONG, NoSession, STEP_CHANNELS, is_alone};
 use crate::postgres::{
-    batch::{from_stored_number, to_stored_number},
     failure::Failure,
+    numbers::{from_stored_number, to_stored_number},
     session::Session,
 };
 
@@ -125,7 +125,7 @@ async fn next_floors(
     // Who lets nobody read it is not waited for: there is another round, and other segments.
     session.run(NOT_FOR_LONG).await?;
     let exists = session
-        .seldom(
+        .rows(
             "SELECT EXISTS (SELECT FROM segments WHERE n = $1)",
             &[&segment],
         )
@@ -136,7 +136,7 @@ async fn next_floors(
     let question = found_by
         .replace("{table}", &format!("log_{segment}"))
         .replace("{n}", &segment.to_string());
-    let rows = session.seldom(&question, &[&after, &STEP_CHANNELS]).await?;
+    let rows = session.rows(&question, &[&after, &STEP_CHANNELS]).await?;
     let mut floors: Vec<Floor> = rows
         .iter()
         .map(|row| Floor {
@@ -170,7 +170,7 @@ async fn raise_floors(
     session.run(NOT_FOR_LONG).await?;
     // In the order in which all lock them.
     let locked = session
-        .seldom(
+        .rows(
             &format!("SELECT no, floor FROM channels WHERE no = ANY($1) ORDER BY uuid {lock}"),
             &[&channels],
         )
@@ -186,7 +186,7 @@ async fn raise_floors(
     let seen: HashSet<i64> = before.into_keys().collect();
     let seen_channels: Vec<i64> = seen.iter().copied().collect();
     session
-        .seldom(
+        .rows(
             "UPDATE channels c SET floor = gone.seq, gone = greatest(c.gone, gone.upto),
                 emptied = CASE WHEN gone.seq = c.head THEN $4::bigint END
              FROM unnest($1::bigint[], $2::bigint[], $5::bigint[]) gone (no, seq, upto)

@@ -18,9 +18,8 @@ use crate::{
     Retention,
     expiry_clock::milliseconds,
     postgres::{
-        batch::{from_stored_number, to_stored_number},
-        epochs::append_lock,
         failure::Failure,
+        numbers::{from_stored_number, to_stored_number},
         session::Session,
     },
     retention::EARLY,
@@ -149,7 +148,7 @@ enum Dropped {
 /// The transactions that hold the log or a segment's table.
 async fn holders(session: &Session, segment: i32) -> Result<Vec<String>, Failure> {
     let rows = session
-        .seldom(
+        .rows(
             "SELECT DISTINCT virtualtransaction FROM pg_locks
              WHERE locktype = 'relation' AND granted AND pid <> pg_backend_pid()
                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -167,7 +166,7 @@ async fn turn(session: &Session, retention: &Retention, reading: u64) -> Result<
     }
     session.run(NOT_FOR_LONG).await?;
     let rows = session
-        .seldom(
+        .rows(
             "SELECT segment, created, pg_total_relation_size(format('hark.log_%s', segment)::regclass),
                 (SELECT coalesce(max(wrote_at), 0) FROM lanes)
              FROM state JOIN segments ON n = segment",
@@ -192,7 +191,7 @@ async fn turn(session: &Session, retention: &Retention, reading: u64) -> Result<
     }
     // Asked of the file: of the whole log somebody may hold another part, and a page may be damaged.
     let is_used = format!("SELECT pg_relation_size('hark.log_{segment}') > 0");
-    if !session.seldom(&is_used, &[]).await?[0].get::<_, bool>(0) {
+    if !session.rows(&is_used, &[]).await?[0].get::<_, bool>(0) {
         return Ok(false);
     }
     begin_next(session, segment, reading).await?;
@@ -206,7 +205,7 @@ async fn turn(session: &Session, retention: &Retention, reading: u64) -> Result<
 /// So no channel ever has an event in an older segment than one before it.
 async fn begin_next(session: &Session, segment: i32, reading: u64) -> Result<(), Failure> {
     session
-        .seldom(
+        .rows(
             "SELECT add_segment($1, $2)",
             &[&(segment + 1), &to_stored_number(reading)],
         )
@@ -214,16 +213,16 @@ async fn begin_next(session: &Session, segment: i32, reading: u64) -> Result<(),
     // Last, and not waited for long: while it is, all posts wait behind it.
     session.run("SET LOCAL lock_timeout = 2000").await?;
     session
-        .run(concat!("SELECT pg_advisory_xact_lock", append_lock!()))
+        .run("SELECT pg_advisory_xact_lock(hashtext('hark'), hashtext('append'))")
         .await?;
     session
-        .seldom(
+        .rows(
             "UPDATE segments SET newest = (SELECT max(wrote_at) FROM lanes) WHERE n = $1",
             &[&segment],
         )
         .await?;
     session
-        .seldom("UPDATE state SET segment = $1", &[&(segment + 1)])
+        .rows("UPDATE state SET segment = $1", &[&(segment + 1)])
         .await?;
     Ok(())
 }
@@ -233,7 +232,7 @@ async fn leave(session: &Session, segment: i32, reading: u64) -> Result<bool, Fa
     if !is_alone(session).await? {
         return Ok(false);
     }
-    let current = session.seldom("SELECT segment FROM state", &[]).await?;
+    let current = session.rows("SELECT segment FROM state", &[]).await?;
     if current[0].get::<_, i32>(0) != segment {
         return Ok(false);
     }
@@ -256,7 +255,7 @@ async fn expired_segments(
     reading: u64,
 ) -> Result<Vec<Expired>, Failure> {
     let rows = session
-        .seldom(
+        .rows(
             "SELECT n, newest, n < state.segment,
                 CASE WHEN EXISTS (SELECT FROM pg_locks WHERE mode = 'AccessExclusiveLock'
                         AND relation = to_regclass(format('hark.log_%s', n)))
@@ -302,7 +301,7 @@ async fn drop_table(session: &Session, segment: i32) -> Result<bool, Failure> {
         .run(&format!("DROP TABLE IF EXISTS log_{segment}"))
         .await?;
     session
-        .seldom("DELETE FROM segments WHERE n = $1", &[&segment])
+        .rows("DELETE FROM segments WHERE n = $1", &[&segment])
         .await?;
     Ok(true)
 }

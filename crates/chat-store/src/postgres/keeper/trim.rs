@@ -11,8 +11,8 @@ use crate::{
     Retention,
     expiry_clock::milliseconds,
     postgres::{
-        batch::{from_stored_number, to_stored_number},
         failure::Failure,
+        numbers::{from_stored_number, to_stored_number},
         session::Session,
     },
     retention::{EARLY, EMPTY_FOR, MOST_EMPTY_CHANNELS},
@@ -67,9 +67,8 @@ impl Keeper {
         let found = self
             .session()
             .await?
-            .seldom(
-                "SELECT no, head - floor > $3 OR (sent - gone > $5 AND head - floor > 1),
-                    head = floor AND NOT EXISTS (SELECT FROM sender_keys k WHERE k.channel_no = no),
+            .rows(
+                "SELECT no, head - floor > $3 OR (sent - gone > $5 AND head - floor > 1), head = floor,
                     head = floor AND (emptied <= $4 OR emptied IS NULL)
                  FROM channels WHERE no > $1 ORDER BY no LIMIT $2",
                 &[&seen, &STEP_CHANNELS, &limit, &long_ago, &bytes],
@@ -171,7 +170,7 @@ async fn forget(
     reading: i64,
 ) -> Result<u64, Failure> {
     let locked = session
-        .seldom(
+        .rows(
             "SELECT no FROM channels WHERE no = ANY($1) AND head = floor
              ORDER BY uuid FOR UPDATE SKIP LOCKED",
             &[&channels],
@@ -179,13 +178,13 @@ async fn forget(
         .await?;
     let locked: Vec<i64> = locked.iter().map(|row| row.get(0)).collect();
     session
-        .seldom(
+        .rows(
             "UPDATE channels SET emptied = $2 WHERE no = ANY($1) AND emptied IS NULL",
             &[&locked, &reading],
         )
         .await?;
     let gone = session
-        .seldom(
+        .rows(
             "WITH gone AS (
                 DELETE FROM channels c WHERE no = ANY($1) AND emptied <= $2
                     AND NOT EXISTS (SELECT FROM sender_keys k WHERE k.channel_no = c.no)
@@ -205,7 +204,7 @@ async fn forget(
 async fn hide(session: &Session, channel: i64, limit: u64) -> Result<u64, Failure> {
     let limit = to_stored_number(limit);
     let rows = session
-        .seldom(
+        .rows(
             "WITH before AS (SELECT no, floor FROM channels WHERE no = $1 FOR UPDATE)
              UPDATE channels c SET floor = c.head - $2 FROM before
              WHERE c.no = before.no AND c.head - $2 > c.floor
@@ -235,7 +234,7 @@ async fn shorten(
     retention: &Retention,
 ) -> Result<Shortened, Failure> {
     let rows = session
-        .seldom(
+        .rows(
             "SELECT head, floor, sent, gone, uuid FROM channels WHERE no = $1 FOR UPDATE",
             &[&channel],
         )
@@ -256,7 +255,7 @@ async fn shorten(
         // The newest stays, whatever its size.
         let last = to_stored_number(end.min(head.saturating_sub(1)));
         let enough = session
-            .seldom(
+            .rows(
                 "SELECT min(seq) FILTER (WHERE $4 - coalesce(upto, 0) <= $5), max(seq)
                  FROM log WHERE channel_no = $1 AND seq > $2 AND seq <= $3",
                 &[&channel, &to_stored_number(floor), &last, &sent, &limit],
@@ -272,7 +271,7 @@ async fn shorten(
     }
     let up_to = to_stored_number(to);
     let removed = session
-        .seldom(
+        .rows(
             "WITH removed AS (
                 DELETE FROM log WHERE channel_no = $1 AND seq > $2 AND seq <= $3
                 RETURNING seq, upto, stored)
@@ -290,7 +289,7 @@ async fn shorten(
         .await?;
     let gone: Option<i64> = removed[0].get(0);
     session
-        .seldom(
+        .rows(
             "UPDATE channels SET floor = $2, gone = greatest(gone, $3) WHERE no = $1",
             &[&channel, &up_to, &gone],
         )

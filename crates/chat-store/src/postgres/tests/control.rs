@@ -21,10 +21,133 @@ use super::replica::Replica;
 use crate::{
     PageLimit, Position, PostgresOptions, PostgresStore, Store,
     postgres::{
+        failure::Failure,
+        lane::{ENTER, LOOK, RENEW},
         options::Timing,
-        steps::{Hook, Order, Place, Step, Steps},
+        statements::{
+            BEGIN, BEGIN_BATCH, COMMIT, FIND_KEYS, INSERT_EVENTS, REMEMBER_KEYS, RESCUE,
+            UPDATE_CHANNELS,
+        },
     },
 };
+
+/// What the writer is about to do, or has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    LockLane,
+    TakeLane,
+    RenewLane,
+    Begin,
+    LockChannels,
+    FindKeys,
+    InsertEvents,
+    UpdateChannels,
+    RememberKeys,
+    Commit,
+    Committed,
+    Rescue,
+    Rescued,
+}
+
+/// Before a statement, or when its answer is there and not yet known to the writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    Before,
+    After,
+}
+
+impl Step {
+    fn place(self) -> (Moment, &'static str) {
+        match self {
+            Self::LockLane => (Moment::Before, LOOK),
+            Self::TakeLane => (Moment::Before, ENTER),
+            Self::RenewLane => (Moment::Before, RENEW),
+            Self::Begin => (Moment::Before, BEGIN),
+            Self::LockChannels => (Moment::Before, BEGIN_BATCH),
+            Self::FindKeys => (Moment::Before, FIND_KEYS),
+            Self::InsertEvents => (Moment::Before, INSERT_EVENTS),
+            Self::UpdateChannels => (Moment::Before, UPDATE_CHANNELS),
+            Self::RememberKeys => (Moment::Before, REMEMBER_KEYS),
+            Self::Commit => (Moment::Before, COMMIT),
+            Self::Committed => (Moment::After, COMMIT),
+            Self::Rescue => (Moment::Before, RESCUE),
+            Self::Rescued => (Moment::After, RESCUE),
+        }
+    }
+}
+
+/// Who decides what becomes of a connection's statements, and whether it was cut.
+#[derive(Default)]
+pub(in crate::postgres) struct Stops {
+    control: MayBeStopped,
+    is_cut: AtomicBool,
+}
+
+pub(in crate::postgres) type MayBeStopped = Option<Arc<Control>>;
+
+impl Stops {
+    pub(in crate::postgres) fn by(control: &MayBeStopped) -> Self {
+        Self {
+            control: control.clone(),
+            is_cut: AtomicBool::new(false),
+        }
+    }
+
+    pub(in crate::postgres) async fn before(
+        &self,
+        sql: &str,
+        client: &tokio_postgres::Client,
+    ) -> Result<(), Failure> {
+        match self.meet(Moment::Before, sql).await? {
+            // The server's own error, which ends its transaction as any other does.
+            Some(code) => {
+                let raise = format!(
+                    "DO $$ BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = '{code}'; END $$"
+                );
+                let refused = client.batch_execute(&raise).await;
+                Err(refused.expect_err("it raises").into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(in crate::postgres) async fn after(&self, sql: &str) -> Result<(), Failure> {
+        self.meet(Moment::After, sql).await.map(drop)
+    }
+
+    /// The error with which the server is to refuse the statement, if it is.
+    async fn meet(&self, moment: Moment, sql: &str) -> Result<Option<&'static str>, Failure> {
+        let Some(control) = &self.control else {
+            return Ok(None);
+        };
+        // Nothing more comes through, as in a network that is cut.
+        let lost = || Failure::Lost(format!("cut {moment:?}: {sql}"));
+        if self.is_cut.load(SeqCst) {
+            return Err(lost());
+        }
+        for is_named in [true, false] {
+            let stop = match is_named {
+                true => control.stop_at_step(moment, sql),
+                false => control.stop_here(moment),
+            };
+            match control.obey(stop).await {
+                Order::GoOn => {}
+                Order::Refuse(code) => return Ok(Some(code)),
+                Order::Cut => {
+                    self.is_cut.store(true, SeqCst);
+                    return Err(lost());
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+enum Order {
+    GoOn,
+    Cut,
+    Refuse(&'static str),
+}
 
 /// What becomes of a writer at a step or a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +164,7 @@ pub(super) enum Stop {
     FailOver,
 }
 
-pub(super) struct Control {
+pub(in crate::postgres) struct Control {
     armed: Mutex<Vec<(Step, Stop)>>,
     /// Stops at whatever statement it is: how many places go by before each, counted from the one
     /// before.
@@ -95,15 +218,18 @@ impl Control {
         self.is_dead.load(SeqCst)
     }
 
-    fn stop_at(&self, place: Place) -> Option<Stop> {
-        if let Place::Named(step) = place {
-            let mut armed = self.armed.lock().unwrap();
-            let found = armed.iter().position(|(at, _)| *at == step)?;
-            return Some(armed.remove(found).1);
-        }
+    fn stop_at_step(&self, moment: Moment, sql: &str) -> Option<Stop> {
+        let mut armed = self.armed.lock().unwrap();
+        let found = armed
+            .iter()
+            .position(|(step, _)| step.place() == (moment, sql))?;
+        Some(armed.remove(found).1)
+    }
+
+    fn stop_here(&self, moment: Moment) -> Option<Stop> {
         let mut queue = self.queue.lock().unwrap();
         let (places, stop) = queue.front_mut()?;
-        if place == Place::AfterStatement && matches!(stop, Stop::Refuse(_)) {
+        if moment == Moment::After && matches!(stop, Stop::Refuse(_)) {
             return None;
         }
         if *places > 0 {
@@ -112,15 +238,12 @@ impl Control {
         }
         Some(queue.pop_front()?.1)
     }
-}
 
-#[async_trait::async_trait]
-impl Hook for Control {
-    async fn at(&self, place: Place) -> Order {
+    async fn obey(&self, stop: Option<Stop>) -> Order {
         if self.is_dead() {
             std::future::pending::<()>().await;
         }
-        match self.stop_at(place) {
+        match stop {
             None => Order::GoOn,
             Some(Stop::Cut) => Order::Cut,
             Some(Stop::Refuse(code)) => Order::Refuse(code),
@@ -205,9 +328,7 @@ impl Database {
 
     pub(super) async fn open_with(&self, mut options: PostgresOptions) -> Instance {
         let control = Arc::new(Control::new(self.replica.clone()));
-        options.steps = Steps {
-            hook: Some(control.clone()),
-        };
+        options.stops = Some(control.clone());
         let store = Arc::new(PostgresStore::open(&options).await.unwrap());
         let publisher = publish(store.clone(), control.clone(), self.published.clone());
         Instance {

@@ -5,10 +5,8 @@ use std::time::Duration;
 use chat_model::NewMessage;
 use test_kit::{ensure, eventually};
 
-use super::control::{Database, Instance, Stop, channel};
-use crate::{
-    Append, Appended, Owner, PageLimit, PageRange, Store, StoreError, postgres::steps::Step,
-};
+use super::control::{Database, Instance, Step, Stop, channel};
+use crate::{Append, Appended, Owner, PageLimit, PageRange, Store, StoreError};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -101,7 +99,7 @@ async fn lane_has_one_writer() {
     let lane = async |instance: &Instance| instance.store.published_to().await.unwrap().lane();
     let first = lane(&paused).await;
     assert_eq!(post(&paused, 1).await.unwrap(), 1);
-    for step in [Step::Begin, Step::RenewLane, Step::Fence] {
+    for step in [Step::Begin, Step::RenewLane, Step::Rescue] {
         paused.control.arm(step, Stop::Pause);
     }
     let stuck = tokio::time::timeout(Duration::from_millis(1), post(&paused, 1)).await;

@@ -8,8 +8,8 @@ use futures_util::future::join_all;
 use super::control::{Database, Instance, Stop, channel};
 use crate::{Append, Appended, PageLimit, PageRange, Store};
 
-/// The places of a batch: before and after each of its six statements, and one more.
-const FIRST: u32 = 13;
+/// The places of a batch: before and after each of its five statements, and one more.
+const FIRST: u32 = 11;
 /// Those of a connection that is made anew, with room for what it does about the lane, and for the
 /// first statements of the batch that is stored again.
 const SECOND: u32 = 20;

@@ -9,11 +9,8 @@ use proptest::prelude::*;
 use test_kit::{ensure, eventually};
 use uuid::Uuid;
 
-use super::control::{Database, Instance, Stop, channel};
-use crate::{
-    Append, Appended, Owner, PageLimit, PageRange, Store, StoreError,
-    postgres::steps::Step::{self, *},
-};
+use super::control::{Database, Instance, Step, Step::*, Stop, channel};
+use crate::{Append, Appended, Owner, PageLimit, PageRange, Store, StoreError};
 
 /// Some of them several times: what happens around COMMIT is what matters most.
 const STEPS: &[Step] = &[
@@ -23,13 +20,12 @@ const STEPS: &[Step] = &[
     Committed,
     Committed,
     Committed,
-    AdvanceLane,
+    LockChannels,
     InsertEvents,
     LockLane,
     TakeLane,
     RenewLane,
     Begin,
-    AdvanceLane,
     LockChannels,
     FindKeys,
     InsertEvents,
@@ -37,10 +33,10 @@ const STEPS: &[Step] = &[
     RememberKeys,
     Commit,
     Committed,
-    Fence,
-    Move,
-    CommitMove,
-    MoveCommitted,
+    Rescue,
+    Rescue,
+    Rescued,
+    Rescued,
 ];
 const INSTANCES: usize = 3;
 const CHANNELS: u128 = 3;

@@ -8,27 +8,32 @@ use tokio::time::Instant;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Post, link::Connected};
+use super::Post;
 use crate::{
     Appended, StoreError,
     checksum::is_sound,
     expiry_clock::{ExpiryClock, milliseconds, now},
     key_shares::KeyShares,
     postgres::{
-        batch::{Batch, KeyRoom, Known, Log, Moment, from_stored_number, to_stored_number},
-        epochs::{Epochs, from_stored},
+        batch::{Batch, KeyRoom, Known, Log, Moment},
+        epochs::Epochs,
         failure::Failure,
         keeper::STEP_EVENTS,
-        lane::{Lane, Owner, lane_name},
+        lane::Owner,
+        numbers::{from_stored, from_stored_number, lane_name, to_stored_number},
         options::PostgresOptions,
-        statements::{BEGIN, COMMIT},
-        steps::{Step, pipelined},
+        session::{Session, pipelined},
+        statements::{
+            BEGIN, BEGIN_BATCH, COMMIT, DROP_CHANNELS, FIND_KEYS, FORGET_KEYS, INSERT_EVENTS,
+            KEY_ROOM, REMEMBER_KEYS, UPDATE_CHANNELS,
+        },
     },
     sender_keys::key_of,
 };
 
 /// A batch that is committed, or may be.
 pub(super) struct Done {
+    pub(super) lane: i32,
     /// Where its transaction brings the lane, if it happens.
     pub(super) last_pos: i64,
     /// False: it had nothing to store and was rolled back. The lane is where it was, and whether
@@ -45,16 +50,6 @@ pub(super) struct Done {
     pub(super) started: Instant,
 }
 
-/// A batch whose COMMIT was sent and not answered.
-pub(super) struct Undecided {
-    pub(super) lane: Lane,
-    pub(super) done: Done,
-    /// One of its events.
-    pub(super) channel_no: i64,
-    pub(super) seq: i64,
-    pub(super) event: Bytes,
-}
-
 /// Why a batch was not committed, or perhaps was.
 pub(super) enum Setback {
     /// The lane is another's now. Nothing was stored.
@@ -65,7 +60,7 @@ pub(super) enum Setback {
     /// Nothing was stored.
     Failed(Failure),
     /// The connection was lost when COMMIT was sent.
-    Undecided(Failure, Box<Undecided>),
+    Undecided(String, Box<Done>),
 }
 
 impl From<Failure> for Setback {
@@ -76,9 +71,9 @@ impl From<Failure> for Setback {
 
 /// One attempt at a batch.
 pub(super) struct Attempt<'a> {
-    pub(super) link: &'a Connected,
+    pub(super) session: &'a Session,
     pub(super) owner: &'a Owner,
-    pub(super) lane: Lane,
+    pub(super) lane: i32,
     pub(super) published_to: i64,
     pub(super) options: &'a PostgresOptions,
     pub(super) expiry: &'a ExpiryClock,
@@ -87,39 +82,17 @@ pub(super) struct Attempt<'a> {
     pub(super) started: Instant,
 }
 
-/// How often rows are made for channels that have none.
-const TRIES: usize = 3;
-
 impl Attempt<'_> {
     pub(super) async fn run(&self) -> Result<Done, Setback> {
-        let session = &self.link.session;
         let moment = Moment {
             now: now(&self.options.clock),
             expiry: self.expiry.reading(),
         };
-        let channels: BTreeSet<Uuid> = self.posts.iter().map(|p| p.new.channel.uuid()).collect();
-        let channels: Vec<Uuid> = channels.into_iter().collect();
-        let mut begun = self.begin(moment, &channels, &[]).await;
-        // Of a channel that was there before, the row may go in between.
-        for _ in 0..TRIES {
-            let Ok((batch, _)) = &begun else { break };
-            if batch.logs.len() == channels.len() {
-                break;
-            }
-            let missing = channels
-                .iter()
-                .filter(|uuid| !batch.logs.contains_key(uuid));
-            let missing: Vec<Uuid> = missing.copied().collect();
-            // Not within the same transaction: it holds locks, and would wait for whoever is
-            // adding the same channels and waits for those.
-            session.roll_back().await?;
-            begun = self.begin(moment, &channels, &missing).await;
-        }
-        let (mut batch, base) = match begun {
+        let (mut batch, base) = match self.begin(moment).await {
             Ok(begun) => begun,
             Err(setback) => {
                 if !matches!(setback, Setback::Failed(Failure::Lost(_))) {
-                    session.roll_back().await?;
+                    self.session.roll_back().await?;
                 }
                 return Err(setback);
             }
@@ -129,6 +102,7 @@ impl Attempt<'_> {
             .collect();
         let keys = &batch.key_room;
         let done = Done {
+            lane: self.lane,
             last_pos: base + to_stored_number(self.posts.len() as u64),
             is_written: !batch.events.event.is_empty(),
             outcomes,
@@ -140,97 +114,64 @@ impl Attempt<'_> {
             started: self.started,
         };
         if !done.is_written {
-            session.roll_back().await?;
+            self.session.roll_back().await?;
             return Ok(done);
         }
         self.commit(&batch, done).await
     }
 
     /// The first round trip: everything is locked, and what must be known is read.
-    async fn begin(
-        &self,
-        moment: Moment,
-        channels: &[Uuid],
-        missing: &[Uuid],
-    ) -> Result<(Batch<'_>, i64), Setback> {
-        let Connected {
-            session,
-            statements,
-        } = self.link;
+    async fn begin(&self, moment: Moment) -> Result<(Batch<'_>, i64), Setback> {
+        let (session, rules) = (self.session, &self.options.keys);
+        let channels: BTreeSet<Uuid> = self.posts.iter().map(|p| p.new.channel.uuid()).collect();
+        let channels: Vec<Uuid> = channels.into_iter().collect();
+        let keyed = self.posts.iter().filter_map(|post| {
+            let key = key_of(&post.new)?.1.to_vec();
+            Some((post.new.channel.uuid(), key))
+        });
+        let (asked_channels, asked_keys): (Vec<Uuid>, Vec<Vec<u8>>) = keyed.unzip();
+        let is_keyed = !asked_keys.is_empty();
         let count = to_stored_number(self.posts.len() as u64);
-        let reading = to_stored_number(moment.expiry);
-        let lease = *self.owner.lease_milliseconds() as f64;
-        let lane = self.lane.number;
-        let (asked_channels, asked_keys): (Vec<Uuid>, Vec<[u8; 17]>) = self
-            .posts
-            .iter()
-            .filter_map(|post| Some((post.new.channel.uuid(), key_of(&post.new)?.1)))
-            .unzip();
-        let asked_keys: Vec<&[u8]> = asked_keys.iter().map(<[u8; 17]>::as_slice).collect();
         let new_keys = to_stored_number(asked_keys.len() as u64);
-        let most_keys = to_stored_number(self.options.keys.max_count);
-        let old = moment
-            .expiry
-            .checked_sub(milliseconds(self.options.keys.min_age));
+        let most_keys = to_stored_number(rules.max_count);
+        let reading = to_stored_number(moment.expiry);
         // Before the first is old, all are young: a reading is never negative.
+        let old = moment.expiry.checked_sub(milliseconds(rules.min_age));
         let old = old.map_or(-1, to_stored_number);
-        let (begun, advanced, added, locked, known, room) = pipelined!(
-            async {
-                self.owner.at(session, Step::Begin).await?;
-                session.run(BEGIN).await
-            },
-            async {
-                self.owner.at(session, Step::AdvanceLane).await?;
-                let id = self.owner.id();
-                session
-                    .row(
-                        &statements.advance_lane,
-                        &[&lane, id, &count, &self.published_to, &reading, &lease],
-                    )
-                    .await
-            },
-            async {
-                if missing.is_empty() {
-                    return Ok(0);
-                }
-                session.execute(&statements.add_channels, &[&missing]).await
-            },
-            async {
-                self.owner.at(session, Step::LockChannels).await?;
-                session.rows(&statements.lock_channels, &[&channels]).await
-            },
-            async {
-                if asked_keys.is_empty() {
-                    return Ok(Vec::new());
-                }
-                self.owner.at(session, Step::FindKeys).await?;
-                session
-                    .rows(&statements.find_keys, &[&asked_channels, &asked_keys])
-                    .await
-            },
-            async {
-                if asked_keys.is_empty() {
-                    return Ok(None);
-                }
-                session
-                    .row(&statements.key_room, &[&new_keys, &most_keys, &old])
-                    .await
-            },
+        let (us, lease) = (&self.owner.id, &self.owner.lease);
+        let (begun, locked, known, room) = pipelined!(
+            session.run(BEGIN),
+            session.rows(
+                BEGIN_BATCH,
+                &[
+                    &self.lane,
+                    us,
+                    &count,
+                    &self.published_to,
+                    &reading,
+                    lease,
+                    &channels
+                ],
+            ),
+            session.rows_if(is_keyed, FIND_KEYS, &[&asked_channels, &asked_keys]),
+            session.rows_if(is_keyed, KEY_ROOM, &[&new_keys, &most_keys, &old]),
         );
         begun?;
-        let Some(advanced) = advanced? else {
+        let locked = locked?;
+        let Some(first) = locked.first() else {
             return Err(Setback::Fenced);
         };
-        added?;
-        let number = lane_name(lane);
-        let mut batch = Batch::new(moment, &self.options.keys, self.shares, number);
-        batch.segment = advanced.get(1);
-        batch.incarnations = advanced.get(2);
-        batch.forgotten = from_stored(advanced.get(3));
-        let logs: Option<_> = locked?.iter().map(log_of).collect();
-        batch.logs = logs.ok_or_else(|| Failure::damaged("a channel's row"))?;
+        if locked.len() < channels.len() {
+            // Retention has just forgotten one that was there before.
+            return Err(Failure::Conflict("a channel is gone".to_owned()).into());
+        }
+        let mut batch = Batch::new(moment, rules, self.shares, lane_name(self.lane));
+        batch.segment = first.get("current_segment");
+        batch.incarnations = first.get("incarnations");
+        batch.forgotten = from_stored(first.get("forgotten"));
+        batch.logs = locked.iter().filter_map(log_of).collect();
         batch.known = known?.iter().filter_map(known_of).collect();
-        if let Some(row) = room? {
+        if let Some(row) = room?.first() {
             batch.key_room = KeyRoom {
                 count: from_stored_number(row.get(0)),
                 // No rows are an array that is NULL.
@@ -238,15 +179,12 @@ impl Attempt<'_> {
                 young: from_stored_number(row.get(2)),
             };
         }
-        Ok((batch, advanced.get(0)))
+        Ok((batch, first.get("base")))
     }
 
     /// The second round trip: everything is written and committed.
     async fn commit(&self, batch: &Batch<'_>, done: Done) -> Result<Done, Setback> {
-        let Connected {
-            session,
-            statements,
-        } = self.link;
+        let session = self.session;
         let (events, keys, logs) = (&batch.events, &batch.keys, batch.changed_logs());
         let bytes: Vec<&[u8]> = events.event.iter().map(AsRef::as_ref).collect();
         let key: Vec<&[u8]> = keys.key.iter().map(<[u8; 17]>::as_slice).collect();
@@ -256,82 +194,53 @@ impl Attempt<'_> {
         let reading = to_stored_number(batch.moment.expiry);
         let empty = batch.empty_logs();
         let (inserted, updated, dropped, forgot, remembered, committed) = pipelined!(
-            async {
-                self.owner.at(session, Step::InsertEvents).await?;
-                session
-                    .execute(
-                        &statements.insert_events,
-                        &[
-                            &events.channel_no,
-                            &events.seq,
-                            &events.pos,
-                            &events.at,
-                            &bytes,
-                            &events.sum,
-                            &batch.segment,
-                            &self.lane.number,
-                            &events.upto,
-                        ],
-                    )
-                    .await
-            },
-            async {
-                self.owner.at(session, Step::UpdateChannels).await?;
-                session
-                    .execute(
-                        &statements.update_channels,
-                        &[
-                            &logs.no,
-                            &logs.head,
-                            &logs.at,
-                            &logs.epoch,
-                            &logs.epochs,
-                            &logs.starts,
-                            &logs.sent,
-                        ],
-                    )
-                    .await
-            },
-            async {
-                if empty.is_empty() {
-                    return Ok(0);
-                }
-                session.execute(&statements.drop_channels, &[&empty]).await
-            },
-            async {
-                if too_old.is_empty() && oldest == 0 {
-                    return Ok(0);
-                }
-                session
-                    .execute(&statements.forget_keys, &[&too_old, &oldest])
-                    .await
-            },
-            async {
-                if key.is_empty() {
-                    return Ok(0);
-                }
-                self.owner.at(session, Step::RememberKeys).await?;
-                session
-                    .execute(
-                        &statements.remember_keys,
-                        &[
-                            &keys.channel_no,
-                            &key,
-                            &fingerprint,
-                            &keys.id,
-                            &keys.epoch,
-                            &keys.seq,
-                            &reading,
-                            &batch.segment,
-                        ],
-                    )
-                    .await
-            },
-            async {
-                self.owner.at(session, Step::Commit).await?;
-                session.run(COMMIT).await?;
-                self.owner.at(session, Step::Committed).await
-            },
+            session.rows(
+                INSERT_EVENTS,
+                &[
+                    &events.channel_no,
+                    &events.seq,
+                    &events.pos,
+                    &events.at,
+                    &bytes,
+                    &events.sum,
+                    &batch.segment,
+                    &self.lane,
+                    &events.upto,
+                ],
+            ),
+            session.rows(
+                UPDATE_CHANNELS,
+                &[
+                    &logs.no,
+                    &logs.head,
+                    &logs.at,
+                    &logs.epoch,
+                    &logs.epochs,
+                    &logs.starts,
+                    &logs.sent,
+                ],
+            ),
+            session.rows_if(!empty.is_empty(), DROP_CHANNELS, &[&empty]),
+            session.rows_if(
+                !too_old.is_empty() || oldest > 0,
+                FORGET_KEYS,
+                &[&too_old, &oldest],
+            ),
+            session.rows_if(
+                !key.is_empty(),
+                REMEMBER_KEYS,
+                &[
+                    &keys.channel_no,
+                    &key,
+                    &fingerprint,
+                    &keys.id,
+                    &keys.epoch,
+                    &keys.seq,
+                    &reading,
+                    &batch.segment,
+                ],
+            ),
+            session.run(COMMIT),
         );
         let is_full = matches!(&inserted, Err(failure) if failure.is_damage());
         let written = inserted
@@ -339,24 +248,13 @@ impl Attempt<'_> {
             .and(dropped)
             .and(forgot)
             .and(remembered);
-        match (written, committed) {
-            (Ok(_), Ok(())) => Ok(done),
-            (Err(Failure::Lost(reason)), _) | (Ok(_), Err(Failure::Lost(reason))) => {
-                let undecided = Undecided {
-                    lane: self.lane,
-                    done,
-                    channel_no: events.channel_no[0],
-                    seq: events.seq[0],
-                    event: events.event[0].clone(),
-                };
-                Err(Setback::Undecided(
-                    Failure::Lost(reason),
-                    Box::new(undecided),
-                ))
-            }
-            // The first failure is the reason of all later ones. In a transaction that has failed
-            // the server takes nothing but its end, so that `COMMIT` stops before it has ended it.
-            (Err(failure), _) | (Ok(_), Err(failure)) => {
+        // The first failure is the reason of all later ones.
+        match written.map(drop).and(committed) {
+            Ok(()) => Ok(done),
+            Err(Failure::Lost(reason)) => Err(Setback::Undecided(reason, Box::new(done))),
+            Err(failure) => {
+                // In a transaction that has failed the server takes nothing but its end, so that
+                // `COMMIT` stops before it has ended it.
                 session.roll_back().await?;
                 if is_full {
                     return Err(Setback::Full(batch.segment));
@@ -381,15 +279,22 @@ impl Attempt<'_> {
 
 /// `None` if it makes no sense: its numbers would be given out again.
 fn log_of(row: &Row) -> Option<(Uuid, Log)> {
-    let (head, floor): (i64, i64) = (row.get(2), row.get(4));
-    if !(0..=head).contains(&floor) {
+    let number = |column| row.get::<_, i64>(column);
+    if !(0..=number("head")).contains(&number("floor")) {
         return None;
     }
-    let epochs = Epochs::from_row(&row.get::<_, Vec<i64>>(5), &row.get::<_, Vec<i64>>(6));
-    let number = |column| from_stored_number(row.get(column));
-    let mut log = Log::new(row.get(1), number(2), number(3), number(4), epochs);
-    (log.sent, log.gone) = (number(7), number(8));
-    Some((row.get(0), log))
+    let log = Log {
+        no: number("no"),
+        head: from_stored_number(number("head")),
+        at: from_stored_number(number("at")),
+        floor: from_stored_number(number("floor")),
+        epochs: Epochs::from_row(row),
+        sent: from_stored_number(number("sent")),
+        gone: from_stored_number(number("gone")),
+        changed: false,
+        new_epochs: false,
+    };
+    Some((row.get("uuid"), log))
 }
 
 /// One whose bytes are not of the right length was not written by Hark.

@@ -5,12 +5,12 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Link, Pending, Post, Writer, answer,
+    Lost, Pending, Post, Writer, answer,
     attempt::{Attempt, Done, Setback},
 };
 use crate::{
     Appended, StoreError, Unpublished,
-    postgres::{failure::Failure, keeper::Chore, lane::Lane},
+    postgres::{failure::Failure, keeper::Chore, session::Session},
     sender_keys::key_of,
 };
 
@@ -18,68 +18,48 @@ use crate::{
 const NEXT_SEGMENT: Duration = Duration::from_millis(20);
 
 impl Writer {
-    /// Stores posts in one transaction and answers them, now or when a lost connection is back.
-    pub(super) async fn store(&mut self, posts: Vec<Post>) {
+    /// Stores posts in one transaction and answers them. If the connection is lost, they wait for the
+    /// next one.
+    pub(super) async fn store(&mut self, session: &Session, posts: Vec<Post>) -> Result<(), Lost> {
         let started = Instant::now();
         loop {
-            let (Link::Up(link), Some(lane), Some(expiry)) =
-                (&self.link, self.lane, self.shared.expiry.get())
-            else {
-                return self.wait_or_fail(posts, started);
+            let Some(expiry) = self.shared.expiry.get() else {
+                self.fail(
+                    posts,
+                    &StoreError::unavailable("the store has no clock yet"),
+                );
+                return Ok(());
             };
-            let batch = Attempt {
-                link,
+            let attempt = Attempt {
+                session,
                 owner: &self.owner,
-                lane,
-                published_to: self.watermark(lane),
+                lane: self.lane,
+                published_to: self.watermark(),
                 options: &self.connector.options,
                 expiry,
                 shares: &self.shares,
                 posts: &posts,
                 started,
             };
-            match batch.run().await {
+            let failure = match attempt.run().await {
                 Ok(done) => {
                     if done.is_written {
-                        self.see(lane, done.last_pos);
+                        self.see(done.lane, done.last_pos);
                         self.note_saved();
-                        self.succeeded();
+                        self.note_success();
                     }
-                    return self.tell(posts, done, true);
+                    self.tell(posts, done, true);
+                    return Ok(());
                 }
-                Err(Setback::Fenced) => {
-                    if !self.change_lane().await {
-                        return self.wait_or_fail(posts, started);
-                    }
+                Err(Setback::Undecided(reason, done)) => {
+                    let undecided = Some(done);
+                    self.pending = Some(Pending { posts, undecided });
+                    return Err(Lost(reason));
                 }
-                Err(Setback::Undecided(failure, undecided)) => {
-                    self.pending = Some(Pending {
-                        posts,
-                        undecided: Some(*undecided),
-                    });
-                    return self.note_failure(&failure);
-                }
-                Err(Setback::Failed(Failure::Lost(reason))) => {
-                    self.go_down(&reason);
-                    return self.wait_or_fail(posts, started);
-                }
-                Err(Setback::Failed(Failure::Conflict(reason)))
-                    if started.elapsed() < self.connector.options.statement_timeout =>
-                {
-                    tracing::debug!(reason, "batch tried again");
-                }
-                // Something about one message that no check foresaw must not fail the others.
-                Err(Setback::Failed(Failure::Refused(refusal)))
-                    if posts.len() > 1 && refusal.may_be_one_message() =>
-                {
-                    // By halves: those that have nothing to do with it stay together.
-                    let mut first = posts;
-                    let rest = first.split_off(first.len() / 2);
-                    for half in [first, rest] {
-                        Box::pin(self.store(half)).await;
-                    }
-                    return;
-                }
+                Err(Setback::Fenced) => match self.enter(session).await {
+                    Ok(()) => continue,
+                    Err(failure) => failure,
+                },
                 Err(Setback::Full(segment)) => {
                     if self.keeper.try_send(Chore::Leave(segment)).is_err() {
                         tracing::debug!(segment, "the keeper has much to do; it is asked again");
@@ -89,44 +69,50 @@ impl Writer {
                         continue;
                     }
                     let reason = format!("segment {segment} of the log takes nothing more");
-                    return self.fail(posts, &StoreError::damaged(reason));
+                    self.fail(posts, &StoreError::damaged(reason));
+                    return Ok(());
                 }
-                // Told once: nothing is wrong with the connection, nor with what others post.
-                Err(Setback::Failed(failure)) if failure.is_damage() => {
-                    let damage = &self.shared.counters.damage;
-                    damage.note_database(failure.reason());
-                    return self.fail(posts, &failure.to_error());
+                Err(Setback::Failed(failure)) => failure,
+            };
+            match failure {
+                Failure::Lost(reason) => {
+                    self.wait_or_fail(posts, started, &reason);
+                    return Err(Lost(reason));
                 }
-                Err(Setback::Failed(failure)) => {
-                    self.note_failure(&failure);
-                    return self.fail(posts, &failure.to_error());
+                Failure::Conflict(reason)
+                    if started.elapsed() < self.connector.options.statement_timeout =>
+                {
+                    tracing::debug!(reason, "batch tried again");
+                }
+                // Something about one message that no check foresaw must not fail the others.
+                Failure::Refused(refusal) if posts.len() > 1 && refusal.may_be_one_message() => {
+                    return self.store_halves(session, posts).await;
+                }
+                failure => {
+                    self.fail(posts, &failure.to_error());
+                    return self.bear(failure);
                 }
             }
         }
     }
 
-    /// Positions of a lane may have been read by the outbox up to here. Not those of a batch that is
-    /// still to be judged: the lane is raised to what was seen, which would pass for the batch.
-    pub(super) fn see(&mut self, lane: Lane, pos: i64) {
-        let seen = self.seen.entry(lane.number).or_default();
-        *seen = pos.max(*seen);
-    }
-
-    /// What was not stored waits for the connection, once and not for long.
-    fn wait_or_fail(&mut self, posts: Vec<Post>, started: Instant) {
-        let patience = self.connector.options.timing.patience;
-        if self.pending.is_none() && started.elapsed() < patience && self.is_newly_down(patience) {
-            self.pending = Some(Pending {
-                posts,
-                undecided: None,
-            });
-        } else {
-            self.fail(posts, &self.unavailable());
+    async fn store_halves(&mut self, session: &Session, mut posts: Vec<Post>) -> Result<(), Lost> {
+        let rest = posts.split_off(posts.len() / 2);
+        if let Err(lost) = Box::pin(self.store(session, posts)).await {
+            self.wait_or_fail(rest, Instant::now(), &lost.0);
+            return Err(lost);
         }
+        Box::pin(self.store(session, rest)).await
     }
 
-    fn is_newly_down(&self, patience: std::time::Duration) -> bool {
-        matches!(&self.link, Link::Down(down) if down.since.elapsed() < patience)
+    /// What was not stored waits for the next connection, once and not for long.
+    fn wait_or_fail(&mut self, posts: Vec<Post>, started: Instant, reason: &str) {
+        if self.pending.is_none() && started.elapsed() < self.connector.options.timing.patience {
+            let undecided = None;
+            self.pending = Some(Pending { posts, undecided });
+        } else {
+            self.fail(posts, &StoreError::unavailable(reason));
+        }
     }
 
     /// Counts and answers a batch that is committed.
@@ -176,6 +162,15 @@ impl Writer {
         counters.queued.fetch_sub(posts.len() as u64, Relaxed);
         for (post, outcome) in posts.into_iter().zip(done.outcomes) {
             answer(post.reply, outcome);
+        }
+    }
+
+    pub(super) fn fail(&self, posts: Vec<Post>, error: &StoreError) {
+        let count = posts.len() as u64;
+        self.shared.counters.failed.fetch_add(count, Relaxed);
+        self.shared.counters.queued.fetch_sub(count, Relaxed);
+        for post in posts {
+            answer(post.reply, Err(error.clone()));
         }
     }
 }
