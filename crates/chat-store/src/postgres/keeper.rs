@@ -1,6 +1,5 @@
 //! The task that removes what has expired, in steps so small that posts do not notice.
 
-mod floors;
 mod segments;
 mod trim;
 
@@ -19,8 +18,7 @@ use tokio_util::sync::CancellationToken;
 use self::trim::Sweep;
 use super::{
     connection::{Connector, NoSession},
-    failure::Failure,
-    numbers::to_stored_number,
+    numbers::{from_stored_number, to_stored_number},
     schema,
     session::Session,
     shared::Shared,
@@ -42,11 +40,6 @@ const EVERY: Duration = Duration::from_secs(10);
 const SWEEP_STEPS: usize = 20;
 /// The pause between steps while there is more to remove.
 const STEP_PAUSE: Duration = Duration::from_millis(20);
-
-/// For what is not waited for any longer: others would wait behind it.
-const NOT_FOR_LONG: &str = "SET LOCAL lock_timeout = 200";
-/// Only one process at a time does the chores that concern all channels; the others pass.
-const TRY_ALONE: &str = "SELECT pg_try_advisory_xact_lock(hashtext('hark'), hashtext('keep'))";
 
 /// What the writer finds to be done.
 #[derive(Debug, Clone, Copy)]
@@ -197,8 +190,9 @@ impl Keeper {
     }
 
     /// The reading of the expiry clock, once the writer knows it.
-    fn reading(&self) -> Option<u64> {
-        self.shared.expiry.get().map(ExpiryClock::reading)
+    fn reading(&self) -> Option<i64> {
+        let clock = self.shared.expiry.get();
+        clock.map(ExpiryClock::reading).map(to_stored_number)
     }
 
     async fn save_clock(&mut self) -> Result<(), NoSession> {
@@ -221,8 +215,8 @@ impl Keeper {
     }
 
     async fn expire_keys(&mut self) -> Result<(), NoSession> {
-        let max_age = milliseconds(self.connector.options.keys.max_age);
-        let Some(cutoff) = self.reading().and_then(|now| now.checked_sub(max_age)) else {
+        let max_age = to_stored_number(milliseconds(self.connector.options.keys.max_age));
+        let Some(cutoff) = self.reading().map(|now| now - max_age) else {
             return Ok(());
         };
         loop {
@@ -236,7 +230,7 @@ impl Keeper {
                             FOR UPDATE SKIP LOCKED) oldest
                         WHERE kept_at <= $2)) RETURNING 1)
                      SELECT count(*) FROM gone",
-                    &[&STEP_KEYS, &to_stored_number(cutoff)],
+                    &[&STEP_KEYS, &cutoff],
                 )
                 .await?;
             if gone[0].get::<_, i64>(0) < STEP_KEYS {
@@ -256,7 +250,7 @@ impl Keeper {
                 &[],
             )
             .await?;
-        let bytes = super::numbers::from_stored_number(rows[0].get(0));
+        let bytes = from_stored_number(rows[0].get(0));
         self.shared.bytes.store(bytes, Relaxed);
         Ok(())
     }
@@ -266,10 +260,4 @@ impl Keeper {
             sleep(STEP_PAUSE).await;
         }
     }
-}
-
-/// Inside a transaction: whether this process is the only one at it.
-async fn is_alone(session: &Session) -> Result<bool, Failure> {
-    let rows = session.rows(TRY_ALONE, &[]).await?;
-    Ok(rows[0].get(0))
 }

@@ -10,12 +10,13 @@ use crate::expiry_clock::now;
 
 /// Steps from an empty schema to today's format; the table `versions` tells those done. A step that
 /// was released is never changed.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/0001.sql"),
     include_str!("migrations/0002.sql"),
     include_str!("migrations/0003.sql"),
     include_str!("migrations/0004.sql"),
     include_str!("migrations/0005.sql"),
+    include_str!("migrations/0006.sql"),
 ];
 
 /// Makes processes that start together migrate one after the other. A table may be large, and another

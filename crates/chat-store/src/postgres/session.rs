@@ -109,26 +109,6 @@ impl Session {
         }
     }
 
-    /// Runs `work` between BEGIN and COMMIT. After a failure nothing of it is left, unless it was
-    /// the connection that failed.
-    pub(super) async fn transaction<T>(
-        &self,
-        work: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        self.run("BEGIN").await?;
-        let ended = match work.await {
-            Ok(done) => self.run("COMMIT").await.map(|()| done),
-            Err(failure) => Err(failure),
-        };
-        match ended {
-            Err(failure) if !matches!(failure, Failure::Lost(_)) => {
-                self.roll_back().await?;
-                Err(failure)
-            }
-            ended => ended,
-        }
-    }
-
     /// Ends the open transaction, also one in which a statement has failed. No session that refuses
     /// that is of use any more.
     pub(super) async fn roll_back(&self) -> Result<(), Failure> {

@@ -117,6 +117,7 @@ impl Writer {
             next_rescue: now,
             last_success: None,
             lacks_room: false,
+            told: Working::default(),
         }
     }
 
@@ -296,7 +297,8 @@ impl Writer {
 
     fn note_success(&mut self) {
         self.last_success = Some(Instant::now());
-        if std::mem::replace(&mut self.lacks_room, false) {
+        self.lacks_room = false;
+        if self.told.tells(true) {
             tracing::info!("the store can write again");
         }
     }

@@ -280,3 +280,107 @@ async fn head_that_makes_no_sense_costs_its_channel_and_no_others() {
     assert_eq!(taken.unwrap(), 2);
     store.close().await;
 }
+
+/// Others of its batch are stored with it, not one by one.
+#[tokio::test]
+async fn post_into_a_damaged_channel_fails_alone() {
+    let database = Database::new().await;
+    let store = database.open().await;
+    for number in 1..=60 {
+        post(&store, text(number, "words")).await.unwrap();
+    }
+    let damage = "UPDATE hark.channels SET head = -9223372036854775807
+        WHERE uuid = '00000000-0000-0000-0000-000000000002'";
+    database.run(damage).await;
+    let before = store.stats().commits;
+    let batch = (1..=60).map(|number| post(&store, text(number, "words")));
+    let answers = futures_util::future::join_all(batch).await;
+    for (answer, number) in answers.into_iter().zip(1..) {
+        match answer {
+            Err(StoreError::Damaged { .. }) if number == 2 => {}
+            answer => assert_eq!(answer.unwrap(), 2, "channel {number}"),
+        }
+    }
+    let commits = store.stats().commits - before;
+    assert!(commits < 10, "{commits} commits");
+    store.close().await;
+}
+
+/// So many events in channel 1, each of whose words are unique.
+async fn post_all(store: &PostgresStore, numbers: std::ops::RangeInclusive<u64>) {
+    for number in numbers {
+        let words = format!("number {number}.");
+        assert_eq!(post(store, text(1, words)).await.unwrap(), number);
+    }
+}
+
+/// Neither can be read where its floors should come from; the older one expires all the same.
+#[tokio::test]
+async fn damaged_segment_expires_although_the_next_one_is_damaged_too() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let mut server = Postgres::start().await;
+    let database = Database::at(server.database().await);
+    let mut options = database.options();
+    options.retention.max_age = HOUR * 16;
+    let store = PostgresStore::open(&options).await.unwrap();
+    post_all(&store, 1..=200).await;
+    database.clock.advance(HOUR * 2);
+    store.expire().await.unwrap();
+    post_all(&store, 201..=400).await;
+    database.clock.advance(HOUR * 2);
+    store.expire().await.unwrap();
+    post_all(&store, 401..=402).await;
+    store.close().await;
+    for (segment, number) in [(1, 200), (2, 201)] {
+        let (table, words) = (format!("hark.log_{segment}"), format!("number {number}."));
+        server
+            .break_page(database.name(), &table, words.as_bytes())
+            .await;
+    }
+    let store = PostgresStore::open(&options).await.unwrap();
+    database.clock.advance(HOUR * 13);
+    store.expire().await.unwrap();
+    let head = store.heads(&[channel(1)]).await.unwrap().remove(0);
+    assert!((201..300).contains(&head.first), "{}", head.first);
+    let there = "SELECT count(*) FROM hark.segments WHERE n = 1";
+    assert_eq!(server.run(database.name(), there).await, "0");
+    store.close().await;
+}
+
+/// The rows of such channels stay; what lies behind them is shortened.
+#[tokio::test]
+async fn damaged_index_does_not_stop_the_sweep_over_all_channels() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    const ID: u128 = 0x0193_5a7c_2b1e_7d4f_8c3a_6e9b_d200_0001;
+    let mut server = Postgres::start().await;
+    let database = Database::at(server.database().await);
+    let mut options = database.options();
+    options.keys.max_age = DAY * 100;
+    let store = PostgresStore::open(&options).await.unwrap();
+    let mut keyed = text(1, "words");
+    keyed.message.id = Some(uuid::Uuid::from_u128(ID));
+    post(&store, keyed).await.unwrap();
+    // More than a step of the sweep looks at.
+    let others = (2..=700).map(|number| post(&store, text(number, "words")));
+    futures_util::future::join_all(others).await;
+    for _ in 0..2 {
+        // Its events go; and then, but for its key, it would.
+        database.clock.advance(DAY * 31);
+        store.expire().await.unwrap();
+        post(&store, text(701, "words")).await.unwrap();
+    }
+    for seq in 1..=4 {
+        assert_eq!(post(&store, text(700, "words")).await.unwrap(), seq);
+    }
+    store.close().await;
+    let key = ID.to_be_bytes();
+    let index = "hark.sender_keys_channel_no_key_key";
+    server.break_page(database.name(), index, &key).await;
+    options.retention.max_per_channel = 1;
+    let store = PostgresStore::open(&options).await.unwrap();
+    store.expire().await.unwrap();
+    let head = store.heads(&[channel(700)]).await.unwrap().remove(0);
+    assert_eq!((head.first, head.head), (4, 4));
+    assert!(store.damage().is_some());
+    store.close().await;
+}
