@@ -2,9 +2,11 @@
 //! broadcast-sse --example idle_channels`. Channels are those of the hub, with a log but without
 //! events in memory; what the stream itself costs is not counted.
 
-use std::{error::Error, fs};
+use std::error::Error;
+use std::fs;
 
-use broadcast_sse::{Config, bench_support::IdleChannels};
+use broadcast_sse::Config;
+use broadcast_sse::bench_support::IdleChannels;
 use chat_mqtt::{Subscriber, SubscriptionMode};
 use service_kit::lifecycle::Lifecycle;
 

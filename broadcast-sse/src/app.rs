@@ -1,38 +1,36 @@
 //! All routes on one page. `Accept` is read by hand, as only one name is looked for (decision 30).
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use axum::{
-    Router,
-    body::Body,
-    extract::{ConnectInfo, Path, RawQuery, Request, State},
-    http::{HeaderValue, StatusCode, header, request::Parts},
-    response::{IntoResponse, Response},
-    routing::get,
-};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Path, RawQuery, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use chat_model::ChannelId;
+use http_server::access::AccessPolicy;
+use http_server::client_address::Client;
+use http_server::http::Offer;
+use http_server::operations::RequestMetrics;
+use http_server::problem::Problem;
+use http_server::router;
 use rights::{Caller, Refusal};
-use service_kit::{
-    access::AccessPolicy,
-    client_address::Client,
-    http::Offer,
-    lifecycle::Lifecycle,
-    log_limit::LogLimit,
-    operations::RequestMetrics,
-    problem::{self, Problem},
-};
+use service_kit::lifecycle::Lifecycle;
+use service_kit::log_limit::LogLimit;
 use tokio::sync::Notify;
 use tracing::warn;
 
-use crate::{
-    hub::{Bell, Hub, ListenError, Listener, Start, TooManyChannels},
-    metrics::Metrics,
-    paths,
-    permit::{Full, StreamPermit, Streams},
-    query::{self, QueryError, QueryLimits, StreamQuery},
-    stream::{self, EventStream, Form},
-    writers::Writers,
-};
+use crate::hub::{Hub, ListenError, Listener, Start, TooManyChannels, Waker};
+use crate::metrics::Metrics;
+use crate::paths;
+use crate::permit::{Full, StreamPermit, Streams};
+use crate::query::{self, QueryError, QueryLimits, StreamQuery};
+use crate::stream::{self, EventStream, Form};
+use crate::writers::Writers;
 
 /// When somebody who has as many streams as he may have should try again.
 const WHEN_FULL: Duration = Duration::from_secs(10);
@@ -42,7 +40,7 @@ static NO_RIGHTS: LogLimit = LogLimit::per_minute(2);
 static TOO_MANY_CHANNELS: LogLimit = LogLimit::per_minute(2);
 
 /// What the handlers need; shared as a whole, because axum clones it for every request.
-pub(crate) struct App {
+pub(crate) struct AppState {
     pub(crate) hub: Arc<Hub>,
     /// What streams are written by, where their sockets can be had.
     pub(crate) writers: Writers<EventStream>,
@@ -54,18 +52,18 @@ pub(crate) struct App {
 }
 
 /// The service's paths, and around them, from the inside: problems and request ids, access, metrics.
-pub(crate) fn router(app: App, requests: &RequestMetrics, access: AccessPolicy) -> Router {
+pub(crate) fn router(app: AppState, requests: &RequestMetrics, access: AccessPolicy) -> Router {
     let routes = Router::new()
         .route("/", get(events))
         .route("/events", get(events))
         .route("/events/", get(events))
         .route("/chat/receive/{channel}", get(legacy))
         .with_state(Arc::new(app));
-    problem::guarded(routes, paths::meant, access, requests)
+    router::guarded(routes, paths::meant, access, requests)
 }
 
 async fn events(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<AppState>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     RawQuery(query): RawQuery,
     request: Request,
@@ -82,7 +80,7 @@ async fn events(
 
 /// The older system's stream of one channel.
 async fn legacy(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<AppState>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Path(channel): Path<String>,
     request: Request,
@@ -98,7 +96,7 @@ fn last_event_id(request: &Parts) -> Option<&[u8]> {
     value.map(HeaderValue::as_bytes)
 }
 
-impl App {
+impl AppState {
     /// Leave to open one more stream. Whoever has none is told why, or to come back later.
     fn permit(&self, peer: SocketAddr, request: &Parts) -> Result<StreamPermit, Option<Problem>> {
         let full = match self.streams.take(peer.ip(), &request.headers) {
@@ -131,13 +129,13 @@ impl App {
         };
         let starts = query.starts();
         let Some(offer) = Offer::get(&request.extensions) else {
-            let bell = Arc::new(Notify::new());
-            let listener = match self.listen(&permit, &starts, bell.clone(), request).await {
+            let waker = Arc::new(Notify::new());
+            let listener = match self.listen(&permit, &starts, waker.clone(), request).await {
                 Ok(listener) => listener,
                 Err(why) => return refused(why),
             };
             let stream = EventStream::new(listener, form, permit);
-            let body = stream.into_body(bell, self.hub.pings(), &self.lifecycle);
+            let body = stream.into_body(waker, self.hub.pings(), &self.lifecycle);
             return Ok(event_stream(Body::from_stream(body)));
         };
         let slot = self.writers.reserve();
@@ -151,19 +149,19 @@ impl App {
         Ok(offer.accept(event_stream(Body::empty()), first, take))
     }
 
-    /// Seats a listener. Whoever would need too many channels is told so, or to come back later.
+    /// Adds a listener. Whoever would need too many channels is told so, or to come back later.
     async fn listen(
         &self,
         permit: &StreamPermit,
         starts: &[(ChannelId, Start)],
-        bell: Arc<dyn Bell>,
+        waker: Arc<dyn Waker>,
         request: &Parts,
     ) -> Result<Listener, Option<Problem>> {
         let client = permit.client();
         // Open mode: nobody is known, and nobody need be.
         let caller = Caller::default();
         let number = client.map(Client::number);
-        let listener = self.hub.listen(&caller, number, starts, bell).await;
+        let listener = self.hub.listen(&caller, number, starts, waker).await;
         listener.map_err(|error| {
             self.metrics.streams_refused.inc();
             match error {

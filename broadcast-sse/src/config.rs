@@ -1,21 +1,17 @@
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use chat_mqtt::MqttConfig;
+use http_server::access::AccessConfig;
+use http_server::client_address::TrustedProxies;
+use http_server::http_client::{BaseUrl, NotABaseUrl};
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
-use service_kit::{
-    access::AccessConfig,
-    client_address::TrustedProxies,
-    config::{self, ConfigError, duration, listen, size},
-    http_client::{BaseUrl, NotABaseUrl},
-    telemetry::LogConfig,
-    tls::{self, TlsConfig},
-};
+use service_kit::config::{self, ConfigError, duration, listen, size};
+use service_kit::telemetry::LogConfig;
+use service_kit::tls::{self, TlsConfig};
 
 /// All settings of broadcast-sse; `config.default.toml` says what each is for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -206,7 +202,7 @@ impl Config {
     pub fn defaults() -> String {
         format!(
             "{}\n[mqtt]\n{}",
-            include_str!("config.default.toml"),
+            include_str!("../config.default.toml"),
             MqttConfig::DEFAULTS
         )
     }

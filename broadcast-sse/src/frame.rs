@@ -1,12 +1,13 @@
 //! Frames of the event stream format (WHATWG HTML §9.2.6), and the chunks of HTTP/1.1 (RFC 9112
 //! §7.1) that carry them. The one place that writes them.
 
-use std::{io::Write, time::Duration};
+use std::io::Write;
+use std::time::Duration;
 
 use bytes::Bytes;
 use chat_model::{ChannelId, Cursor, EventHead, Position, Seq};
+use http_server::http::Framing;
 use serde::Serialize;
-use service_kit::http::Framing;
 
 use crate::hub::{Encoded, Gap};
 

@@ -1,25 +1,25 @@
 //! The channels that somebody listens to on this node.
 //!
 //! The hub hands out events, gaps and cursors and knows nothing of server-sent events. A channel
-//! is a [`Tail`], the newest part of its log, kept whole by the attendant, one task for all; a
-//! listener is a [`Seat`] in each of its channels, which pulls what comes after its position.
+//! is a [`Tail`], the newest part of its log, kept whole by maintenance, one task for all; a
+//! listener is a [`Reader`] in each of its channels, which pulls what comes after its position.
 
-mod attendant;
-mod bell;
 pub(crate) mod bench;
 mod channel;
 mod channels;
 mod entry;
-mod errands;
 mod gap;
 mod heads;
 mod history;
 mod lag;
 mod listener;
+mod maintenance;
 mod metrics;
 mod pages;
-mod seat;
+mod reader;
 mod tail;
+mod task_queue;
+mod waker;
 
 #[cfg(test)]
 mod example_log;
@@ -28,16 +28,13 @@ mod model;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use chat_model::ChannelId;
 use chat_mqtt::{Delivery, Subscriber};
+use parking_lot::{Mutex, MutexGuard};
 use rights::{Action, Caller, Refusal, Rights};
 use service_kit::lifecycle::Lifecycle;
 use tokio::sync::{mpsc, watch};
@@ -48,14 +45,14 @@ use heads::Heads;
 use pages::Pages;
 use tail::{Heard, Tail, TailLimits};
 
-pub(crate) use bell::Bell;
 pub(crate) use channels::{Client, TooManyChannels};
 pub(crate) use entry::{Encode, Encoded, Entry};
 pub(crate) use gap::Gap;
 pub(crate) use history::History;
 pub(crate) use listener::{Listener, Sent};
 pub(crate) use metrics::HubMetrics;
-pub(crate) use seat::Start;
+pub(crate) use reader::Start;
+pub(crate) use waker::Waker;
 
 use crate::config::HubConfig;
 
@@ -138,8 +135,8 @@ impl Hub {
             lifecycle: lifecycle.clone(),
         });
         lifecycle.spawn("intake", intake(hub.clone(), deliveries));
-        let attendant = attendant::attend(hub.clone(), config.history_requests);
-        lifecycle.spawn("attendant", attendant);
+        let maintenance = maintenance::maintain(hub.clone(), config.history_requests);
+        lifecycle.spawn("maintenance", maintenance);
         lifecycle.spawn(
             "watch",
             watch_over(hub.clone(), config.ping, config.head_check),
@@ -147,8 +144,8 @@ impl Hub {
         hub
     }
 
-    /// Seats a listener in these channels, which must be distinct, if `caller` may read them; `client` is
-    /// whose share of the channels he takes. The bell is rung when there may be something to
+    /// Adds a listener in these channels, which must be distinct, if `caller` may read them; `client` is
+    /// whose share of the channels he takes. The waker is woken when there may be something to
     /// [take](Listener::take).
     ///
     /// # Errors
@@ -159,14 +156,14 @@ impl Hub {
         caller: &Caller,
         client: Client,
         starts: &[(ChannelId, Start)],
-        bell: Arc<dyn Bell>,
+        waker: Arc<dyn Waker>,
     ) -> Result<Listener, ListenError> {
         let channels: Vec<_> = starts.iter().map(|&(channel, _)| channel).collect();
         self.rights.permit(caller, Action::Read, &channels).await?;
-        let seats = self
+        let readers = self
             .lock()
-            .join(client, starts, &bell, |id| self.make(id))?;
-        Ok(Listener::new(self.clone(), seats, bell))
+            .join(client, starts, &waker, |id| self.make(id))?;
+        Ok(Listener::new(self.clone(), readers, waker))
     }
 
     /// The last listeners of these channels have left.
@@ -180,7 +177,7 @@ impl Hub {
         let before = known.next_end();
         channels.for_each(|channel| known.left(channel, now));
         if known.next_end() != before {
-            self.shared.errands.ring();
+            self.shared.tasks.notify();
         }
     }
 
@@ -225,9 +222,9 @@ impl Hub {
     }
 
     /// When a channel has something to do, if nothing happens before.
-    fn next_errand(&self) -> Option<Instant> {
+    fn next_task(&self) -> Option<Instant> {
         let end = self.lock().next_end();
-        self.shared.errands.next().into_iter().chain(end).min()
+        self.shared.tasks.next().into_iter().chain(end).min()
     }
 
     /// Events of one channel, in the order in which they came. Says how many payloads were none.
@@ -270,8 +267,7 @@ impl Hub {
     }
 
     fn lock(&self) -> MutexGuard<'_, Channels> {
-        // A panic while it is held leaves the map whole: entries are put in and taken out at once.
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+        self.channels.lock()
     }
 }
 

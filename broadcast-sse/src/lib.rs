@@ -21,8 +21,27 @@ mod writers;
 pub use config::Config;
 pub use server::{Server, StartError};
 
-/// What `crates/bench` and `examples/idle_channels.rs` measure; no part of the API.
+/// What `crates/dev/bench` and `examples/idle_channels.rs` measure; no part of the API.
 #[doc(hidden)]
 pub mod bench_support {
-    pub use crate::hub::bench::{Dispatch, IdleChannels, frame};
+    use bytes::Bytes;
+    use chat_model::{ChannelId, Head};
+
+    use crate::frame::{self, EventFrame};
+    use crate::hub::Entry;
+    pub use crate::hub::bench::{Dispatch, IdleChannels};
+
+    /// The chunk that is written to everyone who listens to this channel alone.
+    ///
+    /// # Panics
+    /// If the line is no event of the channel.
+    pub fn frame(channel: ChannelId, line: &[u8]) -> Bytes {
+        let entry = Entry::new(channel, line, frame::event).expect("an event of this channel");
+        EventFrame(entry.encoded()).chunk()
+    }
+
+    /// A channel with so many listeners, who begin live behind this head.
+    pub fn dispatch(head: &Head, listeners: usize) -> Dispatch {
+        Dispatch::new(head, listeners, frame::event)
+    }
 }

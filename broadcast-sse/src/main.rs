@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use broadcast_sse::{Config, Server, StartError};
 use clap::Parser;
-use service_kit::command::{self, Failure, Process, ServiceArguments};
+use service_command::{self as command, Failure, Process, ServiceArguments};
 
 /// Streams the messages of channels to browsers as server-sent events.
 #[derive(Parser)]

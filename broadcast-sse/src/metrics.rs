@@ -1,15 +1,12 @@
-use std::{fmt, sync::Arc};
+use std::fmt;
+use std::sync::Arc;
 
 use chat_mqtt::Subscriber;
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{
-        counter::{ConstCounter, Counter},
-        gauge::{ConstGauge, Gauge},
-    },
-};
-use service_kit::operations::Operations;
+use http_server::operations::Operations;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 
 /// What all metrics of this service begin with.
 pub(crate) const PREFIX: &str = "hark_sse";

@@ -1,16 +1,14 @@
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::http::HeaderMap;
-use service_kit::client_address::Client;
+use http_server::client_address::Client;
+use parking_lot::{Mutex, MutexGuard};
 
-use crate::{
-    config::{HubConfig, LimitsConfig},
-    metrics::Metrics,
-};
+use crate::config::{HubConfig, LimitsConfig};
+use crate::metrics::Metrics;
 
 /// The streams that may be open, and each client's share of them.
 pub(crate) struct Streams {
@@ -91,8 +89,7 @@ impl Streams {
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
-        // Nothing panics while it is held.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 }
 

@@ -1,28 +1,26 @@
-use std::{net::SocketAddr, num::NonZero, sync::Arc};
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::sync::Arc;
 
 use axum::Router;
 use chat_mqtt::{Subscriber, SubscriptionMode};
+use http_server::access::AccessPolicy;
+use http_server::http::{self, BindError, HttpOptions, Shares};
+use http_server::operations::{Health, Operations, RequestMetrics};
 use rights::Open;
-use service_kit::{
-    access::AccessPolicy,
-    config::ConfigError,
-    http::{self, BindError, HttpOptions, Shares},
-    lifecycle::Lifecycle,
-    operations::{Health, Operations, RequestMetrics},
-    tls::{ServerTls, TlsError},
-};
+use service_kit::config::ConfigError;
+use service_kit::lifecycle::Lifecycle;
+use service_kit::tls::{ServerTls, TlsError};
 use tokio::net::TcpListener;
 
-use crate::{
-    app::{self, App},
-    config::{Config, SubscribeMode},
-    frame,
-    hub::{History, Hub, HubMetrics},
-    metrics::{BrokerSide, Metrics},
-    permit::Streams,
-    query::QueryLimits,
-    writers::Writers,
-};
+use crate::app::{self, AppState};
+use crate::config::{Config, SubscribeMode};
+use crate::frame;
+use crate::hub::{History, Hub, HubMetrics};
+use crate::metrics::{BrokerSide, Metrics};
+use crate::permit::Streams;
+use crate::query::QueryLimits;
+use crate::writers::Writers;
 
 /// Largest `last` of a stream.
 const MAX_NEWEST: u64 = 1_000;
@@ -172,7 +170,7 @@ impl Server {
         let stall = config.hub.write_stall;
         let cut = &metrics.listeners_cut;
         let writers = Writers::start(processors, stall, cut, &hub.pings(), lifecycle);
-        let app = App {
+        let app = AppState {
             hub,
             writers,
             limits: QueryLimits {
@@ -193,10 +191,8 @@ impl Server {
 mod tests {
     use std::time::Duration;
 
-    use axum::{
-        body::Body,
-        extract::{ConnectInfo, Request},
-    };
+    use axum::body::Body;
+    use axum::extract::{ConnectInfo, Request};
     use broker::{Broker, BrokerConfig};
     use tokio_stream::StreamExt;
     use tower::ServiceExt;

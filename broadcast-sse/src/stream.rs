@@ -3,22 +3,23 @@
 //! Its bytes reach the client by a [writer](crate::writers), or as an ordinary body where the
 //! socket cannot be had.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_stream::stream;
 use bytes::Bytes;
 use chat_model::EventView;
+use http_server::http::Framing;
 use serde::Serialize;
-use service_kit::{http::Framing, lifecycle::Lifecycle};
+use service_kit::lifecycle::Lifecycle;
 use tokio::sync::{Notify, watch};
 use tokio_stream::Stream;
 
-use crate::{
-    frame::{self, EventFrame},
-    hub::{Entry, Listener, Sent},
-    permit::StreamPermit,
-    writers::{Flow, Source},
-};
+use crate::frame::{self, EventFrame};
+use crate::hub::{Entry, Listener, Sent};
+use crate::permit::StreamPermit;
+use crate::writers::{Flow, Source};
 
 /// Bytes that a stream takes from its listener at a time. What is taken is what one unfinished
 /// write may hold.
@@ -81,11 +82,11 @@ impl EventStream {
         self
     }
 
-    /// The stream as a body that lasts until the client goes or the node stops. `bell` is the
+    /// The stream as a body that lasts until the client goes or the node stops. `waker` is the
     /// listener's.
     pub(crate) fn into_body(
         mut self,
-        bell: Arc<Notify>,
+        waker: Arc<Notify>,
         mut pings: watch::Receiver<u64>,
         lifecycle: &Lifecycle,
     ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + use<> {
@@ -101,8 +102,8 @@ impl EventStream {
                         return;
                     }
                     Ok(()) = pings.changed() => yield Ok(self.ping()),
-                    // The bell keeps one ring: what came since the last look is not missed.
-                    () = bell.notified() => {
+                    // The waker remembers that it was called: what came since the last look is not missed.
+                    () = waker.notified() => {
                         let flow = self.next(&mut parts);
                         for part in parts.drain(..) {
                             yield Ok(part);

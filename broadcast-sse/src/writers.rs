@@ -4,7 +4,7 @@
 //! streams that were called. A stream that waits costs its socket, its [`Source`] and some hundred
 //! bytes; it has no task, no timer and no buffer.
 //!
-//! - When its bell rings, a stream is asked once for what is next, and all of that is written at
+//! - When it is woken, a stream is asked once for what is next, and all of that is written at
 //!   once. It is never asked while it has an *unfinished write*, the rest of what the kernel would
 //!   not take, of which it has at most one.
 //! - The reactor calls the shard when a client sends or closes, and when a socket that would have
@@ -22,32 +22,29 @@ mod shard;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::Wake,
-    time::Duration,
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Wake;
+use std::time::Duration;
 
 use bytes::Bytes;
+use http_server::http::Taken;
 use prometheus_client::metrics::counter::Counter;
-use service_kit::{http::Taken, lifecycle::Lifecycle};
+use service_kit::lifecycle::Lifecycle;
 use tokio::sync::watch;
 
-use crate::hub::Bell;
+use crate::hub::Waker;
 use outlet::Outlet;
 use shard::{Call, Shard, Worker};
 
 /// What is written to one socket.
 pub(crate) trait Source: Send + 'static {
-    /// Appends what is next, if there is anything. If there is more than fits a turn, rings the
-    /// bell itself. After [`Flow::Over`] the stream ends as soon as what was appended is written.
+    /// Appends what is next, if there is anything. If there is more than fits a turn, calls its
+    /// waker itself. After [`Flow::Over`] the stream ends as soon as what was appended is written.
     fn next(&mut self, parts: &mut Vec<Bytes>) -> Flow;
 
     /// Takes what the client has sent since the request head, in the order in which it came. What
-    /// there is to say to it is said by [`next`](Self::next), for which the source rings its bell.
+    /// there is to say to it is said by [`next`](Self::next), for which the source calls its waker.
     /// After [`Flow::Over`] the stream ends at once.
     fn receive(&mut self, bytes: &[u8]) -> Flow;
 
@@ -71,7 +68,7 @@ pub(crate) struct Writers<S> {
     next: AtomicUsize,
 }
 
-/// A stream's number in one of the shards. Rung as a bell, it has the stream asked for what is
+/// A stream's number in one of the shards. Called as a waker, it has the stream asked for what is
 /// next; woken by the reactor, it has the socket looked at.
 pub(crate) struct Slot<S> {
     shard: Arc<Shard<S>>,
@@ -102,7 +99,7 @@ impl<S: Source> Writers<S> {
         }
     }
 
-    /// A place for a stream whose socket is still to come. Its bell may be rung already.
+    /// A place for a stream whose socket is still to come. Its waker may be woken already.
     pub(crate) fn reserve(&self) -> Arc<Slot<S>> {
         let next = self.next.fetch_add(1, Ordering::Relaxed);
         let shard = self.shards[next % self.shards.len()].clone();
@@ -119,9 +116,9 @@ impl<S: Source> Slot<S> {
     }
 }
 
-impl<S: Source> Bell for Slot<S> {
-    fn ring(&self) {
-        self.shard.call(self.token, Call::BELL);
+impl<S: Source> Waker for Slot<S> {
+    fn notify(&self) {
+        self.shard.call(self.token, Call::WAKE);
     }
 }
 

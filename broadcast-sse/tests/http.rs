@@ -1,17 +1,16 @@
 //! broadcast-sse through HTTP only, with the real broker and no chat-service: what it answers by
-//! itself. The whole chain is tested in `crates/system-tests`.
+//! itself. The whole chain is tested in `crates/dev/system-tests`.
 
 use std::time::Duration;
 
 use broadcast_sse::{Config, Server};
 use broker::{Broker, BrokerConfig};
+use http_server::operations::Operations;
 use reqwest::{Client, Method, Response};
 use serde_json::Value;
-use service_kit::{lifecycle::Lifecycle, operations::Operations};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use service_kit::lifecycle::Lifecycle;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const CHANNEL: &str = "c3743620-4b1b-4c2b-9d80-05b0e5a2c1f0";
 

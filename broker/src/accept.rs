@@ -7,8 +7,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use crate::server::State;
 use crate::session;
+use crate::state::State;
 
 /// How long accepting pauses when descriptors or memory run out.
 const PAUSE: Duration = Duration::from_millis(100);

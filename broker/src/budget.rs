@@ -1,9 +1,10 @@
 //! How much a client may make the router keep.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use service_kit::client_address::Client as Share;
+use http_server::client_address::Client as Share;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::BrokerConfig;
 use crate::pace::{Costs, Turn, Turns};
@@ -57,9 +58,7 @@ impl Kept {
     }
 
     fn subscriptions(&self) -> MutexGuard<'_, Shares> {
-        // Nothing can panic while it is held.
-        let all = self.subscriptions.lock();
-        all.unwrap_or_else(PoisonError::into_inner)
+        self.subscriptions.lock()
     }
 }
 

@@ -1,8 +1,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use service_kit::client_address::Client as Share;
+use http_server::client_address::Client as Share;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 /// Connections that have not said CONNECT yet; they need only their socket. Beyond it the oldest of
@@ -95,8 +96,7 @@ impl Clients {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing can panic while it is held.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 

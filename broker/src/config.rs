@@ -19,7 +19,7 @@ pub struct Config {
 
 impl Config {
     /// The commented defaults; the list of all keys.
-    pub const DEFAULTS: &str = include_str!("config.default.toml");
+    pub const DEFAULTS: &str = include_str!("../config.default.toml");
 
     /// Reads the defaults, then the file, then `HARK_…` variables.
     ///

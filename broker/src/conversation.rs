@@ -10,10 +10,10 @@ use tokio::io::AsyncRead;
 use tokio::time::{Instant, sleep_until};
 
 use crate::clients::Client;
+use crate::connection::{Connection, End, READ, read_some};
 use crate::guard::{Admitted, Guard};
 use crate::link::Link;
 use crate::outbox::{STALL, Sink};
-use crate::session::{Connection, End, READ, read_some};
 use crate::wire;
 
 /// Bytes of an unfinished packet that count as a sign of life: a client that sends a large one can

@@ -1,12 +1,12 @@
 //! Where links with the router begin and end.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::sync::Arc;
 
 use rumqttd::local::{LinkRx, LinkTx};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::link::{self, HasRoom, Link, RouterGone};
-use crate::router::StartError;
+use crate::link::{self, Farewell, HasRoom, Link, RouterGone};
 
 /// The way to links with a router. Clones lead to the same one.
 ///
@@ -19,13 +19,13 @@ pub(crate) struct RouterDoor {
 }
 
 /// The way to the thread.
-pub(crate) type Asked = mpsc::UnboundedSender<Wish>;
+type Asked = mpsc::UnboundedSender<Wish>;
 
 /// What the thread is asked for.
-pub(crate) enum Wish {
+enum Wish {
     Open(oneshot::Sender<Result<Link, RouterGone>>),
-    /// The name is free when the router has heard of the end.
-    End(LinkTx, InnerId),
+    /// The number is free when the router has heard of the end.
+    End(LinkTx, u64),
 }
 
 /// How the thread opens links with the router.
@@ -42,11 +42,11 @@ impl RouterDoor {
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub(crate) fn start() -> Result<(Self, oneshot::Sender<Way>), StartError> {
+    pub(crate) fn start() -> Result<(Self, oneshot::Sender<Way>), io::Error> {
         let (begin, way) = oneshot::channel();
         let (asked, mut wishes) = mpsc::unbounded_channel();
         let to_itself = asked.downgrade();
-        let ids = InnerIds::default();
+        let mut numbers = Numbers::default();
         std::thread::Builder::new()
             .name("broker-links".to_owned())
             .spawn(move || {
@@ -62,19 +62,23 @@ impl RouterDoor {
                             let Some(asked) = to_itself.upgrade() else {
                                 break;
                             };
-                            let id = ids.take();
-                            let link = match open(&id.name()) {
+                            let number = numbers.take();
+                            let link = match open(&format!("link-{number}")) {
                                 Some((tx, rx)) => {
-                                    Ok(Link::new(tx, rx, id, Arc::clone(&has_room), asked))
+                                    let (room, end) = (Arc::clone(&has_room), farewell(asked));
+                                    Ok(Link::new(tx, rx, number, room, end))
                                 }
-                                None => Err(RouterGone),
+                                None => {
+                                    numbers.give_back(number);
+                                    Err(RouterGone)
+                                }
                             };
                             // A link that nobody takes any more ends in its drop.
                             let _ = granted.send(link);
                         }
-                        Wish::End(tx, id) => {
+                        Wish::End(tx, number) => {
                             link::say_farewell(tx);
-                            drop(id);
+                            numbers.give_back(number);
                         }
                     }
                 }
@@ -95,51 +99,32 @@ impl RouterDoor {
     }
 }
 
-/// The names by which a router knows its links. It keeps a record of every name that it ever heard,
-/// so they are used again, and clients' own ids never reach it.
-#[derive(Clone, Default)]
-pub(crate) struct InnerIds(Arc<Mutex<Ids>>);
+/// How a link ends: by the thread, which lives as long as there is one.
+fn farewell(asked: Asked) -> Arc<Farewell> {
+    Arc::new(move |tx, number| {
+        // The thread is gone only with the process.
+        let _ = asked.send(Wish::End(tx, number));
+    })
+}
 
+/// The numbers by which a router knows its links. It keeps a record of every name that it ever heard,
+/// so they are used again, and clients' own ids never reach it.
 #[derive(Default)]
-struct Ids {
+struct Numbers {
     free: Vec<u64>,
     made: u64,
 }
 
-/// In use until it is dropped.
-pub(crate) struct InnerId {
-    number: u64,
-    ids: InnerIds,
-}
-
-impl InnerIds {
-    fn take(&self) -> InnerId {
-        let mut ids = self.lock();
-        let number = ids.free.pop().unwrap_or_else(|| {
-            ids.made += 1;
-            ids.made
-        });
-        InnerId {
-            number,
-            ids: self.clone(),
-        }
+impl Numbers {
+    fn take(&mut self) -> u64 {
+        self.free.pop().unwrap_or_else(|| {
+            self.made += 1;
+            self.made
+        })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Ids> {
-        // Nothing can panic while it is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl InnerId {
-    fn name(&self) -> String {
-        format!("link-{}", self.number)
-    }
-}
-
-impl Drop for InnerId {
-    fn drop(&mut self) {
-        self.ids.lock().free.push(self.number);
+    fn give_back(&mut self, number: u64) {
+        self.free.push(number);
     }
 }
 
@@ -148,13 +133,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_used_again() {
-        let ids = InnerIds::default();
-        let first = ids.take();
-        let second = ids.take();
-        assert_ne!(first.name(), second.name());
-        let name = first.name();
-        drop(first);
-        assert_eq!(ids.take().name(), name);
+    fn numbers_are_used_again() {
+        let mut numbers = Numbers::default();
+        let first = numbers.take();
+        let second = numbers.take();
+        assert_ne!(first, second);
+        numbers.give_back(first);
+        assert_eq!(numbers.take(), first);
     }
 }

@@ -3,14 +3,15 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::{Bytes, BytesMut};
+use http_server::client_address::Client as Share;
 use rumqttd::protocol::{
     Connect, LastWill, Packet, PingResp, PubComp, PubCompReason, PubRec, PubRecReason, Publish,
     QoS, Subscribe,
 };
-use service_kit::client_address::Client as Share;
 
 use crate::BrokerConfig;
 use crate::budget::{Budget, Kept};

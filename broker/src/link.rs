@@ -8,8 +8,6 @@ use rumqttd::local::{LinkRx, LinkTx};
 use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet};
 use tokio::time::sleep;
 
-use crate::door::{Asked, InnerId, Wish};
-
 /// Between two looks whether a full queue of the router has room again.
 const A_MOMENT: Duration = Duration::from_millis(1);
 
@@ -21,6 +19,9 @@ pub(crate) struct RouterGone;
 /// Whether the router's queue takes an event at once, from each thread that asks.
 pub(crate) type HasRoom = dyn Fn() -> bool + Send + Sync;
 
+/// Ends a link whose number is given; it does not block.
+pub(crate) type Farewell = dyn Fn(LinkTx, u64) + Send + Sync;
+
 /// One client as the router sees it.
 ///
 /// The router addresses a link by the number of a slot, which it gives away again when the link
@@ -31,25 +32,28 @@ pub(crate) type HasRoom = dyn Fn() -> bool + Send + Sync;
 /// None of this blocks its thread, whatever the router does.
 pub(crate) struct Link {
     /// `None` only while dropping.
-    tx: Option<(LinkTx, InnerId)>,
+    tx: Option<LinkTx>,
     rx: LinkRx,
+    /// By which the router knows it.
+    number: u64,
     has_room: Arc<HasRoom>,
-    door: Asked,
+    farewell: Arc<Farewell>,
 }
 
 impl Link {
     pub(crate) fn new(
         tx: LinkTx,
         rx: LinkRx,
-        id: InnerId,
+        number: u64,
         has_room: Arc<HasRoom>,
-        door: Asked,
+        farewell: Arc<Farewell>,
     ) -> Self {
         Self {
-            tx: Some((tx, id)),
+            tx: Some(tx),
             rx,
+            number,
             has_room,
-            door,
+            farewell,
         }
     }
 
@@ -66,7 +70,7 @@ impl Link {
         while !(self.has_room)() {
             sleep(A_MOMENT).await;
         }
-        let (Some((tx, _)), Some(last)) = (&mut self.tx, packets.pop()) else {
+        let (Some(tx), Some(last)) = (&mut self.tx, packets.pop()) else {
             return Ok(());
         };
         tx.buffer().extend(packets.drain(..));
@@ -75,7 +79,7 @@ impl Link {
 
     /// Waits until the router has begun with what it was handed.
     pub(crate) async fn taken(&self) {
-        while let Some((tx, _)) = &self.tx
+        while let Some(tx) = &self.tx
             && !tx.buffer().is_empty()
         {
             sleep(A_MOMENT).await;
@@ -128,9 +132,8 @@ pub(crate) fn say_farewell(mut tx: LinkTx) {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        if let Some((tx, id)) = self.tx.take() {
-            // The thread is gone only with the process.
-            let _ = self.door.send(Wish::End(tx, id));
+        if let Some(tx) = self.tx.take() {
+            (self.farewell)(tx, self.number);
         }
     }
 }
@@ -148,7 +151,7 @@ impl Link {
     /// lock that nobody opens.
     pub(crate) fn hang(self) -> rumqttd::ConnectionId {
         let link = Box::leak(Box::new(self));
-        let (tx, _) = link.tx.as_ref().unwrap();
+        let tx = link.tx.as_ref().unwrap();
         std::mem::forget(tx.buffer());
         link.rx.id()
     }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use broker::{Broker, Config};
 use clap::Parser;
-use service_kit::command::{self, Failure, Process, ServiceArguments};
+use service_command::{self as command, Failure, Process, ServiceArguments};
 
 /// Embedded MQTT broker for development: loopback only, nothing kept.
 #[derive(Parser)]

@@ -7,7 +7,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::server::State;
+use crate::state::State;
 
 /// What the broker counts, as metrics.
 pub(crate) struct BrokerCollector {

@@ -6,10 +6,11 @@
 //! topic. So a few packets may take it a second.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex as Guarded, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
+use http_server::client_address::Client as Share;
+use parking_lot::{Mutex as Guarded, MutexGuard};
 use rumqttd::protocol::Packet;
-use service_kit::client_address::Client as Share;
 use tokio::sync::Mutex;
 
 /// Steps of the router, of about a microsecond each, that may be handed to it at once, and those
@@ -75,8 +76,7 @@ impl Turns {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Share, Weak<Mutex<()>>>> {
-        // Nothing can panic while it is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

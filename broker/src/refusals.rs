@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use service_kit::log_limit::LogLimit;
 use tracing::warn;
 
@@ -22,8 +22,7 @@ impl Refusals {
 
     /// How many were not told since the last line, if one may be written now.
     fn allow(&self, reason: &'static str) -> Option<u64> {
-        // Nothing can panic while it is held.
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         all.entry(reason)
             .or_insert_with(|| LogLimit::per_minute(LINES))
             .line()

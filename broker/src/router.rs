@@ -7,6 +7,7 @@ use rumqttd::protocol::{Packet, PingReq};
 use rumqttd::{Router, RouterConfig};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tracing::debug;
 
 use crate::BrokerConfig;
 use crate::door::{RouterDoor, Way};
@@ -51,7 +52,9 @@ impl RouterLife {
         let router = refusable(|| Ok(Router::new(0, router_config(config)).spawn()))?;
         let links = router.clone();
         let open = move |id: &str| {
-            let (tx, rx, _connack) = LinkBuilder::new(id, links.clone()).build().ok()?;
+            let link = LinkBuilder::new(id, links.clone()).build();
+            let link = link.inspect_err(|error| debug!(%error, "no link with the router"));
+            let (tx, rx, _connack) = link.ok()?;
             Some((tx, rx))
         };
         let queue = router.clone();

@@ -1,11 +1,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use http_server::operations::{Health, Operations};
 use service_kit::config::ConfigError;
 use service_kit::lifecycle::Lifecycle;
-use service_kit::operations::{Health, Operations};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -19,6 +20,7 @@ use crate::login::OwnLogin;
 use crate::metrics::BrokerCollector;
 use crate::router::RouterLife;
 use crate::session::Shared;
+use crate::state::State;
 use crate::threads::Threads;
 use crate::watch::{FIRST_ANSWER, watch_over};
 
@@ -70,19 +72,6 @@ pub struct Broker {
     serving: JoinHandle<()>,
     /// Where it does so.
     _threads: Threads,
-}
-
-/// What the parts of the broker share.
-pub(crate) struct State {
-    pub(crate) config: BrokerConfig,
-    pub(crate) clients: Arc<Clients>,
-    pub(crate) shared: Arc<Shared>,
-    /// The router of now.
-    pub(crate) router: watch::Sender<Arc<RouterLife>>,
-    /// Whether the last probe was answered.
-    pub(crate) answers: AtomicBool,
-    /// How often the router was started again.
-    pub(crate) restarts: AtomicU64,
 }
 
 impl Broker {

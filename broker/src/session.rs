@@ -1,6 +1,5 @@
 //! One client's connection: between its socket and its link with the router.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,26 +7,23 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use rumqttd::protocol::{LastWill, Packet, Publish};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::debug;
 
 use crate::clients::{Client, Ended};
+use crate::connection::{Connection, End, READ, read_some};
 use crate::conversation::Conversation;
 use crate::door::RouterDoor;
 use crate::guard::{Guard, GuardState, admit_connect};
-use crate::link::RouterGone;
 use crate::login::OwnLogin;
 use crate::outbox::{Outbox, Sink};
-use crate::wire::{self, Refusal};
+use crate::wire;
 
 /// How long a client may take to say CONNECT.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
-
-/// Bytes that are read at once, where packets are not larger themselves.
-pub(crate) const READ: usize = 10 * 1024;
 
 /// CONNACK (MQTT 3.1.1 §3.2): welcome; or the client id is refused, as it must be when there is none
 /// and the session should outlive the connection (MQTT-3.1.3-8).
@@ -39,25 +35,6 @@ pub(crate) struct Shared {
     pub(crate) guard: Arc<GuardState>,
     pub(crate) own_login: OwnLogin,
     pub(crate) max_packet: usize,
-}
-
-/// Why a session ended.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum End {
-    #[error("the client left")]
-    Left,
-    #[error("the connection broke: {0}")]
-    Broke(#[from] io::Error),
-    #[error("nothing came in time")]
-    Silent,
-    #[error("it takes nothing")]
-    Stalled,
-    #[error("{0}")]
-    Refused(Refusal),
-    #[error("{0:?}")]
-    Told(Ended),
-    #[error(transparent)]
-    Gone(#[from] RouterGone),
 }
 
 /// Serves a connection to its end. Errors concern this client alone.
@@ -136,14 +113,6 @@ struct Hello {
     silence: Option<Duration>,
 }
 
-pub(crate) struct Connection<R, W> {
-    pub(crate) reader: R,
-    pub(crate) sink: W,
-    pub(crate) inbox: BytesMut,
-    pub(crate) outbox: Outbox,
-    pub(crate) max_packet: usize,
-}
-
 impl<R: AsyncRead + Unpin, W: Sink> Connection<R, W> {
     async fn hello(&mut self) -> Result<Hello, End> {
         let packet = loop {
@@ -175,20 +144,6 @@ impl<R: AsyncRead + Unpin, W: Sink> Connection<R, W> {
 /// One and a half times the keep-alive (MQTT-3.1.2-24), which 0 turns off (§3.1.2.10).
 fn silence(keep_alive: u16) -> Option<Duration> {
     (keep_alive != 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1500))
-}
-
-/// Waits for bytes and gives their number. Loses nothing when it is dropped before.
-pub(crate) async fn read_some(
-    reader: &mut (impl AsyncRead + Unpin),
-    inbox: &mut BytesMut,
-) -> Result<usize, End> {
-    if inbox.capacity() - inbox.len() < READ / 4 {
-        inbox.reserve(READ);
-    }
-    match reader.read_buf(inbox).await? {
-        0 => Err(End::Left),
-        count => Ok(count),
-    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use service_kit::client_address::Client as Share;
+use http_server::client_address::Client as Share;
+use parking_lot::{Mutex, MutexGuard};
 
 /// So many of something that may be there at a time.
 ///
@@ -114,8 +114,7 @@ impl Names {
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        // Nothing can panic while it is held.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 }
 

@@ -6,7 +6,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
 use crate::router::{RouterLife, StartError};
-use crate::server::State;
+use crate::state::State;
 
 /// How long the router may take from start to its first answer.
 pub(crate) const FIRST_ANSWER: Duration = Duration::from_secs(10);

@@ -2,9 +2,10 @@
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
-use service_kit::client_address::Client;
+use http_server::client_address::Client;
 
 /// Counters of what clients and networks hold, in each of two rows. One pair in a million shares both, and
 /// nobody can choose to: the hash has a random key.

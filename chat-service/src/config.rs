@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use chat_mqtt::MqttConfig;
 use chat_store::PageLimit;
+use http_server::access::AccessConfig;
+use http_server::client_address::{Networks, TrustedProxies};
+use http_server::http::{HttpOptions, Shares};
 use serde::{Deserialize, Serialize};
-use service_kit::access::AccessConfig;
-use service_kit::client_address::{Networks, TrustedProxies};
 use service_kit::config::{self, ConfigError, duration, listen, size};
-use service_kit::http::{HttpOptions, Shares};
 use service_kit::telemetry::LogConfig;
 use service_kit::tls::TlsConfig;
 

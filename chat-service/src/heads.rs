@@ -8,14 +8,14 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use chat_model::{ChannelId, Head, Heads, MAX_HEADS, explain_json};
+use http_server::problem::Problem;
+use rights::Caller;
 use serde::Deserialize;
 use serde_json::error::Category;
-use service_kit::problem::Problem;
 
-use crate::app::{AppState, Turn};
 use crate::body::{self, Kind};
-use crate::identity::{self, Action};
-use crate::{outbox, problems};
+use crate::problems;
+use crate::state::{AppState, Turn};
 
 /// 1,000 channels take 39 KB; the rest is for white space.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -41,24 +41,15 @@ pub(crate) async fn heads(
     let mut held = state.bodies.hold(state.client(peer, &head.headers));
     let bytes = body::read(&head.headers, body, BODY_LIMIT, &mut held).await?;
     let channels = parse(&bytes)?;
-    let caller = identity::caller(&head.headers, None);
-    for channel in &channels {
-        identity::permit(&caller, Action::Read, *channel)?;
-    }
-    let store = &*state.store;
-    let unavailable = |error| problems::store(&error);
     // In this order: what is published by the time the heads are read is in them.
-    let behind =
-        state.outbox.lately_set_aside() || outbox::is_behind(store).await.map_err(unavailable)?;
-    let heads = if channels.is_empty() {
-        Vec::new()
-    } else {
-        store.heads(&channels).await.map_err(unavailable)?
-    };
+    let behind = state.outbox.is_behind().await;
+    let behind = behind.map_err(|error| problems::store(&error))?;
+    let heads = turn.read.heads(&Caller::default(), &channels).await;
+    let heads = heads.map_err(|error| problems::failure(&error))?;
     let damaged = left_out(&channels, &heads);
     let answer = Heads {
         behind,
-        heartbeats: state.publisher.heartbeats(),
+        heartbeats: state.outbox.heartbeats(),
         heads,
         damaged,
     };

@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
-use axum::http::HeaderMap;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use chat_store::{PageLimit, PageRange};
-use service_kit::problem::Problem;
+use http_server::problem::Problem;
+use rights::Caller;
 
-use crate::app::{AppState, Channel, Turn};
-use crate::identity::{self, Action};
+use crate::state::{AppState, Channel, Turn};
 use crate::{page, problems};
 
 /// Events of a page when the caller names no limit.
@@ -25,34 +24,25 @@ pub(crate) async fn messages(
     turn: Turn,
     channel: Result<Channel, Problem>,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let Channel(channel) = channel?;
     let asked = Asked::parse(query.as_deref().unwrap_or_default())?;
-    identity::permit(&identity::caller(&headers, None), Action::Read, channel)?;
-    let page = state
-        .store
-        .page(channel, asked.range, PageLimit::events(asked.limit))
-        .await
-        .map_err(|error| problems::store(&error))?;
+    let limit = PageLimit::events(asked.limit);
+    let caller = Caller::default();
+    let page = turn.read.page(&caller, channel, asked.range, limit).await;
+    let page = page.map_err(|error| problems::failure(&error))?;
     let (bytes, answer) = page::answer(page)?;
     turn.hold(&state, bytes, answer)
 }
 
 /// `GET /channels/{channel}`
 pub(crate) async fn head(
-    State(state): State<Arc<AppState>>,
-    _: Turn,
+    turn: Turn,
     channel: Result<Channel, Problem>,
-    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let Channel(channel) = channel?;
-    identity::permit(&identity::caller(&headers, None), Action::Read, channel)?;
-    let heads = state
-        .store
-        .heads(&[channel])
-        .await
-        .map_err(|error| problems::store(&error))?;
+    let heads = turn.read.heads(&Caller::default(), &[channel]).await;
+    let heads = heads.map_err(|error| problems::failure(&error))?;
     let head = heads.into_iter().next().ok_or_else(problems::damaged)?;
     Ok(([(CACHE_CONTROL, "no-store")], Json(head)).into_response())
 }

@@ -1,51 +1,63 @@
 //! The way into the log, whatever door a message comes in by: this module knows nothing of HTTP.
 
+mod metrics;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use chat_model::{ChannelId, Epoch, NewMessage, Seq};
 use chat_mqtt::BrokerState;
-use chat_store::{Append, Appended, IdempotencyKey, Owner, Store, StoreError};
+use chat_store::{Append, Appended, IdempotencyKey, Log, Owner, StoreError};
+use clock::SharedClock;
+use http_server::client_address::Client;
+use rights::{Action, Caller, Rights};
 use service_kit::log_limit::Working;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 use uuid::Uuid;
+
+use crate::failure::Failure;
+use crate::rate_limit::{Exceeded, RateLimiter};
+pub(crate) use metrics::PostMetrics;
 
 /// How long a post waits for its commit. Far longer than any healthy disk takes; what happens to
 /// the message afterwards is not known.
 const COMMIT_TIME: Duration = Duration::from_secs(20);
 
-/// Stores messages. Clones are the same way in.
-#[derive(Clone)]
-pub struct Ingest {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    store: Arc<dyn Store>,
+/// Stores the messages of those who may post, and not too often.
+pub(crate) struct Ingest {
+    store: Arc<dyn Log>,
+    rights: Arc<dyn Rights>,
+    rate: RateLimiter,
+    clock: SharedClock,
+    metrics: PostMetrics,
     broker: watch::Receiver<BrokerState>,
     max_event_bytes: usize,
     told: Working,
 }
 
+/// Leave to post once.
+pub(crate) struct PostTurn<'a> {
+    ingest: &'a Ingest,
+    client: Client,
+}
+
 /// A message on its way in.
 #[derive(Clone, Debug)]
-pub struct Post {
+pub(crate) struct Post {
     /// The channel; it exists as soon as someone uses it.
-    pub channel: ChannelId,
+    pub(crate) channel: ChannelId,
     /// The message, checked.
-    pub message: NewMessage,
+    pub(crate) message: NewMessage,
     /// The sender's key that makes a repetition safe, for a message without an id of its own.
-    pub key: Option<IdempotencyKey>,
-    /// Whose share of what can be remembered it takes.
-    pub owner: Owner,
+    pub(crate) key: Option<IdempotencyKey>,
 }
 
 /// What became of a [`Post`]: it is in the log, and every listener will have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Posted {
+pub(crate) enum Posted {
     /// It is new.
     New {
         /// The event as stored.
@@ -69,47 +81,55 @@ pub enum Posted {
 }
 
 impl Ingest {
-    /// A way into `store`. Events may take `max_event_bytes` once encoded.
-    pub fn new(
-        store: Arc<dyn Store>,
+    /// A way into `store`, for each client as often as `rate` says. Events may take `max_event_bytes`
+    /// once encoded.
+    pub(crate) fn new(
+        store: Arc<dyn Log>,
+        rights: Arc<dyn Rights>,
+        rate: RateLimiter,
+        clock: SharedClock,
+        metrics: PostMetrics,
         broker: watch::Receiver<BrokerState>,
         max_event_bytes: usize,
     ) -> Self {
         Self {
-            shared: Arc::new(Shared {
-                store,
-                broker,
-                max_event_bytes,
-                told: Working::default(),
-            }),
+            store,
+            rights,
+            rate,
+            clock,
+            metrics,
+            broker,
+            max_event_bytes,
+            told: Working::default(),
         }
     }
 
-    /// Stores a message. `Ok` means that it is committed; the broker is not waited for. If the
-    /// future is dropped, the message may be stored or not.
+    /// Leave to post once for this client. Ask before its message is read, so that a flood costs
+    /// little.
     ///
     /// # Errors
-    /// As [`Store::append`]. Only after [`StoreError::OutcomeUnknown`] may the message be stored.
-    pub async fn post(&self, post: Post) -> Result<Posted, StoreError> {
-        let shared = &*self.shared;
-        let append = shared.store.append(Append {
-            channel: post.channel,
-            message: post.message,
-            key: post.key,
-            owner: post.owner,
-            max_event_bytes: shared.max_event_bytes,
-        });
+    /// [`Exceeded`], if it has posted too often or too much.
+    pub(crate) fn turn(&self, client: Client) -> Result<PostTurn<'_>, Exceeded> {
+        self.rate.take(client, self.clock.monotonic())?;
+        Ok(PostTurn {
+            ingest: self,
+            client,
+        })
+    }
+
+    async fn store(&self, append: Append) -> Result<Posted, StoreError> {
+        let append = self.store.append(append);
         let appended = timeout(COMMIT_TIME, append).await.unwrap_or_else(|_late| {
             Err(StoreError::OutcomeUnknown {
                 reason: format!("no commit within {} s", COMMIT_TIME.as_secs()),
             })
         });
-        shared.note(&appended);
+        self.note(&appended);
         Ok(match appended? {
             Appended::Stored { event, seq, .. } => Posted::New {
                 event,
                 seq,
-                broker_up: shared.broker.borrow().is_up(),
+                broker_up: self.broker.borrow().is_up(),
             },
             Appended::Repeated {
                 event,
@@ -124,9 +144,7 @@ impl Ingest {
             },
         })
     }
-}
 
-impl Shared {
     /// Logs the beginning and the end of an outage, not each of its posts.
     fn note(&self, appended: &Result<Appended, StoreError>) {
         match appended {
@@ -142,5 +160,40 @@ impl Shared {
             }
             Err(_the_callers_affair) => {}
         }
+    }
+}
+
+impl PostTurn<'_> {
+    /// The client's message took so many bytes to say, whether it is one or not.
+    pub(crate) fn spend(&self, bytes: usize) {
+        let Self { ingest, client } = self;
+        ingest.rate.spend(*client, bytes, ingest.clock.monotonic());
+    }
+
+    /// Stores a message as its caller's, if he may post there. `Ok` means that it is committed; the
+    /// broker is not waited for. If the future is dropped, the message may be stored or not.
+    ///
+    /// # Errors
+    /// If the caller may not post, or as [`Log::append`]. Only after
+    /// [`StoreError::OutcomeUnknown`] may the message be stored.
+    pub(crate) async fn post(self, caller: &Caller, post: Post) -> Result<Posted, Failure> {
+        let Self { ingest, client } = self;
+        let channel = [post.channel];
+        let permitted = ingest.rights.permit(caller, Action::Post, &channel);
+        permitted.await?;
+        let mut message = post.message;
+        message.from.clone_from(&caller.claimed);
+        let begun = Instant::now();
+        let append = Append {
+            channel: post.channel,
+            message,
+            key: post.key,
+            owner: Owner::new(client.number()),
+            max_event_bytes: ingest.max_event_bytes,
+        };
+        let posted = ingest.store(append).await;
+        let seconds = begun.elapsed().as_secs_f64();
+        ingest.metrics.count(&posted, seconds);
+        Ok(posted?)
     }
 }

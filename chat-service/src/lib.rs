@@ -1,7 +1,7 @@
 //! chat-service: takes messages over REST, stores them, and publishes them to the MQTT topic of
 //! their channel.
 //!
-//! The way of a post: [`app`] routes it, `post` reads and checks it, [`ingest`] stores it, and the
+//! The way of a post: `app` routes it, `post` reads and checks it, `ingest` stores it, and the
 //! answer goes out. `outbox` follows what the store commits and publishes it; the log itself is the
 //! outbox, so nothing that was answered with 2xx can be forgotten, whatever dies.
 //!
@@ -10,7 +10,9 @@
 //!
 //! ```no_run
 //! use chat_service::{Config, Server};
-//! use service_kit::{clock::SystemClock, lifecycle::Lifecycle, operations::Operations};
+//! use clock::SystemClock;
+//! use http_server::operations::Operations;
+//! use service_kit::lifecycle::Lifecycle;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let config = Config::load(None, std::env::vars())?;
@@ -29,10 +31,10 @@ mod app;
 mod body;
 mod budget;
 mod config;
+mod failure;
 mod heads;
 mod history;
-mod identity;
-pub mod ingest;
+mod ingest;
 mod metrics;
 mod outbox;
 mod page;
@@ -40,8 +42,12 @@ mod paths;
 mod post;
 mod problems;
 mod rate_limit;
+mod reads;
 mod server;
+mod state;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use config::{Config, HttpConfig, LimitsConfig, OperationsConfig, OutboxConfig, default_toml};
 pub use server::{Server, StartError};

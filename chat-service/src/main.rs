@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use chat_service::{Config, Server, StartError};
 use clap::Parser;
-use service_kit::clock::SystemClock;
-use service_kit::command::{self, Failure, Process, ServiceArguments};
+use clock::SystemClock;
+use service_command::{self as command, Failure, Process, ServiceArguments};
 
 /// Takes messages over REST, stores them, publishes them over MQTT.
 #[derive(Parser)]

@@ -7,13 +7,15 @@
 //! by its number at the listeners. The watermark is the position up to which everything has its
 //! PUBACK.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use chat_mqtt::{NotConfirmed, Publisher, Token};
-use chat_store::{PageLimit, Position, Store, StoreError, Unpublished};
+use chat_store::{Outbox, PageLimit, Position, StoreError, Unpublished};
 use futures_util::FutureExt;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -21,10 +23,13 @@ use tracing::{debug, info, warn};
 
 mod backlog;
 mod flight;
+mod standing;
 
-pub(crate) use backlog::{drained, is_behind};
+pub(crate) use backlog::drained;
+use backlog::is_behind;
 pub(crate) use flight::Bounds;
 use flight::Flight;
+pub(crate) use standing::Standing;
 
 /// Batches of commits that may wait to be published before following gives up and reading begins.
 const FOLLOWED_BATCHES: usize = 16;
@@ -60,27 +65,20 @@ impl Gauges {
     pub(crate) fn lately_set_aside(&self) -> bool {
         /// Longer than two of broadcast-sse's looks.
         const LATELY: Duration = Duration::from_secs(5);
-        // Nothing panics while it is held.
-        let set_aside = self
-            .set_aside
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let set_aside = self.set_aside.lock();
         set_aside.is_some_and(|at| at.elapsed() < LATELY)
     }
 
     fn note_set_aside(&self) {
         // As above.
-        let mut set_aside = self
-            .set_aside
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut set_aside = self.set_aside.lock();
         *set_aside = Some(Instant::now());
     }
 }
 
 /// The one task that publishes.
-pub(crate) struct Outbox {
-    store: Arc<dyn Store>,
+pub(crate) struct OutboxTask {
+    store: Arc<dyn Outbox>,
     publisher: Publisher,
     gauges: Arc<Gauges>,
     flight: Flight,
@@ -99,9 +97,9 @@ impl From<StoreError> for Interrupted {
     }
 }
 
-impl Outbox {
+impl OutboxTask {
     pub(crate) fn new(
-        store: Arc<dyn Store>,
+        store: Arc<dyn Outbox>,
         publisher: Publisher,
         bounds: Bounds,
         gauges: Arc<Gauges>,

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use chat_store::StoredPage;
 use futures_util::stream;
-use service_kit::problem::Problem;
+use http_server::problem::Problem;
 
 /// Events go out together in pieces of about this many bytes, put together only when the client
 /// takes them; larger events go out as they are.

@@ -10,22 +10,22 @@ use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use chat_model::{ChannelId, Epoch, EventView, NewMessage, Sender, Seq};
-use chat_store::{IdempotencyKey, Owner};
+use chat_store::IdempotencyKey;
+use http_server::client_address::Client;
+use http_server::http::until_written;
+use http_server::identify::RequestId;
+use http_server::problem::Problem;
+use rights::Caller;
 use serde::Serialize;
-use service_kit::client_address::Client;
-use service_kit::http::until_written;
-use service_kit::problem::{Problem, RequestId};
-use tokio::time::Instant;
 use tracing::field::display;
 use tracing::{Level, debug, enabled};
 use uuid::Uuid;
 
-use crate::app::{AppState, Channel, OlderPath};
 use crate::body::{self, Kind};
 use crate::budget::Held;
-use crate::identity::{self, Action, Caller};
-use crate::ingest::{Post, Posted};
+use crate::ingest::{Post, PostTurn, Posted};
 use crate::problems;
+use crate::state::{AppState, Channel, OlderPath};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Longest `Idempotency-Key`, in bytes.
@@ -40,7 +40,7 @@ pub(crate) async fn message(
     channel: Result<Channel, Problem>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let client = state.take_turn(peer, request.headers())?;
+    let (client, turn) = state.post_turn(peer, request.headers())?;
     let Channel(channel) = channel?;
     let (head, body) = request.into_parts();
     let kind = body::kind(&head.headers)?;
@@ -48,15 +48,23 @@ pub(crate) async fn message(
     // Held until the answer: the message waits for the store meanwhile.
     let mut held = state.bodies.hold(client);
     let bytes = body::read(&head.headers, body, state.limits.message, &mut held).await?;
-    state.spend(client, bytes.len());
+    turn.spend(bytes.len());
     let message = match kind {
         Kind::Json => NewMessage::from_json(&bytes),
         Kind::Text => NewMessage::from_text(&bytes),
         Kind::Form => NewMessage::from_form(&bytes),
     }
     .map_err(|error| problems::message(&error))?;
-    let caller = identity::caller(&head.headers, message.from.clone());
-    let posted = state.post(&caller, client, channel, message, key).await?;
+    let caller = Caller {
+        claimed: message.from.clone(),
+    };
+    let post = Post {
+        channel,
+        message,
+        key,
+    };
+    let posted = turn.post(&caller, post).await;
+    let posted = posted.map_err(|error| problems::failure(&error))?;
     log(&head.extensions, channel, &posted);
     Ok(hold_large(answer(channel, posted), bytes.len(), held))
 }
@@ -69,20 +77,28 @@ pub(crate) async fn older(
     path: Result<OlderPath, Problem>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let client = state.take_turn(peer, request.headers())?;
+    let (client, turn) = state.post_turn(peer, request.headers())?;
     let OlderPath { channel, user } = path?;
     let (head, body) = request.into_parts();
     // Held until the answer: the message waits for the store meanwhile.
     let mut held = state.bodies.hold(client);
     let bytes = body::read(&head.headers, body, state.limits.message, &mut held).await?;
-    state.spend(client, bytes.len());
+    turn.spend(bytes.len());
     let message = NewMessage::from_text(&bytes).map_err(|error| problems::message(&error))?;
     let claimed = Sender {
         id: Some(user.to_string()),
         name: None,
     };
-    let caller = identity::caller(&head.headers, Some(claimed));
-    let posted = state.post(&caller, client, channel, message, None).await?;
+    let caller = Caller {
+        claimed: Some(claimed),
+    };
+    let post = Post {
+        channel,
+        message,
+        key: None,
+    };
+    let posted = turn.post(&caller, post).await;
+    let posted = posted.map_err(|error| problems::failure(&error))?;
     log(&head.extensions, channel, &posted);
     let mut response = answer(channel, posted);
     if response.status() == StatusCode::CREATED {
@@ -92,40 +108,15 @@ pub(crate) async fn older(
 }
 
 impl AppState {
-    /// One post of this client, if it may make one now.
-    fn take_turn(&self, peer: SocketAddr, headers: &HeaderMap) -> Result<Client, Problem> {
-        let client = self.client(peer, headers);
-        let taken = self.rate.take(client, self.clock.monotonic());
-        taken.map_err(problems::too_many_posts)?;
-        Ok(client)
-    }
-
-    fn spend(&self, client: Client, bytes: usize) {
-        self.rate.spend(client, bytes, self.clock.monotonic());
-    }
-
-    async fn post(
+    /// Who posts, and leave to do it once, if he may now.
+    fn post_turn(
         &self,
-        caller: &Caller,
-        client: Client,
-        channel: ChannelId,
-        mut message: NewMessage,
-        key: Option<IdempotencyKey>,
-    ) -> Result<Posted, Problem> {
-        identity::permit(caller, Action::Post, channel)?;
-        message.from.clone_from(&caller.claimed);
-        let begun = Instant::now();
-        let posted = self
-            .ingest
-            .post(Post {
-                channel,
-                message,
-                key,
-                owner: Owner::new(client.number()),
-            })
-            .await;
-        self.posts.count(&posted, begun.elapsed().as_secs_f64());
-        posted.map_err(|error| problems::store(&error))
+        peer: SocketAddr,
+        headers: &HeaderMap,
+    ) -> Result<(Client, PostTurn<'_>), Problem> {
+        let client = self.client(peer, headers);
+        let turn = self.ingest.turn(client);
+        Ok((client, turn.map_err(problems::too_many_posts)?))
     }
 }
 

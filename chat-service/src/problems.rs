@@ -6,10 +6,12 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use chat_model::{MessageError, NotAChannel};
 use chat_store::{ReusedKey, Share, StoreError};
+use http_server::problem::Problem;
+use rights::Refusal;
 use service_kit::config::size;
-use service_kit::problem::Problem;
 
 use crate::budget::Full;
+use crate::failure::Failure;
 use crate::rate_limit::{Exceeded, What};
 
 /// When to come back after the store could not take something: it looks for itself every second or
@@ -91,6 +93,28 @@ pub(crate) fn body_timeout() -> Problem {
     )
     .detail("the body did not arrive in time; send it again")
     .closing()
+}
+
+pub(crate) fn failure(error: &Failure) -> Problem {
+    match error {
+        Failure::Refused(refusal) => refused(refusal),
+        Failure::Store(error) => store(error),
+    }
+}
+
+fn refused(refusal: &Refusal) -> Problem {
+    match refusal {
+        Refusal::Forbidden { .. } => Problem::new(StatusCode::FORBIDDEN, "forbidden", "Forbidden")
+            .detail(refusal.to_string()),
+        Refusal::Unavailable { .. } => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "rights-unavailable",
+            "Rights cannot be looked up",
+        )
+        .detail("it cannot be found out now whether you may do this; try again")
+        .retry_after(ROOM_RETRY)
+        .caused_by(refusal),
+    }
 }
 
 pub(crate) fn too_many_posts(exceeded: Exceeded) -> Problem {

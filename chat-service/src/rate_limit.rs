@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use service_kit::client_address::Client;
+use http_server::client_address::Client;
+use parking_lot::{Mutex, MutexGuard};
 
 /// Addresses remembered at a time, about 80 bytes each, and as many networks. Newcomers beyond share
 /// their network's buckets.
@@ -115,8 +115,7 @@ impl RateLimiter {
     }
 
     fn lock(&self) -> MutexGuard<'_, Buckets> {
-        // Nothing can panic while it is held.
-        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
+        self.buckets.lock()
     }
 }
 

@@ -5,25 +5,28 @@ use std::time::Duration;
 use axum::Extension;
 use chat_mqtt::Publisher;
 use chat_store::{Store, StoreError};
-use service_kit::access::AccessPolicy;
-use service_kit::clock::SharedClock;
+use clock::SharedClock;
+use http_server::access::AccessPolicy;
+use http_server::http::{self, BindError, HttpOptions, Shares};
+use http_server::operations::{Health, Operations, RequestMetrics};
+use rights::{Open, Rights};
 use service_kit::config::ConfigError;
-use service_kit::http::{self, BindError, HttpOptions, Shares};
 use service_kit::lifecycle::Lifecycle;
-use service_kit::operations::{Health, Operations, RequestMetrics};
 use service_kit::tls::{ServerTls, TlsError};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::app::{self, AppState, Neighbour};
+use crate::app;
 use crate::budget::Budget;
 use crate::config::Config;
-use crate::ingest::Ingest;
-use crate::metrics::{PostMetrics, Snapshot};
-use crate::outbox::{self, Bounds, Gauges, Outbox};
+use crate::ingest::{Ingest, PostMetrics};
+use crate::metrics::Snapshot;
+use crate::outbox::{self, Bounds, Gauges, OutboxTask, Standing};
 use crate::rate_limit::RateLimiter;
+use crate::reads::Reads;
+use crate::state::{AppState, Neighbour};
 
 /// How long publishing goes on after the last answer. What is left then is published after the next
 /// start.
@@ -147,7 +150,18 @@ impl Server {
             config.limits.message,
             &later,
         );
-        let ingest = Ingest::new(Arc::clone(&store), publisher.state(), config.limits.message);
+        let rights: Arc<dyn Rights> = Arc::new(Open);
+        let ingest = Ingest::new(
+            store.clone(),
+            Arc::clone(&rights),
+            RateLimiter::new(config.post_limits()),
+            clock.clone(),
+            PostMetrics::register(&operations),
+            publisher.state(),
+            config.limits.message,
+        );
+        let reads = RateLimiter::new(config.read_limits());
+        let reads = Reads::new(store.clone(), rights, reads, clock);
         let gauges = Arc::new(Gauges::default());
         let snapshot = Snapshot {
             store: Arc::clone(&store),
@@ -161,8 +175,8 @@ impl Server {
             events: config.outbox.in_flight,
             bytes: config.outbox.in_flight_bytes,
         };
-        let outbox = Outbox::new(
-            Arc::clone(&store),
+        let outbox = OutboxTask::new(
+            store.clone(),
             publisher.clone(),
             bounds,
             Arc::clone(&gauges),
@@ -176,16 +190,11 @@ impl Server {
 
         let state = AppState {
             ingest,
-            store: Arc::clone(&store),
-            clock,
+            reads,
+            outbox: Standing::new(store.clone(), gauges, publisher.clone()),
             limits: Arc::new(config.limits.clone()),
-            rate: RateLimiter::new(config.post_limits()),
-            reads: RateLimiter::new(config.read_limits()),
             bodies: Budget::new(config.limits.bodies),
             answers: Budget::new(config.limits.answers),
-            posts: PostMetrics::register(&operations),
-            outbox: gauges,
-            publisher: publisher.clone(),
         };
         // A store that is broken takes nothing for ever: the process ends and starts anew.
         let (watched, soft) = (Arc::clone(&store), later.soft());

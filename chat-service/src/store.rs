@@ -9,8 +9,8 @@ use chat_store::{
     KeyMemory, PostgresOptions, PostgresStore, Retention, SqliteOptions, SqliteStore, Store,
     StoreError, postgres,
 };
+use clock::SharedClock;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use service_kit::clock::SharedClock;
 use service_kit::config::{Secret, duration, size};
 
 /// The `[store]` table.

@@ -1,43 +1,30 @@
-//! What is measured of the hub: a channel and its listeners, by `crates/bench`, and many idle
+//! What is measured of the hub: a channel and its listeners, by `crates/dev/bench`, and many idle
 //! channels, by `examples/idle_channels.rs`; without a broker, a store or sockets.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use chat_model::{ChannelId, Epoch, EpochStart, Head};
+use chat_model::{Epoch, EpochStart, Head};
 use chat_mqtt::Subscriber;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{
-    Bell, Entry,
-    channel::{Channel, Shared},
-    channels::Channels,
-    seat::{Item, Seat, Start, Step},
-    tail::{Tail, TailLimits},
-};
-use crate::{
-    frame::{self, EventFrame},
-    stream::ROOM,
-};
+use super::channel::{Channel, Shared};
+use super::channels::Channels;
+use super::reader::{Item, Reader, Start, Step};
+use super::tail::{Tail, TailLimits};
+use super::{Encode, Entry, Waker};
 
-/// The chunk that is written to everyone who listens to this channel alone.
-///
-/// # Panics
-/// If the line is no event of the channel.
-pub fn frame(channel: ChannelId, line: &[u8]) -> Bytes {
-    let entry = Entry::new(channel, line, frame::event).expect("an event of this channel");
-    EventFrame(entry.encoded()).chunk()
-}
+/// Bytes that a listener takes at a time.
+const ROOM: usize = 32 * 1024;
 
-/// A channel with listeners, each of whom takes what there is when its bell rings.
+/// A channel with listeners, each of whom takes what there is when it is woken.
 pub struct Dispatch {
     channel: Channel,
-    seats: Vec<Seat>,
-    rung: Arc<Rung>,
+    readers: Vec<Reader>,
+    woken: Arc<Woken>,
+    encode: Encode,
 }
 
 const LIMITS: TailLimits = TailLimits {
@@ -50,7 +37,7 @@ pub struct IdleChannels {
     channels: Channels,
     shared: Arc<Shared>,
     subscriber: Subscriber,
-    seats: Vec<(Arc<Channel>, usize, Seat)>,
+    readers: Vec<(Arc<Channel>, usize, Reader)>,
 }
 
 impl IdleChannels {
@@ -60,31 +47,31 @@ impl IdleChannels {
             channels: Channels::new(usize::MAX, Duration::MAX / 4),
             shared: Arc::default(),
             subscriber,
-            seats: Vec::new(),
+            readers: Vec::new(),
         }
     }
 
     /// So many more, with a log in which there is one event; `listened` with a listener each. They
-    /// share one stream's bell: what a stream costs is not counted here.
+    /// share one stream's waker: what a stream costs is not counted here.
     ///
     /// # Panics
     /// Never: there is no bound here.
     pub fn add(&mut self, count: u32, listened: bool) {
         let now = Instant::now();
-        let bell: Arc<dyn Bell> = Arc::new(Notify::new());
+        let waker: Arc<dyn Waker> = Arc::new(Notify::new());
         if listened {
-            self.seats.reserve_exact(count as usize);
+            self.readers.reserve_exact(count as usize);
         }
         for n in 1..=u128::from(count) {
             let start = (Uuid::from_u128(n).into(), Start::Live);
-            let seats = self.channels.join(None, &[start], &bell, |id| {
+            let readers = self.channels.join(None, &[start], &waker, |id| {
                 let subscription = Some(self.subscriber.watch(id));
                 let (tail, shared) = (Tail::new(LIMITS, 0), self.shared.clone());
                 let channel = Channel::new(id, tail, shared, subscription, now);
                 channel.follow_subscription(now);
                 Arc::new(channel)
             });
-            for (channel, bell, mut seat) in seats.expect("there is no bound") {
+            for (channel, waker, mut reader) in readers.expect("there is no bound") {
                 let epoch = Epoch::after(Epoch::ZERO, 0);
                 let head = Head {
                     channel: channel.id(),
@@ -94,50 +81,51 @@ impl IdleChannels {
                     epochs: vec![EpochStart { epoch, from: 1 }],
                 };
                 channel.answered(channel.ask(), &head, now);
-                channel.step(&mut seat, ROOM);
+                channel.step(&mut reader, ROOM);
                 if listened {
-                    self.seats.push((channel, bell, seat));
-                } else if channel.leave(bell) {
+                    self.readers.push((channel, waker, reader));
+                } else if channel.leave(waker) {
                     self.channels.left(&channel, now);
                 }
             }
         }
-        while !self.shared.errands.take(1_000, now).is_empty() {}
+        while !self.shared.tasks.take(1_000, now).is_empty() {}
     }
 }
 
-/// The listeners whose bells have been rung.
+/// The listeners whose wakers have been woken.
 #[derive(Default)]
-struct Rung(Mutex<Vec<usize>>);
+struct Woken(Mutex<Vec<usize>>);
 
 struct Listening {
-    rung: Arc<Rung>,
-    seat: usize,
+    woken: Arc<Woken>,
+    reader: usize,
 }
 
 impl Dispatch {
     /// So many listeners, who begin live behind this head.
-    pub fn new(head: &Head, listeners: usize) -> Self {
+    pub(crate) fn new(head: &Head, listeners: usize, encode: Encode) -> Self {
         let now = Instant::now();
         let tail = Tail::new(LIMITS, 0);
         let channel = Channel::new(head.channel, tail, Arc::default(), None, now);
-        let rung = Arc::<Rung>::default();
-        let seats = (0..listeners).map(|seat| {
-            let rung = rung.clone();
+        let woken = Arc::<Woken>::default();
+        let readers = (0..listeners).map(|reader| {
+            let woken = woken.clone();
             channel
-                .join(Arc::new(Listening { rung, seat }), Start::Live)
+                .join(Arc::new(Listening { woken, reader }), Start::Live)
                 .1
         });
-        let mut seats: Vec<Seat> = seats.collect();
+        let mut readers: Vec<Reader> = readers.collect();
         channel.answered(channel.ask(), head, now);
-        for seat in &mut seats {
-            channel.step(seat, ROOM);
+        for reader in &mut readers {
+            channel.step(reader, ROOM);
         }
-        rung.lock().clear();
+        woken.lock().clear();
         Self {
             channel,
-            seats,
-            rung,
+            readers,
+            woken,
+            encode,
         }
     }
 
@@ -148,14 +136,14 @@ impl Dispatch {
     /// If the line is no event of the channel.
     pub fn deliver(&mut self, line: &[u8]) -> usize {
         let entry =
-            Entry::new(self.channel.id(), line, frame::event).expect("an event of this channel");
+            Entry::new(self.channel.id(), line, self.encode).expect("an event of this channel");
         self.channel.hear(std::iter::once(entry), |_| ());
-        let mut rung = self.rung.lock();
+        let mut woken = self.woken.lock();
         let mut bytes = 0;
-        for seat in rung.drain(..) {
-            if let (Step::Items(items), _) = self.channel.step(&mut self.seats[seat], ROOM) {
+        for reader in woken.drain(..) {
+            if let (Step::Items(items), _) = self.channel.step(&mut self.readers[reader], ROOM) {
                 let chunks = items.iter().map(|item| match item {
-                    Item::Event(entry) => EventFrame(entry.encoded()).chunk().len(),
+                    Item::Event(entry) => entry.encoded().bytes.len(),
                     Item::Gap(..) => 0,
                 });
                 bytes += chunks.sum::<usize>();
@@ -165,14 +153,14 @@ impl Dispatch {
     }
 }
 
-impl Rung {
+impl Woken {
     fn lock(&self) -> MutexGuard<'_, Vec<usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
-impl Bell for Listening {
-    fn ring(&self) {
-        self.rung.lock().push(self.seat);
+impl Waker for Listening {
+    fn notify(&self) {
+        self.woken.lock().push(self.reader);
     }
 }

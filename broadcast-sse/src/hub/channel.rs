@@ -1,43 +1,37 @@
-mod bells;
-mod errand;
 mod listeners;
+mod task;
+mod wakers;
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, Once, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Instant,
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
+use std::time::Instant;
 
 use chat_model::{ChannelId, Head};
 use chat_mqtt::{Standing, Subscription};
+use parking_lot::{Mutex, MutexGuard};
 
-use super::{
-    entry::Entry,
-    errands::Errands,
-    lag::Lag,
-    seat::{Page, Seat, Step},
-    tail::{Ask, Heard, Tail},
-};
-use bells::Bells;
-
-use errand::Hearing;
-pub(super) use errand::{Duty, Errand, Patience};
+use super::entry::Entry;
+use super::lag::Lag;
+use super::reader::{Page, Reader, Step};
+use super::tail::{Ask, Heard, Tail};
+use super::task_queue::TaskQueue;
 pub(super) use listeners::Left;
+use task::Hearing;
+pub(super) use task::{Claim, Patience, Task};
+use wakers::Wakers;
 
 /// What the channels of a node have in common.
 #[derive(Default)]
 pub(super) struct Shared {
     /// Bytes of all rings.
     pub(super) memory: AtomicUsize,
-    pub(super) errands: Errands,
+    pub(super) tasks: TaskQueue,
     pub(super) lag: Lag,
 }
 
-/// A channel that somebody listens to: its tail, and the bells of its listeners.
+/// A channel that somebody listens to: its tail, and the wakers of its listeners.
 ///
-/// One lock guards both, so a listener that looks and finds nothing is rung by whatever comes
+/// One lock guards both, so a listener that looks and finds nothing is woken by whatever comes
 /// next. Nothing is awaited under it.
 pub(super) struct Channel {
     id: ChannelId,
@@ -48,7 +42,7 @@ pub(super) struct Channel {
 /// There may be hundreds of thousands: `examples/idle_channels.rs` says what one costs.
 struct State {
     tail: Tail,
-    bells: Bells,
+    wakers: Wakers,
     /// `None` when the channel is gone.
     subscription: Option<Subscription>,
     /// Where the subscription stood when it was last looked at.
@@ -83,7 +77,7 @@ impl Channel {
     ) -> Self {
         let state = State {
             tail,
-            bells: Bells::None,
+            wakers: Wakers::None,
             subscription,
             standing: None,
             hearing: Hearing::NotYet { since: now },
@@ -109,18 +103,18 @@ impl Channel {
         self.id
     }
 
-    /// What comes next for a seat; whether it is owed nothing is looked up under the same lock.
-    pub(super) fn step(&self, seat: &mut Seat, room: usize) -> (Step, bool) {
+    /// What comes next for a reader; whether it is owed nothing is looked up under the same lock.
+    pub(super) fn step(&self, reader: &mut Reader, room: usize) -> (Step, bool) {
         let mut state = self.lock();
-        let step = match seat.step(&state.tail, room) {
-            // Who waits is rung when the pause is over.
+        let step = match reader.step(&state.tail, room) {
+            // Who waits is woken when the pause is over.
             Step::NeedsPage(_) if state.is_paused() => Step::Waits,
             step => step,
         };
         if matches!(step, Step::NeedsHead) {
             self.want_head_of(&mut state);
         }
-        let ready = seat.is_ready(&state.tail);
+        let ready = reader.is_ready(&state.tail);
         (step, ready)
     }
 
@@ -170,7 +164,7 @@ impl Channel {
 
     /// Whether nobody listens at this moment.
     pub(super) fn has_no_listener(&self) -> bool {
-        self.lock().bells.is_empty()
+        self.lock().wakers.is_empty()
     }
 
     /// Tells the operator, once, of a store that went back behind everybody's back.
@@ -209,7 +203,7 @@ impl Channel {
         brought
     }
 
-    /// A page of history came that a listener needs. Rings everybody: others may need it too.
+    /// A page of history came that a listener needs. Wakes everybody: others may need it too.
     pub(super) fn page_came(&self, ask: Ask, page: &Page, now: Instant) {
         self.change(|state| {
             state.answered_at = Some(now);
@@ -240,7 +234,7 @@ impl Channel {
     fn want_head_of(&self, state: &mut State) {
         if !state.head_wanted {
             state.head_wanted = true;
-            self.add_errand(state);
+            self.add_task(state);
         }
     }
 
@@ -255,15 +249,15 @@ impl Channel {
     }
 
     /// Has it looked at whether there is something to do.
-    fn add_errand(&self, state: &mut State) {
+    fn add_task(&self, state: &mut State) {
         // When a question is under way, its end is what has it looked at.
         if !state.listed && !state.under_way && !state.gone {
             state.listed = true;
-            self.shared.errands.add(self.id);
+            self.shared.tasks.add(self.id);
         }
     }
 
-    /// Changes the state, keeps the account of memory, and rings the bells if `change` says so.
+    /// Changes the state, keeps the account of memory, and wakes the listeners if `change` says so.
     fn change(&self, change: impl FnOnce(&mut State) -> bool) {
         let mut state = self.lock();
         let before = state.tail.cost();
@@ -278,21 +272,20 @@ impl Channel {
         }
         let tail = &state.tail;
         if tail.hole().is_some() || tail.needs_head() || !tail.is_verified() {
-            self.add_errand(&mut state);
+            self.add_task(&mut state);
         }
         if ring {
-            state.bells.ring();
+            state.wakers.notify();
         }
         let tail = &state.tail;
-        if !state.bells.is_empty() && tail.known() != known {
+        if !state.wakers.is_empty() && tail.known() != known {
             let seq = known.map_or(0, |known| known.seq);
             self.shared.lag.handed_out(self.id, tail.above(seq));
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here panics half-way through a change that another could not go on from.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

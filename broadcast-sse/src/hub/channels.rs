@@ -1,16 +1,13 @@
-use std::{
-    collections::{BTreeSet, HashMap, hash_map::Entry},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use chat_model::ChannelId;
 
-use super::{
-    Bell, Start,
-    channel::{Channel, Left},
-    seat::Seat,
-};
+use super::channel::{Channel, Left};
+use super::reader::Reader;
+use super::{Start, Waker};
 
 /// The channels that a node has in memory: those that somebody listens to, and those that linger
 /// for listeners who come back. There is a bound on both together.
@@ -66,22 +63,22 @@ impl Channels {
         self.known.values().map(|known| &known.channel)
     }
 
-    /// Seats a listener of this client in these channels, which must be distinct; `make` makes
+    /// Adds a listener of this client in these channels, which must be distinct; `make` makes
     /// those that are not here. For them, those that have lingered longest give way.
     pub(super) fn join(
         &mut self,
         client: Client,
         starts: &[(ChannelId, Start)],
-        bell: &Arc<dyn Bell>,
+        waker: &Arc<dyn Waker>,
         mut make: impl FnMut(ChannelId) -> Arc<Channel>,
-    ) -> Result<Vec<(Arc<Channel>, usize, Seat)>, TooManyChannels> {
+    ) -> Result<Vec<(Arc<Channel>, usize, Reader)>, TooManyChannels> {
         self.make_room(client, starts)?;
         let join = |&(id, start): &(ChannelId, Start)| {
             let known = self.known.entry(id).or_insert_with(|| Known {
                 channel: make(id),
                 holder: None,
             });
-            let (bell, seat, idle_since) = known.channel.join(bell.clone(), start);
+            let (waker, reader, idle_since) = known.channel.join(waker.clone(), start);
             if let Some(since) = idle_since {
                 self.lingering.remove(&(since, id));
             }
@@ -89,7 +86,7 @@ impl Channels {
                 known.holder = Some(client);
                 *self.held.entry(client).or_default() += 1;
             }
-            (known.channel.clone(), bell, seat)
+            (known.channel.clone(), waker, reader)
         };
         Ok(starts.iter().map(join).collect())
     }

@@ -2,7 +2,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use chat_model::{ChannelId, EventHead, NotAnEvent, Position, Seq};
-use service_kit::clock::Timestamp;
+use clock::Timestamp;
 
 /// One event in a node's memory: where it stands in the log, and what is written of it, encoded
 /// once for all who listen.

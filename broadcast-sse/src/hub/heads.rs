@@ -1,13 +1,12 @@
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use chat_model::MAX_HEADS;
 use service_kit::lifecycle::Lifecycle;
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::{channel::Duty, history::History};
+use super::channel::Claim;
+use super::history::History;
 
 /// Questions that wait at a time. Channels that are gone stay in memory until their question is
 /// thrown out, so that without a bound streams that come and go could fill it while chat-service is
@@ -20,8 +19,8 @@ const MOST_QUESTIONS: usize = 64 * MAX_HEADS;
 /// channels that wake up at once cost ten requests.
 #[derive(Clone)]
 pub(super) struct Heads {
-    questions: mpsc::Sender<Duty>,
-    /// Rung when the state of the service itself is to be looked up.
+    questions: mpsc::Sender<Claim>,
+    /// Woken when the state of the service itself is to be looked up.
     look: Arc<Notify>,
     service: watch::Receiver<Service>,
 }
@@ -52,9 +51,9 @@ impl Heads {
     }
 
     /// Asks for the head of a channel, which is told the answer.
-    pub(super) fn ask(&self, duty: Duty) {
-        // Where there is no room, or the process ends, the duty's end has the channel ask again.
-        self.questions.try_send(duty).ok();
+    pub(super) fn ask(&self, claim: Claim) {
+        // Where there is no room, or the process ends, the claim's end has the channel ask again.
+        self.questions.try_send(claim).ok();
     }
 
     /// Has the state of the service looked up.
@@ -70,7 +69,7 @@ impl Heads {
 
 async fn ask(
     history: History,
-    mut asked: mpsc::Receiver<Duty>,
+    mut asked: mpsc::Receiver<Claim>,
     look: Arc<Notify>,
     tell: watch::Sender<Service>,
     lifecycle: Lifecycle,
@@ -91,19 +90,19 @@ async fn ask(
         }
         // Who has left meanwhile wants no answer.
         let (gone, duties): (Vec<_>, Vec<_>) =
-            batch.drain(..).partition(|duty| duty.channel().is_gone());
+            batch.drain(..).partition(|claim| claim.channel().is_gone());
         let nobody_asks = !gone.is_empty() && duties.is_empty();
-        gone.into_iter().for_each(Duty::give_up);
+        gone.into_iter().for_each(Claim::give_up);
         if nobody_asks {
             continue;
         }
         let questions: Vec<_> = duties
             .into_iter()
-            .map(|duty| (duty.channel().ask(), duty))
+            .map(|claim| (claim.channel().ask(), claim))
             .collect();
         let channels: Vec<_> = questions
             .iter()
-            .map(|(_, duty)| duty.channel().id())
+            .map(|(_, claim)| claim.channel().id())
             .collect();
         let result = tokio::select! {
             result = history.heads(&channels) => result,
@@ -122,14 +121,14 @@ async fn ask(
                 });
                 let now = Instant::now();
                 let mut heads = answer.heads.into_iter().peekable();
-                for (ask, duty) in questions {
-                    let channel = duty.channel().id();
+                for (ask, claim) in questions {
+                    let channel = claim.channel().id();
                     match heads.next_if(|head| head.channel == channel) {
-                        Some(head) => duty.head(ask, &head, now),
+                        Some(head) => claim.head(ask, &head, now),
                         // It comes again after a while.
                         None => {
                             tracing::debug!(%channel, "its entry in the store is damaged");
-                            duty.damaged();
+                            claim.damaged();
                         }
                     }
                 }

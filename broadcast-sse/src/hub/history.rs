@@ -1,37 +1,29 @@
 //! Questions to chat-service: heads and pages of history, over its public API.
 
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{
-    HeaderMap, HeaderValue, Method, Request, StatusCode, Uri,
-    header::{CONTENT_TYPE, RETRY_AFTER},
-};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use bytes::Bytes;
 use chat_model::{
     ChannelId, Damaged, Head, Heads, HeadsQuery, MAX_PAGE_EVENTS, Page as WirePage, Position, Seq,
 };
 use http_body_util::{BodyExt, Full, Limited};
+use http_server::http_client::{BaseUrl, HttpClient, NoAnswer};
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 use serde::Deserialize;
-use service_kit::{
-    http_client::{BaseUrl, HttpClient, NoAnswer},
-    log_limit::LogLimit,
-};
+use service_kit::log_limit::LogLimit;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
-use super::{
-    entry::{Encode, Entry},
-    seat::Page,
-};
+use super::entry::{Encode, Entry};
+use super::reader::Page;
 
 /// How long connecting to a chat-service may take, and how long a whole answer may.
 const CONNECT_TIME: Duration = Duration::from_secs(2);
@@ -285,21 +277,14 @@ impl Base {
 
     /// How long it still wants to be left alone.
     fn rest(&self) -> Option<Duration> {
-        // Nothing panics while it is held.
-        let until = *self
-            .rests_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let until = *self.rests_until.lock();
         let left = until?.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
 
     fn rest_for(&self, time: Duration) {
         let until = Instant::now() + time;
-        let mut rests_until = self
-            .rests_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut rests_until = self.rests_until.lock();
         *rests_until = Some(until);
     }
 }
@@ -356,16 +341,16 @@ fn unreadable(error: &serde_json::Error) -> HistoryError {
 
 #[cfg(test)]
 mod tests {
-    use axum::{
-        Router, http::header::HOST, middleware::map_request, response::IntoResponse, routing::post,
-    };
-    use service_kit::{
-        access::{AccessConfig, AccessPolicy},
-        http::{self, HttpOptions},
-        lifecycle::Lifecycle,
-        problem::Problem,
-        tls::{self, TlsConfig},
-    };
+    use axum::Router;
+    use axum::http::header::HOST;
+    use axum::middleware::map_request;
+    use axum::response::IntoResponse;
+    use axum::routing::post;
+    use http_server::access::{AccessConfig, AccessPolicy};
+    use http_server::http::{self, HttpOptions};
+    use http_server::problem::Problem;
+    use service_kit::lifecycle::Lifecycle;
+    use service_kit::tls::{self, TlsConfig};
 
     use super::super::entry::plain;
     use super::*;
@@ -426,7 +411,7 @@ mod tests {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let times = asked.clone();
         let heads = move || {
-            let mut times = times.lock().unwrap();
+            let mut times = times.lock();
             times.push(Instant::now());
             let first = times.len() == 1;
             async move {
@@ -450,7 +435,7 @@ mod tests {
         });
         one.unwrap();
         other.unwrap();
-        let asked = asked.lock().unwrap();
+        let asked = asked.lock();
         assert_eq!(asked.len(), 3);
         assert!(asked[1] - asked[0] >= Duration::from_millis(990));
         life.shutdown();

@@ -1,8 +1,10 @@
-use std::{fmt, sync::Arc};
+use std::fmt;
+use std::sync::Arc;
 
 use chat_model::{ChannelId, EventView};
-use prometheus_client::{metrics::histogram::Histogram, registry::Registry};
-use service_kit::clock::{SharedClock, SystemClock};
+use clock::{SharedClock, SystemClock};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
 use tracing::{Level, debug, enabled};
 
 use super::entry::Entry;
@@ -78,17 +80,15 @@ mod tests {
     use std::time::Instant;
 
     use chat_model::Seq;
+    use clock::{TestClock, Timestamp};
     use prometheus_client::encoding::text::encode;
-    use service_kit::clock::{TestClock, Timestamp};
     use tokio::sync::Notify;
 
     use super::*;
-    use crate::hub::{
-        channel::{Channel, Shared},
-        example_log::{channel, entry, head},
-        seat::{Page, Start},
-        tail::{Tail, TailLimits},
-    };
+    use crate::hub::channel::{Channel, Shared};
+    use crate::hub::example_log::{channel, entry, head};
+    use crate::hub::reader::{Page, Start};
+    use crate::hub::tail::{Tail, TailLimits};
 
     /// How many events were counted, and their lag in total.
     fn counted(lag: &Lag) -> (u64, f64) {

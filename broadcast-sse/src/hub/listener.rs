@@ -2,13 +2,11 @@ use std::sync::Arc;
 
 use chat_model::{ChannelId, Cursor, Position};
 
-use super::{
-    Bell, Hub,
-    channel::Channel,
-    entry::Entry,
-    gap::{Gap, GapReason},
-    seat::{Item, Seat, Step},
-};
+use super::channel::Channel;
+use super::entry::Entry;
+use super::gap::{Gap, GapReason};
+use super::reader::{Item, Reader, Step};
+use super::{Hub, Waker};
 
 /// Somebody who listens to one or several channels.
 ///
@@ -16,19 +14,19 @@ use super::{
 /// rings or from shared pages of history. Who does not call it costs nobody anything.
 pub(crate) struct Listener {
     hub: Arc<Hub>,
-    seats: Vec<Place>,
-    bell: Arc<dyn Bell>,
-    /// What seats that are placed have to say, until all are.
+    readers: Vec<Place>,
+    waker: Arc<dyn Waker>,
+    /// What readers that are placed have to say, until all are.
     unannounced: Vec<Item>,
     ready: bool,
-    /// The seat whose turn it is first.
+    /// The reader whose turn it is first.
     turn: usize,
 }
 
 struct Place {
     channel: Arc<Channel>,
-    bell: usize,
-    seat: Seat,
+    waker: usize,
+    reader: Reader,
     /// Whether it got an event.
     served: bool,
     /// Whether the listener was told that nobody can say where the log stands.
@@ -53,31 +51,31 @@ pub(crate) enum Sent {
 impl Listener {
     pub(super) fn new(
         hub: Arc<Hub>,
-        seats: Vec<(Arc<Channel>, usize, Seat)>,
-        bell: Arc<dyn Bell>,
+        readers: Vec<(Arc<Channel>, usize, Reader)>,
+        waker: Arc<dyn Waker>,
     ) -> Self {
-        let seats = seats
+        let readers = readers
             .into_iter()
-            .map(|(channel, bell, seat)| Place {
+            .map(|(channel, waker, reader)| Place {
                 channel,
-                bell,
-                seat,
+                waker,
+                reader,
                 served: false,
                 told_of_damage: false,
             })
             .collect();
         Self {
             hub,
-            seats,
-            bell,
+            readers,
+            waker,
             unannounced: Vec::new(),
             ready: false,
             turn: 0,
         }
     }
 
-    /// Takes what is there, and counts it as sent, about `room` bytes of it at most. If there is more than that, the bell
-    /// is rung at once, and the next turn begins with the channel behind the one that took the
+    /// Takes what is there, and counts it as sent, about `room` bytes of it at most. If there is more than that, the waker
+    /// is woken at once, and the next turn begins with the channel behind the one that took the
     /// last room: a busy channel leaves the others theirs.
     pub(crate) fn take(&mut self, room: usize) -> Batch {
         let batch = self.next_batch(room);
@@ -92,14 +90,14 @@ impl Listener {
         }
         let (was_ready, mut ready) = (self.ready, true);
         let mut left = room;
-        let (later, earlier) = (self.turn..self.seats.len(), 0..self.turn);
+        let (later, earlier) = (self.turn..self.readers.len(), 0..self.turn);
         for index in later.chain(earlier) {
             loop {
-                let place = &mut self.seats[index];
-                let (items, seat_ready) = place.step(&self.hub, left, was_ready);
+                let place = &mut self.readers[index];
+                let (items, reader_ready) = place.step(&self.hub, left, was_ready);
                 if items.is_empty() {
                     // The others are not to wait for one whose head cannot be read.
-                    ready &= seat_ready || was_ready || self.tell_damage(index, &mut batch);
+                    ready &= reader_ready || was_ready || self.tell_damage(index, &mut batch);
                     break;
                 }
                 for item in items {
@@ -108,11 +106,11 @@ impl Listener {
                 }
                 if left == 0 {
                     // There may be more, for which there is room when this was written.
-                    self.turn = (index + 1) % self.seats.len();
-                    self.bell.ring();
+                    self.turn = (index + 1) % self.readers.len();
+                    self.waker.notify();
                     return batch;
                 }
-                if seat_ready {
+                if reader_ready {
                     break;
                 }
             }
@@ -125,17 +123,17 @@ impl Listener {
         batch
     }
 
-    /// Finds where every seat begins; until all are placed nothing is sent, for a cursor that
+    /// Finds where every reader begins; until all are placed nothing is sent, for a cursor that
     /// leaves out a channel would have it begin live after a reconnect.
     fn place(&mut self, batch: &mut Batch) -> bool {
         let mut placed = true;
-        for place in &mut self.seats {
-            if place.seat.position().is_none() {
-                // One step, which places the seat and takes nothing yet.
-                if let (Step::Items(said), _) = place.channel.step(&mut place.seat, 0) {
+        for place in &mut self.readers {
+            if place.reader.position().is_none() {
+                // One step, which places the reader and takes nothing yet.
+                if let (Step::Items(said), _) = place.channel.step(&mut place.reader, 0) {
                     self.unannounced.extend(said);
                 }
-                placed &= place.seat.position().is_some() || place.channel.is_damaged();
+                placed &= place.reader.position().is_some() || place.channel.is_damaged();
             }
         }
         if !placed {
@@ -154,16 +152,16 @@ impl Listener {
         true
     }
 
-    /// Whether the store cannot read where the log of this seat's channel stands. The listener is
+    /// Whether the store cannot read where the log of this reader's channel stands. The listener is
     /// told once: nothing of it comes until it can be read.
     fn tell_damage(&mut self, index: usize, batch: &mut Batch) -> bool {
-        let place = &mut self.seats[index];
+        let place = &mut self.readers[index];
         let damaged = place.channel.is_damaged();
         if damaged && !std::mem::replace(&mut place.told_of_damage, true) {
             let gap = Gap {
-                channel: place.seat.channel(),
+                channel: place.reader.channel(),
                 from: None,
-                to: place.seat.position().map_or(0, |position| position.seq),
+                to: place.reader.position().map_or(0, |position| position.seq),
                 reason: GapReason::Damaged,
             };
             batch.push(Sent::Gap(gap, None));
@@ -173,7 +171,7 @@ impl Listener {
 
     fn sent(&self, index: usize, item: Item) -> Sent {
         match item {
-            Item::Event(entry) if self.seats.len() == 1 => Sent::Event(entry, None),
+            Item::Event(entry) if self.readers.len() == 1 => Sent::Event(entry, None),
             Item::Event(entry) => {
                 let cursor = self.cursor_at(index, entry.position);
                 Sent::Event(entry, Some(cursor))
@@ -182,10 +180,10 @@ impl Listener {
         }
     }
 
-    /// The cursor of a stream that stands at `position` in the channel of this seat. The seats
+    /// The cursor of a stream that stands at `position` in the channel of this reader. The readers
     /// whose turn was before have sent all that they have taken, the others have taken nothing.
     fn cursor_at(&self, index: usize, position: Position) -> String {
-        let channel = self.seats[index].seat.channel();
+        let channel = self.readers[index].reader.channel();
         Cursor::encode(
             self.positions()
                 .map(|(id, other)| (id, if id == channel { position } else { other })),
@@ -193,8 +191,8 @@ impl Listener {
     }
 
     fn positions(&self) -> impl Iterator<Item = (ChannelId, Position)> + Clone {
-        let at = |place: &Place| Some((place.seat.channel(), place.seat.position()?));
-        self.seats.iter().filter_map(at)
+        let at = |place: &Place| Some((place.reader.channel(), place.reader.position()?));
+        self.readers.iter().filter_map(at)
     }
 
     fn cursor(&self) -> String {
@@ -203,11 +201,11 @@ impl Listener {
 }
 
 impl Place {
-    /// What comes next, and whether the seat is owed nothing after that. `live`: the listener has
+    /// What comes next, and whether the reader is owed nothing after that. `live`: the listener has
     /// been owed nothing before.
     fn step(&mut self, hub: &Hub, room: usize, live: bool) -> (Vec<Item>, bool) {
         loop {
-            match self.channel.step(&mut self.seat, room) {
+            match self.channel.step(&mut self.reader, room) {
                 // Placed, and nothing to say about it.
                 (Step::Items(items), _) if items.is_empty() => {}
                 (Step::Items(items), ready) => {
@@ -224,7 +222,7 @@ impl Place {
                     let page = hub.pages.get(&self.channel, generation, position.seq);
                     self.served |= page.is_some();
                     // Nothing yet if the page is still to come.
-                    let items = page.map(|page| self.seat.take_page(&page, room, mark));
+                    let items = page.map(|page| self.reader.take_page(&page, room, mark));
                     return (items.unwrap_or_default(), false);
                 }
                 (Step::NeedsHead, _) => return (Vec::new(), false),
@@ -236,8 +234,8 @@ impl Place {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let places = self.seats.iter();
-        let left = places.filter(|place| place.channel.leave(place.bell));
+        let places = self.readers.iter();
+        let left = places.filter(|place| place.channel.leave(place.waker));
         self.hub.left(left.map(|place| &*place.channel));
     }
 }

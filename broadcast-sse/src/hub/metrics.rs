@@ -1,12 +1,14 @@
 use std::sync::Arc;
 
-use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
-};
-use service_kit::operations::Operations;
+use http_server::operations::Operations;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 
-use super::{gap::GapReason, lag::Lag, listener::Sent};
+use super::gap::GapReason;
+use super::lag::Lag;
+use super::listener::Sent;
 use crate::metrics::PREFIX;
 
 /// What operators are told about channels and what is delivered of them.

@@ -5,20 +5,16 @@
 mod log;
 mod node;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use chat_model::{Position, Seq};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::{
-    entry::Entry,
-    gap::GapReason,
-    seat::{Item, Seat, Start, Step},
-};
+use super::entry::Entry;
+use super::gap::GapReason;
+use super::reader::{Item, Reader, Start, Step};
 use log::Log;
 use node::{Asked, Node, Question};
 
@@ -36,7 +32,7 @@ enum Op {
         node: usize,
         which: usize,
     },
-    /// The attendant looks what there is to do.
+    /// Maintenance looks what there is to do.
     Attend {
         node: usize,
     },
@@ -128,7 +124,7 @@ fn ops(forging: bool, clocks: bool) -> impl Strategy<Value = Vec<Op>> {
 /// What the listener has seen, as a client of the protocol would keep it.
 struct Listener {
     node: usize,
-    seat: Seat,
+    reader: Reader,
     /// `None` until the stream has said where it begins.
     at: Option<Position>,
     seen: BTreeMap<Seq, Arc<Entry>>,
@@ -214,10 +210,10 @@ impl World {
             clock: 1_000,
         };
         let nodes = [Node::new(), Node::new()];
-        let seat = Seat::new(channel, Start::Live, nodes[0].tail.mark());
+        let reader = Reader::new(channel, Start::Live, nodes[0].tail.mark());
         let listener = Listener {
             node: 0,
-            seat,
+            reader,
             at: None,
             seen: BTreeMap::new(),
             damaged: BTreeSet::new(),
@@ -256,7 +252,7 @@ impl World {
                     under_way.remove(which);
                 }
             }
-            Op::Attend { node } => self.nodes[node].attend(),
+            Op::Attend { node } => self.nodes[node].maintain(),
             Op::Read { node, which } => self.nodes[node].read(which, &self.log),
             Op::Answer { node, which } => self.nodes[node].answer(which),
             Op::HearAfresh { node } => self.nodes[node].tail.starts_afresh(),
@@ -288,13 +284,13 @@ impl World {
     fn reconnect(&mut self, node: usize) {
         let start = self.listener.at.map_or(Start::Live, Start::After);
         self.listener.node = node;
-        self.listener.seat = Seat::new(self.log.channel, start, self.nodes[node].tail.mark());
+        self.listener.reader = Reader::new(self.log.channel, start, self.nodes[node].tail.mark());
     }
 
     fn listen(&mut self, room: usize) -> Result<(), TestCaseError> {
         let listener = &mut self.listener;
         let node = &mut self.nodes[listener.node];
-        let items = match listener.seat.step(&node.tail, room) {
+        let items = match listener.reader.step(&node.tail, room) {
             Step::Items(items) => items,
             Step::Waits => Vec::new(),
             Step::NeedsHead => {
@@ -306,7 +302,7 @@ impl World {
                     *generation == node.tail.generation() && page.leads_on_from(position.seq)
                 });
                 if let Some((_, page)) = good {
-                    listener.seat.take_page(page, room, node.tail.mark())
+                    listener.reader.take_page(page, room, node.tail.mark())
                 } else {
                     let ask = node.tail.ask();
                     let question = Question::Page {
@@ -327,8 +323,8 @@ impl World {
             listener.take(item, &self.log)?;
         }
         // The stream says `ready` with its cursor, which is where a live start begins.
-        if listener.at.is_none() && listener.seat.is_ready(&node.tail) {
-            listener.at = listener.seat.position();
+        if listener.at.is_none() && listener.reader.is_ready(&node.tail) {
+            listener.at = listener.reader.position();
             listener.owed_from = listener.at.unwrap().seq + 1;
         }
         Ok(())
@@ -342,7 +338,7 @@ impl World {
                     node.hear(&entry);
                 }
                 node.head_wanted |= round % 100 == 99;
-                node.attend();
+                node.maintain();
                 while !node.asked.is_empty() {
                     node.read(0, &self.log);
                     node.answer(0);
@@ -356,7 +352,7 @@ impl World {
     fn check(&self) -> Result<(), TestCaseError> {
         let listener = &self.listener;
         let node = &self.nodes[listener.node];
-        prop_assert!(listener.seat.is_ready(&node.tail));
+        prop_assert!(listener.reader.is_ready(&node.tail));
         prop_assert_eq!(node.tail.known().unwrap().seq, self.log.head);
         prop_assert_eq!(listener.at.unwrap().seq, self.log.head);
         for (seq, entry) in self.log.events.range(listener.owed_from..) {
@@ -381,13 +377,13 @@ impl World {
     /// Whoever joins now gets every event as the store has it, if the broker has delivered it.
     fn check_later_joiner(&self, node: &Node) -> Result<(), TestCaseError> {
         let start = Start::After(Position::default());
-        let mut seat = Seat::new(self.log.channel, start, node.tail.mark());
+        let mut reader = Reader::new(self.log.channel, start, node.tail.mark());
         loop {
-            let items = match seat.step(&node.tail, 10_000) {
+            let items = match reader.step(&node.tail, 10_000) {
                 Step::Items(items) => items,
                 Step::NeedsPage(position) => {
                     let page = self.log.page(position.seq);
-                    seat.take_page(&page, 10_000, node.tail.mark())
+                    reader.take_page(&page, 10_000, node.tail.mark())
                 }
                 Step::Waits | Step::NeedsHead => break,
             };
@@ -402,7 +398,7 @@ impl World {
                 );
             }
         }
-        let at = seat.position().map_or(0, |at| at.seq);
+        let at = reader.position().map_or(0, |at| at.seq);
         prop_assert_eq!(at, self.log.head);
         Ok(())
     }

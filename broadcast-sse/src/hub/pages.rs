@@ -1,20 +1,21 @@
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
-};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
 
 use chat_model::{ChannelId, Seq};
+use parking_lot::{Mutex, MutexGuard};
 use service_kit::lifecycle::Lifecycle;
 use tokio::sync::Semaphore;
 
+use super::channel::Channel;
 use super::history::History;
-use super::{channel::Channel, metrics::HubMetrics, seat::Page};
+use super::metrics::HubMetrics;
+use super::reader::Page;
 
 /// Pages of history, read once for everybody who needs them.
 ///
 /// Pages begin at multiples of [`PAGE_EVENTS`], so that listeners who are behind by different
-/// amounts ask for the same ones. Who needs a page that is not here rings in again when it came.
+/// amounts ask for the same ones. Whoever needs a page that is not here is woken when it has come.
 pub(super) struct Pages {
     history: History,
     lifecycle: Lifecycle,
@@ -22,11 +23,11 @@ pub(super) struct Pages {
     /// Requests of listeners under way.
     permits: Semaphore,
     max_bytes: usize,
-    shelf: Mutex<Shelf>,
+    cache: Mutex<Cache>,
 }
 
 #[derive(Default)]
-struct Shelf {
+struct Cache {
     slots: HashMap<Key, Slot>,
     /// The pages that are here, oldest first.
     order: VecDeque<Key>,
@@ -56,18 +57,18 @@ impl Pages {
         lifecycle: Lifecycle,
     ) -> Arc<Self> {
         let permits = Semaphore::new(concurrent);
-        let shelf = Mutex::default();
+        let cache = Mutex::default();
         Arc::new(Self {
             history,
             lifecycle,
             metrics,
             permits,
             max_bytes,
-            shelf,
+            cache,
         })
     }
 
-    /// A page that leads on from `seq`; `None` if it must be read first, which rings the channel.
+    /// A page that leads on from `seq`; `None` if it must be read first, which wakes the channel's listeners.
     pub(super) fn get(
         self: &Arc<Self>,
         channel: &Arc<Channel>,
@@ -75,11 +76,11 @@ impl Pages {
         seq: Seq,
     ) -> Option<Arc<Page>> {
         let aligned = seq - seq % PAGE_EVENTS;
-        let mut shelf = self.lock();
+        let mut cache = self.lock();
         let mut stale = false;
         // A page that was cut short by its size is followed by one that begins where it ended.
         for after in [aligned, seq] {
-            match shelf.slots.get_mut(&(channel.id(), generation, after)) {
+            match cache.slots.get_mut(&(channel.id(), generation, after)) {
                 Some(Slot::Here { page, used }) if page.leads_on_from(seq) => {
                     if std::mem::replace(used, true) {
                         self.metrics.reads_saved.page.inc();
@@ -93,15 +94,15 @@ impl Pages {
         }
         let after = if stale { seq } else { aligned };
         let key = (channel.id(), generation, after);
-        let under_way = self.begin(&mut shelf, channel, key);
-        drop(shelf);
+        let under_way = self.begin(&mut cache, channel, key);
+        drop(cache);
         self.lifecycle.spawn_transient(under_way.read());
         None
     }
 
-    fn begin(self: &Arc<Self>, shelf: &mut Shelf, channel: &Arc<Channel>, key: Key) -> UnderWay {
-        shelf.remove(&key);
-        shelf.slots.insert(key, Slot::UnderWay);
+    fn begin(self: &Arc<Self>, cache: &mut Cache, channel: &Arc<Channel>, key: Key) -> UnderWay {
+        cache.remove(&key);
+        cache.slots.insert(key, Slot::UnderWay);
         UnderWay {
             pages: self.clone(),
             channel: channel.clone(),
@@ -121,7 +122,7 @@ impl Pages {
         self.begin(&mut self.lock(), channel, key)
     }
 
-    /// Reads one page for whoever asks, without the shelf and without its bound on requests.
+    /// Reads one page for whoever asks, without the cache and without its bound on requests.
     pub(super) async fn read_now(
         &self,
         channel: ChannelId,
@@ -139,9 +140,8 @@ impl Pages {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shelf> {
-        // Nothing panics while it is held.
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock()
     }
 }
 
@@ -190,7 +190,7 @@ impl Drop for UnderWay {
     }
 }
 
-impl Shelf {
+impl Cache {
     fn put(&mut self, key: Key, page: Arc<Page>, max_bytes: usize) {
         self.remove(&key);
         self.bytes += page.cost();

@@ -3,10 +3,8 @@ mod early;
 mod forged;
 mod ring;
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use chat_model::{Cut, Epoch, EpochStart, Position, Seq};
 

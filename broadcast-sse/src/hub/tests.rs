@@ -1,33 +1,24 @@
 //! The hub with a store that answers over HTTP, and no broker: channels are polled.
 
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
 
-use axum::{
-    Json, Router,
-    extract::{Query, State},
-    routing::{get, post},
-};
+use axum::extract::{Query, State};
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use chat_model::{HeadsQuery, Seq};
+use http_server::http::{self, HttpOptions};
+use http_server::operations::Operations;
 use serde_json::{Value, json};
-use service_kit::{
-    http::{self, HttpOptions},
-    operations::Operations,
-    tls,
-};
+use service_kit::tls;
 use test_kit::{ensure, eventually};
 
-use super::{
-    entry::plain,
-    example_log::{channel, entry, entry_of, head},
-    *,
-};
+use super::entry::plain;
+use super::example_log::{channel, entry, entry_of, head};
+use super::*;
 use crate::Config;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -72,14 +63,14 @@ async fn messages(State(store): State<Arc<Store>>, Query(query): Query<After>) -
     format!(r#"{page},"messages":[{}]}}"#, lines.join(","))
 }
 
-/// A listener's bell that panics once when it is rung for a page.
+/// A listener's waker that panics once when it is woken for a page.
 struct Fragile {
     store: Arc<Store>,
     sound: AtomicBool,
 }
 
-impl Bell for Fragile {
-    fn ring(&self) {
+impl Waker for Fragile {
+    fn notify(&self) {
         let page = self.store.page_read.load(Relaxed);
         assert!(!page || self.sound.swap(true, Relaxed), "on purpose");
     }
@@ -158,22 +149,22 @@ impl Rights for AllBut {
 }
 
 impl Running {
-    /// A listener whose bell panics once the ring holds what a page brought.
+    /// A listener whose waker panics once the ring holds what a page brought.
     async fn listen(&self, start: Start) -> Listener {
-        let bell = Arc::new(Fragile {
+        let waker = Arc::new(Fragile {
             store: self.store.clone(),
             sound: AtomicBool::new(false),
         });
         let starts = [(channel(), start)];
         let caller = Caller::default();
-        let listener = self.hub.listen(&caller, None, &starts, bell);
+        let listener = self.hub.listen(&caller, None, &starts, waker);
         listener.await.unwrap()
     }
 
     async fn listen_to(&self, starts: &[(ChannelId, Start)]) -> Listener {
-        let bell = Arc::new(tokio::sync::Notify::new());
+        let waker = Arc::new(tokio::sync::Notify::new());
         let caller = Caller::default();
-        let listener = self.hub.listen(&caller, None, starts, bell);
+        let listener = self.hub.listen(&caller, None, starts, waker);
         listener.await.unwrap()
     }
 }
@@ -305,9 +296,9 @@ async fn channel_whose_entry_is_damaged_does_not_hold_up_the_others_of_its_strea
 async fn who_may_not_read_one_of_the_channels_is_not_seated_in_any() {
     let running = start(3).await;
     let starts = [channel(), forbidden()].map(|id| (id, Start::Live));
-    let bell = Arc::new(tokio::sync::Notify::new());
+    let waker = Arc::new(tokio::sync::Notify::new());
     let caller = Caller::default();
-    let refused = running.hub.listen(&caller, None, &starts, bell).await;
+    let refused = running.hub.listen(&caller, None, &starts, waker).await;
     let expected = Refusal::Forbidden {
         channel: forbidden(),
     };

@@ -1,12 +1,10 @@
-use std::{
-    io::{self, ErrorKind, IoSlice},
-    sync::Arc,
-    task::{Context, Poll, Waker},
-    time::Instant,
-};
+use std::io::{self, ErrorKind, IoSlice};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::Bytes;
-use service_kit::http::{Place, Taken};
+use http_server::http::{Place, Taken};
 use tokio::net::TcpStream;
 
 use super::{Flow, Slot, Source};
@@ -70,8 +68,8 @@ impl<S: Source> Outlet<S> {
         self.slot.token
     }
 
-    /// The bell was rung. `parts` is scratch space, here and below.
-    pub(super) fn rung(&mut self, parts: &mut Vec<Bytes>) -> Standing {
+    /// The waker was woken. `parts` is scratch space, here and below.
+    pub(super) fn notified(&mut self, parts: &mut Vec<Bytes>) -> Standing {
         if self.unfinished.is_some() {
             return Standing::Blocked;
         }
@@ -94,7 +92,7 @@ impl<S: Source> Outlet<S> {
         match self.resume() {
             Standing::Idle if self.ending => Standing::Gone,
             // It was not asked while it was blocked.
-            Standing::Idle => self.rung(parts),
+            Standing::Idle => self.notified(parts),
             other => other,
         }
     }

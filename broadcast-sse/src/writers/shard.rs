@@ -1,22 +1,17 @@
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::metrics::counter::Counter;
 use service_kit::lifecycle::Lifecycle;
 use slab::Slab;
-use tokio::{
-    sync::{Notify, watch},
-    time::MissedTickBehavior,
-};
+use tokio::sync::{Notify, watch};
+use tokio::time::MissedTickBehavior;
 
-use super::{
-    Source,
-    outlet::{Outlet, Standing},
-};
+use super::Source;
+use super::outlet::{Outlet, Standing};
 
 /// Streams that are served before others have a turn.
 const SLICE: usize = 128;
@@ -41,7 +36,7 @@ struct Mail<S> {
 /// What a stream is called for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Call {
-    bell: bool,
+    waker: bool,
     socket: bool,
 }
 
@@ -72,19 +67,19 @@ enum Round {
 }
 
 impl Call {
-    pub(super) const BELL: Self = Self {
-        bell: true,
+    pub(super) const WAKE: Self = Self {
+        waker: true,
         socket: false,
     };
     pub(super) const SOCKET: Self = Self {
-        bell: false,
+        waker: false,
         socket: true,
     };
 
     /// Says whether it is the first since the last that was answered.
     fn add(&mut self, other: Self) -> bool {
         let first = *self == Self::default();
-        self.bell |= other.bell;
+        self.waker |= other.waker;
         self.socket |= other.socket;
         first
     }
@@ -136,8 +131,7 @@ impl<S> Shard<S> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Mail<S>> {
-        // Every change under it is one call that does not panic half-way.
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+        self.mail.lock()
     }
 }
 
@@ -208,7 +202,7 @@ impl<S: Source> Worker<S> {
         let arrivals = std::mem::take(arrivals);
         drop(mail);
         for outlet in arrivals {
-            self.seat(outlet);
+            self.reader(outlet);
         }
     }
 
@@ -219,14 +213,14 @@ impl<S: Source> Worker<S> {
         mail.closed
     }
 
-    fn seat(&mut self, outlet: Outlet<S>) {
+    fn reader(&mut self, outlet: Outlet<S>) {
         let token = outlet.token();
         if self.outlets.len() <= token {
             self.outlets.resize_with(token + 1, || None);
         }
         self.outlets[token] = Some(Box::new(outlet));
         self.open += 1;
-        // From here on the reactor calls, and the bell may have rung before.
+        // From here on the reactor calls, and the waker may have woken before.
         self.serve(token, Outlet::look);
         if self.draining {
             self.serve(token, Outlet::finish);
@@ -242,7 +236,7 @@ impl<S: Source> Worker<S> {
             if call.socket {
                 self.serve(token, Outlet::look);
             } else {
-                self.serve(token, Outlet::rung);
+                self.serve(token, Outlet::notified);
             }
         }
         if let Some((round, next)) = self.round {

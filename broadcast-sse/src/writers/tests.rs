@@ -1,18 +1,14 @@
 //! Writers over real sockets; what they write is a script.
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::VecDeque;
 
-use service_kit::http::Place;
+use http_server::http::Place;
+use parking_lot::Mutex;
 use socket2::SockRef;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    sync::mpsc,
-    time::timeout,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::*;
 
@@ -26,7 +22,7 @@ const LAST: &str = "over\n";
 struct Script {
     lines: Arc<Mutex<VecDeque<Bytes>>>,
     endless: Option<(u64, Arc<Slot<Script>>)>,
-    bell: Arc<Slot<Script>>,
+    waker: Arc<Slot<Script>>,
     received: usize,
     /// Closed when the script is dropped.
     _open: mpsc::Sender<()>,
@@ -34,14 +30,14 @@ struct Script {
 
 impl Source for Script {
     fn next(&mut self, parts: &mut Vec<Bytes>) -> Flow {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.lines.lock();
         parts.extend(lines.drain(..));
-        if let Some((number, bell)) = &mut self.endless {
+        if let Some((number, waker)) = &mut self.endless {
             for _ in 0..100 {
                 parts.push(format!("{number}\n").into());
                 *number += 1;
             }
-            bell.ring();
+            waker.notify();
         }
         match parts.last() {
             Some(part) if part == LAST => Flow::Over,
@@ -55,10 +51,10 @@ impl Source for Script {
             return Flow::Over;
         }
         if !bytes.is_empty() {
-            let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut lines = self.lines.lock();
             lines.push_back(Bytes::copy_from_slice(bytes));
             drop(lines);
-            self.bell.ring();
+            self.waker.notify();
         }
         Flow::On
     }
@@ -82,7 +78,7 @@ struct Fixture {
 /// One stream and its client.
 struct Stream {
     client: TcpStream,
-    bell: Arc<Slot<Script>>,
+    waker: Arc<Slot<Script>>,
     lines: Arc<Mutex<VecDeque<Bytes>>>,
     open: mpsc::Receiver<()>,
 }
@@ -120,20 +116,20 @@ async fn connect() -> (TcpStream, Taken) {
 impl Fixture {
     async fn open(&self, endless: bool) -> Stream {
         let (client, taken) = connect().await;
-        let bell = self.writers.reserve();
+        let waker = self.writers.reserve();
         let lines = Arc::<Mutex<VecDeque<Bytes>>>::default();
         let (sender, open) = mpsc::channel(1);
         let script = Script {
             lines: lines.clone(),
-            endless: endless.then(|| (0, bell.clone())),
-            bell: bell.clone(),
+            endless: endless.then(|| (0, waker.clone())),
+            waker: waker.clone(),
             received: 0,
             _open: sender,
         };
-        bell.clone().adopt(taken, script);
+        waker.clone().adopt(taken, script);
         Stream {
             client,
-            bell,
+            waker,
             lines,
             open,
         }
@@ -147,8 +143,8 @@ impl Fixture {
 
 impl Stream {
     fn say(&self, line: &'static str) {
-        self.lines.lock().unwrap().push_back(line.into());
-        self.bell.ring();
+        self.lines.lock().push_back(line.into());
+        self.waker.notify();
     }
 
     async fn hears(&mut self, expected: &str) {
@@ -206,8 +202,8 @@ async fn a_stream_says_what_is_next_when_rung_and_its_last_words_at_the_end() {
 #[tokio::test]
 async fn a_bell_rung_before_the_socket_came_counts() {
     let fixture = start(LONG);
-    let bell = fixture.writers.reserve();
-    bell.ring();
+    let waker = fixture.writers.reserve();
+    waker.notify();
     let (client, taken) = connect().await;
     let (sender, open) = mpsc::channel(1);
     let lines: VecDeque<Bytes> = [Bytes::from("early\n")].into();
@@ -215,14 +211,14 @@ async fn a_bell_rung_before_the_socket_came_counts() {
     let script = Script {
         lines: lines.clone(),
         endless: None,
-        bell: bell.clone(),
+        waker: waker.clone(),
         received: 0,
         _open: sender,
     };
-    bell.clone().adopt(taken, script);
+    waker.clone().adopt(taken, script);
     let mut stream = Stream {
         client,
-        bell,
+        waker,
         lines,
         open,
     };
@@ -305,10 +301,9 @@ async fn a_source_that_is_over_ends_its_stream_once_everything_is_written() {
     // The same with more before it than the kernel takes at once.
     let mut stream = fixture.open(false).await;
     let long = "x".repeat(1 << 20);
-    let mut lines = stream.lines.lock().unwrap();
-    lines.extend([Bytes::from(long), Bytes::from(LAST)]);
-    drop(lines);
-    stream.bell.ring();
+    let lines = [Bytes::from(long), Bytes::from(LAST)];
+    stream.lines.lock().extend(lines);
+    stream.waker.notify();
     let heard = stream.hears_to_the_end().await;
     assert!(heard.ends_with(LAST) && heard.len() == (1 << 20) + LAST.len());
     stream.is_gone().await;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use chat_mqtt::BrokerState;
-use chat_store::{PageLimit, Store, StoreError};
+use chat_store::{Outbox, PageLimit, StoreError};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -19,13 +19,13 @@ const ONE: PageLimit = PageLimit {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub(crate) async fn is_behind(store: &dyn Store) -> Result<bool, StoreError> {
+pub(crate) async fn is_behind(store: &dyn Outbox) -> Result<bool, StoreError> {
     let oldest = store.oldest_unpublished().await?;
     Ok(oldest.is_some_and(|age| age > BEHIND))
 }
 
 /// Waits until everything is published, as long as the broker is there.
-pub(crate) async fn drained(store: &dyn Store, mut broker: watch::Receiver<BrokerState>) {
+pub(crate) async fn drained(store: &dyn Outbox, mut broker: watch::Receiver<BrokerState>) {
     /// Between two looks at the log.
     const PAUSE: Duration = Duration::from_millis(10);
     let empty = async {

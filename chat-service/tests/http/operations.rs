@@ -1,5 +1,5 @@
+use http_server::operations::Health;
 use reqwest::StatusCode;
-use service_kit::operations::Health;
 use test_kit::{ensure, eventually};
 
 use crate::support::{Answer, LONG, Setup, TestBroker, channel};

@@ -51,7 +51,7 @@ async fn what_was_published_is_not_published_again_after_a_clean_stop() {
         let ready = service.operations.readiness().await;
         let up = ready
             .iter()
-            .all(|(_, health)| *health == service_kit::operations::Health::Ok);
+            .all(|(_, health)| *health == http_server::operations::Health::Ok);
         ensure!(up, "{ready:?}");
         Ok(())
     });
@@ -127,8 +127,8 @@ async fn second_service_on_the_same_folder_is_told_so() {
     let service = setup.start().await;
     let second = chat_service::Server::bind(
         setup.config(),
-        service_kit::clock::SystemClock::shared(),
-        service_kit::operations::Operations::new(),
+        clock::SystemClock::shared(),
+        http_server::operations::Operations::new(),
     );
     let text = second.await.err().unwrap().to_string();
     assert!(text.contains("in use by another process"), "{text}");

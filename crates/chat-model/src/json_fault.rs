@@ -1,6 +1,7 @@
 //! What is wrong with a JSON text, in words for the person who wrote it.
 
-use serde_json::{Error, error::Category};
+use serde_json::Error;
+use serde_json::error::Category;
 
 /// Characters of what stands at a fault that are shown.
 const SHOWN: usize = 20;

@@ -1,5 +1,4 @@
-use std::sync::{Mutex, PoisonError};
-
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -44,8 +43,7 @@ impl StateBoard {
     }
 
     pub(crate) fn set(&self, connection: usize, up: bool) {
-        // Nothing can panic while the lock is held.
-        let mut all = self.up.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.up.lock();
         all[connection] = up;
         let all_up = all.iter().all(|up| *up);
         self.state.send_if_modified(|state| {

@@ -8,6 +8,7 @@ use service_kit::config::{ConfigError, Secret, duration, size};
 use service_kit::tls::{self, TlsError};
 
 use crate::BrokerUrls;
+use crate::packet_size::publish_size;
 
 /// The `[mqtt]` table of a service's configuration. [`DEFAULTS`](Self::DEFAULTS) describes each key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -132,9 +133,8 @@ impl MqttConfig {
     /// `max_packet` beside the topic. Callers check before they commit.
     pub fn max_payload(&self) -> usize {
         let topic = self.topic_len();
-        self.max_packet.saturating_sub(
-            crate::connection::publish_size(topic, self.max_packet) - self.max_packet,
-        )
+        self.max_packet
+            .saturating_sub(publish_size(topic, self.max_packet) - self.max_packet)
     }
 
     /// The length in bytes of every channel's topic.
@@ -195,7 +195,7 @@ mod tests {
                 max_packet,
                 ..MqttConfig::default()
             };
-            let size = crate::connection::publish_size(config.topic_len(), config.max_payload());
+            let size = publish_size(config.topic_len(), config.max_payload());
             assert!(
                 size <= max_packet && max_packet - size <= 2,
                 "{max_packet} {size}"

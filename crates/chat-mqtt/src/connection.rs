@@ -8,10 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
-use rumqttc::mqttbytes::{
-    Error as CodecError,
-    v4::{Connect, ConnectReturnCode, Packet, PubAck},
-};
+use rumqttc::mqttbytes::Error as CodecError;
+use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode, Packet, PubAck};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -261,43 +259,6 @@ async fn connect(
                 .map_err(|_| ConnectionError::NotAName)?;
             Stream::tls(stream, config, server)
                 .map_err(|error| ConnectionError::from(StreamError::Tls(error)))
-        }
-    }
-}
-
-/// The size in bytes of a PUBLISH with a packet id (MQTT 3.1.1 §3.3).
-pub(crate) fn publish_size(topic: usize, payload: usize) -> usize {
-    let remaining = 2 + topic + 2 + payload;
-    // Seven bits of the remaining length a byte (§2.2.3).
-    let length_bytes = match remaining {
-        0..=127 => 1,
-        128..=16_383 => 2,
-        16_384..=2_097_151 => 3,
-        _ => 4,
-    };
-    1 + length_bytes + remaining
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use proptest::prelude::*;
-    use rumqttc::mqttbytes::{QoS, v4::Publish};
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn publish_size_is_what_the_codec_writes(topic in 1_usize..300, payload in 0_usize..40_000) {
-            let mut publish = Publish::from_bytes(
-                "t".repeat(topic),
-                QoS::AtLeastOnce,
-                Bytes::from(vec![b'x'; payload]),
-            );
-            publish.pkid = 1;
-            let mut out = BytesMut::new();
-            Packet::Publish(publish).write(&mut out, usize::MAX).unwrap();
-            prop_assert_eq!(publish_size(topic, payload), out.len());
         }
     }
 }

@@ -45,6 +45,7 @@ mod broker_url;
 mod complaints;
 mod config;
 mod connection;
+mod packet_size;
 mod publisher;
 mod session;
 mod stream;

@@ -1,14 +1,15 @@
 //! Publishing with confirmation.
 
 mod heartbeat;
-mod lane;
+mod link;
 mod suspects;
 mod window;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -18,12 +19,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::error;
 
 use crate::broker_state::StateBoard;
-use crate::connection::publish_size;
+use crate::packet_size::publish_size;
 use crate::session::{Session, process_mark};
 use crate::{BrokerState, MqttConfig};
-
 use heartbeat::Beat;
-use lane::{Lane, Order};
+use link::{Link, Order};
 
 /// Names a message across attempts: the caller's own number for it, such as its position in the
 /// log. The same message has the same token each time it is published, and no other has it.
@@ -59,7 +59,7 @@ pub struct Publisher {
 }
 
 struct Shared {
-    lanes: Vec<mpsc::Sender<Order>>,
+    links: Vec<mpsc::Sender<Order>>,
     board: Arc<StateBoard>,
     beats: Vec<Arc<Beat>>,
     counters: Arc<Counters>,
@@ -107,13 +107,13 @@ impl Publisher {
         let board = Arc::new(StateBoard::new(connections));
         let counters = Arc::new(Counters::default());
         let process = process_mark();
-        let (lanes, beats) = (0..connections)
+        let (links, beats) = (0..connections)
             .map(|number| {
                 let (orders, queue) = mpsc::channel(QUEUE);
                 let session =
                     Session::new(config, "publisher", process, number, Arc::clone(&board));
                 let beat = Arc::new(Beat::new(session.stem().to_owned()));
-                let lane = Lane::new(
+                let link = Link::new(
                     config,
                     session,
                     number,
@@ -124,14 +124,14 @@ impl Publisher {
                 );
                 lifecycle.spawn(
                     "mqtt publisher",
-                    lane.run(lifecycle.soft(), lifecycle.hard()),
+                    link.run(lifecycle.soft(), lifecycle.hard()),
                 );
                 (orders, beat)
             })
             .unzip();
         Self {
             shared: Arc::new(Shared {
-                lanes,
+                links,
                 board,
                 beats,
                 counters,
@@ -162,12 +162,12 @@ impl Publisher {
             payload,
             reply,
         };
-        let lane = match shared.lanes.len() {
+        let link = match shared.links.len() {
             1 => 0,
-            // The remainder is below the number of lanes, so it fits.
-            lanes => (channel.stable_hash() % lanes as u64) as usize,
+            // The remainder is below the number of links, so it fits.
+            links => (channel.stable_hash() % links as u64) as usize,
         };
-        match shared.lanes[lane].send(order).await {
+        match shared.links[link].send(order).await {
             Ok(()) => Confirmation(State::Waiting(confirmed)),
             Err(_shut_down) => Confirmation(State::Known(NotConfirmed::ConnectionLost)),
         }

@@ -1,12 +1,13 @@
 //! Receiving what is published, with subscriptions that heal themselves.
 
-mod ear;
-mod pulse;
+mod heartbeat_monitor;
+mod link;
+mod missing_heartbeats;
 mod registry;
-mod shard;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use chat_model::ChannelId;
@@ -18,10 +19,9 @@ use crate::broker_state::StateBoard;
 use crate::complaints::Fault;
 use crate::session::{Session, process_mark};
 use crate::{BrokerState, MqttConfig};
-
-use ear::Ear;
+use heartbeat_monitor::HeartbeatMonitor;
+use link::{Link, LinkTask};
 use registry::Filter;
-use shard::{Shard, ShardTask};
 
 /// How channels are subscribed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,8 +88,8 @@ pub struct Subscriber {
 
 struct Inner {
     mode: SubscriptionMode,
-    shards: Vec<Arc<Shard>>,
-    /// Rung when a standing has changed.
+    links: Vec<Arc<Link>>,
+    /// Woken when a standing has changed.
     news: Arc<Notify>,
     board: Arc<StateBoard>,
     counters: Arc<Counters>,
@@ -142,21 +142,22 @@ impl Subscriber {
             }
         };
         let news = Arc::new(Notify::new());
-        let shards: Vec<_> = (0..connections)
+        let links: Vec<_> = (0..connections)
             .map(|number| {
-                let ear = Ear::new(number, filter_text.clone(), Arc::clone(&board));
-                Arc::new(Shard::new(config, ear, Arc::clone(&news)))
+                let heartbeat_monitor =
+                    HeartbeatMonitor::new(number, filter_text.clone(), Arc::clone(&board));
+                Arc::new(Link::new(config, heartbeat_monitor, Arc::clone(&news)))
             })
             .collect();
-        for (number, shard) in shards.iter().enumerate() {
+        for (number, link) in links.iter().enumerate() {
             // Watched for as long as the subscriber lives; nobody leaves it. In wildcard mode the first
             // listener need not wait either.
-            shard.registry().watch(filter);
-            let task = ShardTask {
+            link.registry().watch(filter);
+            let task = LinkTask {
                 config: config.clone(),
                 session: Session::new(config, "subscriber", process, number, Arc::clone(&board)),
                 number,
-                shard: Arc::clone(shard),
+                link: Arc::clone(link),
                 board: Arc::clone(&board),
                 counters: Arc::clone(&counters),
                 deliveries: deliveries.clone(),
@@ -166,7 +167,7 @@ impl Subscriber {
         }
         let inner = Inner {
             mode,
-            shards,
+            links,
             news,
             board,
             counters,
@@ -182,20 +183,20 @@ impl Subscriber {
     /// Watches a channel until the subscription is dropped. Watchers of a channel are counted; the
     /// filter stays for the configured linger after the last has gone.
     pub fn watch(&self, channel: ChannelId) -> Subscription {
-        let (shard, filter) = match self.inner.mode {
+        let (link, filter) = match self.inner.mode {
             SubscriptionMode::Wildcard => (0, Filter::Wildcard),
             SubscriptionMode::PerChannel { .. } => {
-                // The remainder is below the number of shards, so it fits.
-                let shard = (channel.stable_hash() % self.inner.shards.len() as u64) as usize;
-                (shard, Filter::Channel(channel))
+                // The remainder is below the number of links, so it fits.
+                let link = (channel.stable_hash() % self.inner.links.len() as u64) as usize;
+                (link, Filter::Channel(channel))
             }
         };
-        let shard = Arc::clone(&self.inner.shards[shard]);
-        shard.registry().watch(filter);
-        shard.wake();
+        let link = Arc::clone(&self.inner.links[link]);
+        link.registry().watch(filter);
+        link.wake();
         Subscription {
             filter,
-            shard,
+            link,
             lingers: true,
         }
     }
@@ -207,8 +208,8 @@ impl Subscriber {
         loop {
             let mut all = false;
             let mut channels = Vec::new();
-            for shard in &self.inner.shards {
-                let news = shard.registry().take_news();
+            for link in &self.inner.links {
+                let news = link.registry().take_news();
                 all |= news.all || news.filters.contains(&Filter::Wildcard);
                 channels.extend(news.filters.iter().filter_map(|filter| match filter {
                     Filter::Channel(channel) => Some(*channel),
@@ -241,8 +242,8 @@ impl Subscriber {
     /// by whoever publishes. A connection to which one of them does not come in 12 s is deaf.
     pub fn expect_heartbeats(&self, names: &[String]) {
         let now = Instant::now();
-        for shard in &self.inner.shards {
-            shard.ear.expect(names, now);
+        for link in &self.inner.links {
+            link.heartbeat_monitor.expect(names, now);
         }
     }
 
@@ -262,9 +263,9 @@ impl Subscriber {
             disconnects: counters.disconnects.load(Relaxed),
             filters: self
                 .inner
-                .shards
+                .links
                 .iter()
-                .map(|shard| shard.registry().len() as u64)
+                .map(|link| link.registry().len() as u64)
                 .sum(),
         }
     }
@@ -274,21 +275,21 @@ impl Subscriber {
 #[must_use = "dropping a subscription is leaving the channel"]
 pub struct Subscription {
     filter: Filter,
-    shard: Arc<Shard>,
+    link: Arc<Link>,
     lingers: bool,
 }
 
 impl Subscription {
     /// Where the subscription stands. In wildcard mode all channels share it.
     pub fn standing(&self) -> Standing {
-        let standing = self.shard.registry().standing(self.filter);
+        let standing = self.link.registry().standing(self.filter);
         standing.expect("a filter stays as long as it is watched")
     }
 
     /// The same, now and from now on. It costs some hundred bytes a channel: who watches many uses
     /// [`Subscriber::changed`].
     pub fn state(&self) -> watch::Receiver<Standing> {
-        let state = self.shard.registry().state(self.filter);
+        let state = self.link.registry().state(self.filter);
         state.expect("a filter stays as long as it is watched")
     }
 
@@ -301,7 +302,7 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let now = Instant::now();
-        self.shard.registry().leave(self.filter, self.lingers, now);
-        self.shard.wake();
+        self.link.registry().leave(self.filter, self.lingers, now);
+        self.link.wake();
     }
 }

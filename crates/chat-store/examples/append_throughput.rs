@@ -7,19 +7,16 @@
 //! them, and each posts its next message when the last one is stored, as an HTTP connection does.
 //! All stores run in this process, so they take a part of the machine that would be the services'.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use chat_model::NewMessage;
 use chat_store::{
     Append, Owner, PostgresOptions, PostgresStore, SqliteOptions, SqliteStore, Store, StoreError,
 };
-use service_kit::clock::SystemClock;
+use clock::SystemClock;
 use uuid::Uuid;
 
 /// About 300 bytes once encoded.

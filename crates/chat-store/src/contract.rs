@@ -11,12 +11,13 @@ mod outbox;
 mod pages;
 mod room;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use chat_model::{ChannelId, NewMessage, Seq};
-use service_kit::clock::TestClock;
+use clock::TestClock;
 use uuid::Uuid;
 
 use crate::{Append, Appended, Owner, Store};

@@ -1,11 +1,12 @@
-use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use chat_model::ChannelId;
 
-use crate::{Share, StoreError, StoreStats, damage::Damage, seldom::Seldom};
+use crate::damage::Damage;
+use crate::seldom::Seldom;
+use crate::{Share, StoreError, StoreStats};
 
 /// What every implementation counts.
 ///

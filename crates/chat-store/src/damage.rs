@@ -1,12 +1,10 @@
 //! What is known of damage in a store: events that are not what was stored, pages of the database
 //! that cannot be read.
 
-use std::{
-    collections::HashSet,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::HashSet;
 
 use chat_model::{ChannelId, Damaged};
+use parking_lot::{Mutex, MutexGuard};
 
 /// Channels that are named in the log at most; `hark check` names all.
 const NAMED: usize = 100;
@@ -67,7 +65,6 @@ impl Damage {
     }
 
     fn lock(&self) -> MutexGuard<'_, Met> {
-        // Nothing panics while it is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

@@ -1,6 +1,7 @@
 //! What a caller of the store can do about a failure.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// Why a store did not do what it was asked.
 ///

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use service_kit::clock::SharedClock;
+use clock::SharedClock;
 
 /// How much a time counts in which the service was down, at most.
 const LONGEST_PAUSE: u64 = 24 * 3600 * 1000;

@@ -1,14 +1,13 @@
 //! Handing what is committed to the one who publishes it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 
 use crate::Unpublished;
 
 type Sender = mpsc::Sender<Vec<Unpublished>>;
 
-/// The one follower of a store; see [`Store::follow`](crate::Store::follow).
+/// The one follower of a store; see [`Outbox::follow`](crate::Outbox::follow).
 #[derive(Default)]
 pub(crate) struct Follower(Mutex<Option<Sender>>);
 
@@ -36,7 +35,6 @@ impl Follower {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Sender>> {
-        // Nothing panics while it is held but a batch that is being made.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

@@ -5,12 +5,11 @@
 //! that all want everything get a twelfth each and leave a fifth, or a sixteenth of all if they come one
 //! after the other; so whoever has few is not refused, however many others have filled their shares.
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    time::Duration,
-};
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
 
-use crate::{Append, KeyMemory, Owner, Share, StoreError, expiry_clock::milliseconds};
+use crate::expiry_clock::milliseconds;
+use crate::{Append, KeyMemory, Owner, Share, StoreError};
 
 /// What a channel may have for each that a sender may have.
 const CHANNEL: u64 = 3;

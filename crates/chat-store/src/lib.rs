@@ -6,8 +6,8 @@
 //!
 //! ```
 //! use chat_model::NewMessage;
-//! use chat_store::{Append, Appended, Owner, SqliteOptions, SqliteStore, Store};
-//! use service_kit::clock::SystemClock;
+//! use chat_store::{Append, Appended, Log, Owner, SqliteOptions, SqliteStore, Store};
+//! use clock::SystemClock;
 //!
 //! # let dir = tempfile::tempdir().unwrap();
 //! # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -39,8 +39,11 @@ mod error;
 mod expiry_clock;
 mod follower;
 mod key_shares;
+mod log;
 mod next_event;
+mod outbox;
 mod page;
+mod position;
 pub mod postgres;
 mod queue;
 mod retention;
@@ -51,13 +54,13 @@ mod stats;
 mod store;
 
 pub use error::{ReusedKey, Share, StoreError};
+pub use log::{Append, Appended, IdempotencyKey, Log, Owner, PageLimit, PageRange, StoredPage};
+pub use outbox::{Outbox, Unpublished};
+pub use position::Position;
 pub use postgres::{PostgresOptions, PostgresStore};
 pub use retention::{KeyMemory, Retention};
 pub use sqlite::{
     Checked, SqliteOptions, SqliteStore, backup, backup_progress, check, new_epoch, restore,
 };
 pub use stats::StoreStats;
-pub use store::{
-    Append, Appended, IdempotencyKey, Owner, PageLimit, PageRange, Position, Store, StoredPage,
-    Unpublished,
-};
+pub use store::Store;

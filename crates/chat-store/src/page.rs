@@ -4,7 +4,8 @@
 use bytes::Bytes;
 use chat_model::{Damaged, Head, Seq};
 
-use crate::{PageLimit, PageRange, StoredPage, checksum::is_sound};
+use crate::checksum::is_sound;
+use crate::{PageLimit, PageRange, StoredPage};
 
 /// An event as the database has it.
 pub(crate) struct Kept {

@@ -62,27 +62,27 @@ mod statements;
 mod tests;
 mod writer;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chat_model::{ChannelId, Head};
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use self::connection::{Connector, NoSession};
+use self::keeper::Keeper;
 pub use self::options::PostgresOptions;
-use self::{
-    connection::{Connector, NoSession},
-    keeper::Keeper,
-    queries::{AskHeads, AskOldestUnpublished, AskPage, AskUnpublished},
-    reader::Readers,
-    shared::Shared,
-    writer::{Job, Writer},
-};
+use self::queries::{AskHeads, AskOldestUnpublished, AskPage, AskUnpublished};
+use self::reader::Readers;
+use self::shared::Shared;
+use self::writer::{Job, Writer};
+use crate::alarm::Alarm;
+use crate::queue::{self, Queue, Reply, closed};
 use crate::{
-    Append, Appended, PageLimit, PageRange, Position, Store, StoreError, StoreStats, StoredPage,
-    Unpublished,
-    alarm::Alarm,
-    queue::{self, Queue, Reply, closed},
+    Append, Appended, Log, Outbox, PageLimit, PageRange, Position, Store, StoreError, StoreStats,
+    StoredPage, Unpublished,
 };
 
 /// Channels that may wait to be trimmed; others are told of again by later events.
@@ -218,7 +218,7 @@ impl PostgresStore {
 }
 
 #[async_trait]
-impl Store for PostgresStore {
+impl Log for PostgresStore {
     async fn append(&self, new: Append) -> Result<Appended, StoreError> {
         let send = |post| self.jobs.send(Job::Append(post)).is_ok();
         self.queue.append(new, &self.shared.counters, send).await
@@ -236,7 +236,10 @@ impl Store for PostgresStore {
     async fn heads(&self, channels: &[ChannelId]) -> Result<Vec<Head>, StoreError> {
         self.readers.ask(AskHeads(channels.to_vec())).await
     }
+}
 
+#[async_trait]
+impl Outbox for PostgresStore {
     async fn unpublished(
         &self,
         after: Position,
@@ -263,7 +266,10 @@ impl Store for PostgresStore {
     fn follow(&self, batches: usize) -> mpsc::Receiver<Vec<Unpublished>> {
         self.shared.follower.follow(batches)
     }
+}
 
+#[async_trait]
+impl Store for PostgresStore {
     async fn check(&self) -> Result<(), StoreError> {
         queue::ask(|reply| self.jobs.send(Job::Check(reply)).is_ok()).await
     }

@@ -1,11 +1,14 @@
 //! How posts wait for the writer, and share the memory in which they do.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use chat_model::NewMessage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::{Append, Appended, StoreError, counters::Counters, retention::check_option};
+use crate::counters::Counters;
+use crate::retention::check_option;
+use crate::{Append, Appended, StoreError};
 
 /// Bytes of messages in one transaction, about: more would make the first wait for the last.
 pub(crate) const BATCH_BYTES: usize = 4 << 20;

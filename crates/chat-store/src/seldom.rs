@@ -1,9 +1,8 @@
 //! A line in the log for something that may happen very often.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// Between two lines.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -25,8 +24,7 @@ impl Seldom {
     }
 
     fn note_at(&self, times: u64, now: Instant) -> Option<u64> {
-        // Nothing panics while it is held.
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         state.count += times;
         if state.last.is_some_and(|last| now < last + PAUSE) {
             return None;

@@ -27,21 +27,17 @@ mod sync;
 mod wal;
 mod writer;
 
-use std::{
-    fs::File,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::Ordering::Relaxed,
-        mpsc::{RecvTimeoutError, Sender, channel},
-    },
-    time::Duration,
-};
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chat_model::{ChannelId, Head};
+use clock::SharedClock;
 use rusqlite::Connection;
-use service_kit::clock::SharedClock;
 use tokio::sync::{Mutex, mpsc};
 
 pub use self::backup::{backup, backup_progress, restore};
@@ -49,26 +45,24 @@ pub use self::check::{Checked, check};
 pub use self::epochs::new_epoch;
 pub use self::options::SqliteOptions;
 
-use self::{
-    append::to_position,
-    checkpoint::{Checkpointer, TOO_LARGE_LOG},
-    database::Database,
-    epochs::begin_epoch,
-    folder::Folder,
-    health::probe,
-    opening::Opened,
-    reader::Readers,
-    reserve::Reserve,
-    shared::{Shared, spawn},
-    sync::Syncs,
-    writer::{Job, Tools, Writer},
-};
+use self::append::to_position;
+use self::checkpoint::{Checkpointer, TOO_LARGE_LOG};
+use self::database::Database;
+use self::epochs::begin_epoch;
+use self::folder::Folder;
+use self::health::probe;
+use self::opening::Opened;
+use self::reader::Readers;
+use self::reserve::Reserve;
+use self::shared::{Shared, spawn};
+use self::sync::Syncs;
+use self::writer::{Job, Tools, Writer};
+use crate::alarm::Alarm;
+use crate::expiry_clock::{ExpiryClock, SavedExpiry, now};
+use crate::queue::{self, Queue, Reply};
 use crate::{
-    Append, Appended, PageLimit, PageRange, Position, Store, StoreError, StoreStats, StoredPage,
-    Unpublished,
-    alarm::Alarm,
-    expiry_clock::{ExpiryClock, SavedExpiry, now},
-    queue::{self, Queue, Reply},
+    Append, Appended, Log, Outbox, PageLimit, PageRange, Position, Store, StoreError, StoreStats,
+    StoredPage, Unpublished,
 };
 
 /// The smallest page.
@@ -202,7 +196,7 @@ impl SqliteStore {
 }
 
 #[async_trait]
-impl Store for SqliteStore {
+impl Log for SqliteStore {
     async fn append(&self, new: Append) -> Result<Appended, StoreError> {
         let send = |post| self.jobs.send(Job::Append(post)).is_ok();
         self.queue.append(new, &self.shared.counters, send).await
@@ -229,7 +223,10 @@ impl Store for SqliteStore {
             .ask(move |connection| queries::heads(connection, &channels, &shared.counters.damage))
             .await
     }
+}
 
+#[async_trait]
+impl Outbox for SqliteStore {
     async fn unpublished(
         &self,
         after: Position,
@@ -270,7 +267,10 @@ impl Store for SqliteStore {
     fn follow(&self, batches: usize) -> mpsc::Receiver<Vec<Unpublished>> {
         self.shared.follower.follow(batches)
     }
+}
 
+#[async_trait]
+impl Store for SqliteStore {
     async fn check(&self) -> Result<(), StoreError> {
         self.ask(Job::Check).await
     }

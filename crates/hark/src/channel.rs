@@ -3,12 +3,10 @@
 use std::io::Write as _;
 
 use chat_model::ChannelId;
-use service_kit::command::Failure;
+use service_command::Failure;
 
-use crate::{
-    cli::New,
-    client::{base, print_line},
-};
+use crate::cli::New;
+use crate::client::{base, print_line};
 
 /// Prints a new channel's name on standard output, so that a script can take it, and what to do with
 /// it on standard error. Nothing is asked: a channel exists as soon as somebody uses it.

@@ -1,8 +1,10 @@
-use std::{net::SocketAddr, path::PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use chat_model::{ChannelId, Cursor};
 use clap::{Args, Parser, Subcommand};
-use service_kit::{access, config::listen};
+use http_server::access;
+use service_kit::config::listen;
 
 /// Self-hosted chat and live events: curl in, EventSource out, MQTT in between.
 ///

@@ -1,23 +1,20 @@
 //! The command-line ends of the API: `hark post`, `hark listen`, `hark health`.
 
-use std::{
-    io::{Read as _, Write as _},
-    path::Path,
-    time::Duration,
-};
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+use std::time::Duration;
 
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use bytes::Bytes;
 use event_stream::Reader;
 use http_body_util::{BodyExt, Full};
+use http_server::http_client::{BaseUrl, HttpClient, NoAnswer};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
-use service_kit::{
-    command::Failure,
-    http_client::{BaseUrl, HttpClient, NoAnswer},
-    tls,
-};
-use tokio::{task::spawn_blocking, time::timeout};
+use service_command::Failure;
+use service_kit::tls;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use crate::cli::{Health, Listen, Post};
 

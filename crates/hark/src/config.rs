@@ -1,15 +1,11 @@
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
+use http_server::access::AccessConfig;
 use serde::{Deserialize, Serialize};
-use service_kit::{
-    access::AccessConfig,
-    config::{self, ConfigError, listen},
-    telemetry::LogConfig,
-    tls::TlsConfig,
-};
+use service_kit::config::{self, ConfigError, listen};
+use service_kit::telemetry::LogConfig;
+use service_kit::tls::TlsConfig;
 use toml::{Table, Value};
 
 use crate::cli::Up;
@@ -119,7 +115,7 @@ impl Config {
 /// The defaults of `hark` and its services in one table.
 fn defaults() -> Result<Table, ConfigError> {
     let read = |text: &str| config::load_table(text, None, "HARK_", []);
-    let mut table = read(include_str!("config.default.toml"))?;
+    let mut table = read(include_str!("../config.default.toml"))?;
     let services = [
         ("broker", broker::Config::DEFAULTS.to_owned()),
         ("chat_service", chat_service::default_toml()),

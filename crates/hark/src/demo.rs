@@ -2,19 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Router,
-    extract::{Path, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
-    routing::get,
-};
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http_server::http;
+use http_server::problem::Problem;
+use http_server::router;
 use rust_embed::{EmbeddedFile, RustEmbed};
 use serde_json::json;
-use service_kit::{
-    http,
-    problem::{self, Problem},
-};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::config::DemoConfig;
@@ -54,7 +51,7 @@ pub(crate) fn router(services: Services) -> Router {
         let value = HeaderValue::from_static(value);
         router.layer(SetResponseHeaderLayer::overriding(name, value))
     });
-    problem::helpful(router, |_, _| {
+    router::helpful(router, |_, _| {
         let services = "this is the page; chat-service, on port 8080 by default, takes messages, and \
                         broadcast-sse, on port 8081, has the streams";
         Some(services.to_owned())

@@ -12,19 +12,16 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use chat_model::ChannelId;
-use service_kit::{
-    clock::{Clock, SystemClock},
-    command::Failure,
-    http_client::{BaseUrl, HttpClient},
-    tls,
-};
-use tokio::{net::TcpStream, time::timeout};
+use clock::{Clock, SystemClock};
+use http_server::http_client::{BaseUrl, HttpClient};
+use service_command::Failure;
+use service_kit::tls;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use self::findings::Findings;
-use crate::{
-    cli::Doctor,
-    client::{ask, base, client, get, reason},
-};
+use crate::cli::Doctor;
+use crate::client::{ask, base, client, get, reason};
 
 /// How far the clocks of two machines may differ before people notice.
 const SKEW: Duration = Duration::from_secs(2);

@@ -11,7 +11,7 @@ mod up;
 
 use std::process::ExitCode;
 
-use service_kit::{command, command::Failure};
+use service_command::{self as command, Failure};
 
 use cli::{Arguments, Command};
 

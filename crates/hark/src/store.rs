@@ -1,11 +1,14 @@
 //! What is done to a store while its services do not run.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
+use std::time::Duration;
 
 use chat_model::Damaged;
 use chat_service::{Config, StoreConfig};
-use service_kit::{clock::SystemClock, command::Failure};
-use tokio::{task::spawn_blocking, time::interval};
+use clock::SystemClock;
+use service_command::Failure;
+use tokio::task::spawn_blocking;
+use tokio::time::interval;
 
 use crate::cli::{Backup, Check, Migrate, NewEpoch, Restore};
 

@@ -1,28 +1,22 @@
 //! `hark up`: broker, chat-service, broadcast-sse and the demo page in one process. They are wired
 //! by their addresses, as they would be on different machines.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use broker::Broker;
 use chat_model::ChannelId;
-use service_kit::{
-    access::AccessPolicy,
-    clock::SystemClock,
-    command::{self, Failure, Process},
-    http::{self, HttpOptions, Shares},
-    lifecycle::Lifecycle,
-    operations::{Health, Operations},
-};
+use clock::SystemClock;
+use http_server::access::AccessPolicy;
+use http_server::http::{self, HttpOptions, Shares};
+use http_server::operations::{Health, Operations};
+use service_command::{self as command, Failure, Process};
+use service_kit::lifecycle::Lifecycle;
 use tokio::time::Instant;
 
-use crate::{
-    cli::Up,
-    config::{Config, as_here},
-    demo::{self, Services},
-};
+use crate::cli::Up;
+use crate::config::{Config, as_here};
+use crate::demo::{self, Services};
 
 /// How long the services may take until all of them answer.
 const START_TIME: Duration = Duration::from_secs(30);

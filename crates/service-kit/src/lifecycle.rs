@@ -3,9 +3,10 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -186,8 +187,7 @@ impl Lifecycle {
 
 impl Shared {
     fn dead(&self) -> MutexGuard<'_, Option<DeadTask>> {
-        // Nothing can panic while it is held; a poisoned lock holds good data all the same.
-        self.dead.lock().unwrap_or_else(PoisonError::into_inner)
+        self.dead.lock()
     }
 }
 

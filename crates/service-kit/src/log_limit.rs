@@ -1,11 +1,10 @@
 //! A bound on what strangers can make a program write into its log.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering::Relaxed},
-};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -53,8 +52,7 @@ impl LogLimit {
     /// a field of it.
     pub fn line(&self) -> Option<u64> {
         let now = Instant::now();
-        // Nothing panics while it is held.
-        let mut minute = self.minute.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut minute = self.minute.lock();
         if minute.begun.is_none_or(|begun| now - begun >= MINUTE) {
             minute.begun = Some(now);
             minute.written = 0;
@@ -103,8 +101,7 @@ impl Working {
             return false;
         }
         let now = Instant::now();
-        // Nothing panics while it is held.
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         if last.is_some_and(|last| now - last < MINUTE / 2) {
             return false;
         }

@@ -94,8 +94,9 @@ fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
 
 #[cfg(test)]
 mod tests {
+    use parking_lot::Mutex;
     use std::io;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     use tracing::{trace, warn};
 
@@ -116,7 +117,7 @@ mod tests {
             warn!(target: "another", "from another");
             trace!(target: "chat_service", "from a service");
         });
-        let bytes = lines.lock().unwrap().clone();
+        let bytes = lines.lock().clone();
         String::from_utf8(bytes).unwrap()
     }
 
@@ -124,7 +125,7 @@ mod tests {
 
     impl io::Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend(bytes);
+            self.0.lock().extend(bytes);
             Ok(bytes.len())
         }
 

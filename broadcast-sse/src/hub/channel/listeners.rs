@@ -1,10 +1,9 @@
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use super::Channel;
-use crate::hub::{
-    bell::Bell,
-    seat::{Seat, Start},
-};
+use crate::hub::reader::{Reader, Start};
+use crate::hub::waker::Waker;
 
 /// What becomes of a channel that was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,30 +17,30 @@ pub(in crate::hub) enum Left {
 }
 
 impl Channel {
-    /// Takes a bell in and gives its listener a seat. Says also since when the channel has
+    /// Takes a waker in and gives its listener a reader. Says also since when the channel has
     /// lingered.
     pub(in crate::hub) fn join(
         &self,
-        bell: Arc<dyn Bell>,
+        waker: Arc<dyn Waker>,
         start: Start,
-    ) -> (usize, Seat, Option<Instant>) {
+    ) -> (usize, Reader, Option<Instant>) {
         let mut state = self.lock();
         let idle_since = state.idle_since.take();
-        let seat = Seat::new(self.id, start, state.tail.mark());
-        (state.bells.insert(bell), seat, idle_since)
+        let reader = Reader::new(self.id, start, state.tail.mark());
+        (state.wakers.insert(waker), reader, idle_since)
     }
 
-    /// Takes the bell out again. Says whether it was the last.
-    pub(in crate::hub) fn leave(&self, bell: usize) -> bool {
+    /// Takes the waker out again. Says whether it was the last.
+    pub(in crate::hub) fn leave(&self, waker: usize) -> bool {
         let mut state = self.lock();
-        state.bells.remove(bell);
-        state.bells.is_empty()
+        state.wakers.remove(waker);
+        state.wakers.is_empty()
     }
 
     /// What becomes of the channel, whose last listener has left.
     pub(in crate::hub) fn left(&self, now: Instant) -> Left {
         let mut state = self.lock();
-        if !state.bells.is_empty() || state.idle_since.is_some() || state.gone {
+        if !state.wakers.is_empty() || state.idle_since.is_some() || state.gone {
             return Left::Stays;
         }
         // One whose head is not known yet goes as well: whoever names channels at random leaves before
@@ -60,7 +59,7 @@ impl Channel {
         let mut state = self.lock();
         state.gone = true;
         if let Some(at) = state.alarm.take() {
-            self.shared.errands.let_sleep(self.id, at);
+            self.shared.tasks.let_sleep(self.id, at);
         }
         match state.subscription.take() {
             Some(subscription) if !lingers => subscription.leave_at_once(),

@@ -5,15 +5,13 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::*;
-use crate::hub::{
-    channel::Shared,
-    example_log::{entry_of, head},
-    tail::{Tail, TailLimits},
-};
+use crate::hub::channel::Shared;
+use crate::hub::example_log::{entry_of, head};
+use crate::hub::tail::{Tail, TailLimits};
 
 const LINGER: Duration = Duration::from_secs(30);
 
-type Seats = Vec<(Arc<Channel>, usize, Seat)>;
+type Readers = Vec<(Arc<Channel>, usize, Reader)>;
 
 /// Channels, of which those from 1 to 9 have a log.
 struct Example {
@@ -35,23 +33,23 @@ impl Example {
         }
     }
 
-    fn join(&mut self, ids: &[u128]) -> Result<Seats, TooManyChannels> {
+    fn join(&mut self, ids: &[u128]) -> Result<Readers, TooManyChannels> {
         self.join_as(None, ids)
     }
 
-    fn join_as(&mut self, client: Client, ids: &[u128]) -> Result<Seats, TooManyChannels> {
+    fn join_as(&mut self, client: Client, ids: &[u128]) -> Result<Readers, TooManyChannels> {
         let (shared, now) = (self.shared.clone(), self.now);
         let limits = TailLimits {
             ring_events: 10,
             ring_bytes: 1 << 20,
         };
         let starts: Vec<_> = ids.iter().map(|n| (id(*n), Start::Live)).collect();
-        let bell: Arc<dyn Bell> = Arc::new(Notify::new());
+        let waker: Arc<dyn Waker> = Arc::new(Notify::new());
         let made = |id| Channel::new(id, Tail::new(limits, 0), shared.clone(), None, now);
-        let seats = self
+        let readers = self
             .channels
-            .join(client, &starts, &bell, |id| Arc::new(made(id)))?;
-        for (channel, _, _) in &seats {
+            .join(client, &starts, &waker, |id| Arc::new(made(id)))?;
+        for (channel, _, _) in &readers {
             let has_log = (1..10).any(|n| id(n) == channel.id());
             let head = Head {
                 channel: channel.id(),
@@ -59,13 +57,13 @@ impl Example {
             };
             channel.answered(channel.ask(), &head, now);
         }
-        Ok(seats)
+        Ok(readers)
     }
 
-    fn leave(&mut self, seats: &[(Arc<Channel>, usize, Seat)]) {
+    fn leave(&mut self, readers: &[(Arc<Channel>, usize, Reader)]) {
         self.now += Duration::from_secs(1);
-        for (channel, bell, _) in seats {
-            if channel.leave(*bell) {
+        for (channel, waker, _) in readers {
+            if channel.leave(*waker) {
                 self.channels.left(channel, self.now);
             }
         }
@@ -80,13 +78,13 @@ impl Example {
 #[test]
 fn a_channel_lingers_if_it_has_a_log() {
     let mut all = Example::new(10);
-    let seats = all.join(&[1, 2, 11, 12]).unwrap();
+    let readers = all.join(&[1, 2, 11, 12]).unwrap();
     let second = all.join(&[2, 12]).unwrap();
-    all.leave(&seats);
+    all.leave(&readers);
     assert_eq!(all.known(), [1, 2, 12], "11 has no log");
     all.leave(&second);
     assert_eq!(all.known(), [1, 2]);
-    let gone: Vec<_> = seats
+    let gone: Vec<_> = readers
         .iter()
         .map(|(channel, ..)| channel.is_gone())
         .collect();
@@ -103,7 +101,7 @@ fn a_channel_lingers_if_it_has_a_log() {
 #[test]
 fn a_channel_whose_head_nobody_knows_yet_keeps_nothing() {
     let mut all = Example::new(10);
-    let bell: Arc<dyn Bell> = Arc::new(Notify::new());
+    let waker: Arc<dyn Waker> = Arc::new(Notify::new());
     let (shared, now) = (all.shared.clone(), all.now);
     let limits = TailLimits {
         ring_events: 10,
@@ -119,11 +117,11 @@ fn a_channel_whose_head_nobody_knows_yet_keeps_nothing() {
         ))
     };
     let starts = [1, 2].map(|n| (id(n), Start::Live));
-    let seats = all.channels.join(None, &starts, &bell, made).unwrap();
+    let readers = all.channels.join(None, &starts, &waker, made).unwrap();
     // It waits for the store's word.
     let heard = entry_of(id(2), 1);
-    seats[1].0.hear(std::iter::once(heard), |_| ());
-    all.leave(&seats);
+    readers[1].0.hear(std::iter::once(heard), |_| ());
+    all.leave(&readers);
     assert_eq!(all.known(), [2], "2 has an event");
 }
 
@@ -132,8 +130,8 @@ fn beyond_the_bound_the_oldest_go_first_and_then_nobody_may_come() {
     let mut all = Example::new(4);
     let held = all.join(&[1]).unwrap();
     for n in [2, 3, 4] {
-        let seats = all.join(&[n]).unwrap();
-        all.leave(&seats);
+        let readers = all.join(&[n]).unwrap();
+        all.leave(&readers);
     }
     let more = all.join(&[2, 5]).unwrap();
     assert_eq!(
@@ -147,8 +145,8 @@ fn beyond_the_bound_the_oldest_go_first_and_then_nobody_may_come() {
     let last = all.join(&[6]).unwrap();
     assert_eq!(all.known(), [1, 2, 5, 6]);
     assert_eq!(all.join(&[7]).err(), Some(TooManyChannels::Node));
-    for seats in [held, more, last] {
-        all.leave(&seats);
+    for readers in [held, more, last] {
+        all.leave(&readers);
     }
     assert_eq!(all.known(), [1, 2, 5, 6]);
 }
@@ -166,8 +164,8 @@ fn a_client_holds_no_more_than_are_free() {
     held.push(all.join_as(greedy, &[1, 8]).unwrap());
     let others = all.join_as(other, &[8, 11, 12, 13, 14]).unwrap();
     assert_eq!(all.join_as(other, &[15]).err(), refused);
-    for seats in held {
-        all.leave(&seats);
+    for readers in held {
+        all.leave(&readers);
     }
     // All but 8 linger, and give way: its holder has gone, and nobody else became that.
     all.join_as(other, &[15, 16]).unwrap();

@@ -1,17 +1,13 @@
 //! The truth: one channel's log as the store has it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use chat_model::{ChannelId, Epoch, EpochStart, Event, EventView, Head, NewMessage, Position, Seq};
 use uuid::Uuid;
 
-use super::super::{
-    entry::{Entry, plain},
-    seat::Page,
-};
+use super::super::entry::{Entry, plain};
+use super::super::reader::Page;
 
 /// Most events in a page of history.
 const PAGE: usize = 3;

@@ -1,17 +1,14 @@
 //! A node: its tail, what the broker has under way to it, and its questions to the store.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use chat_model::{Position, Seq};
 
-use super::{
-    super::{
-        entry::Entry,
-        seat::Page,
-        tail::{Ask, Heard, Tail, TailLimits},
-    },
-    log::{Log, is_forged},
-};
+use super::super::entry::Entry;
+use super::super::reader::Page;
+use super::super::tail::{Ask, Heard, Tail, TailLimits};
+use super::log::{Log, is_forged};
 
 const LIMITS: TailLimits = TailLimits {
     ring_events: 4,
@@ -69,7 +66,7 @@ impl Node {
         }
     }
 
-    pub(super) fn attend(&mut self) {
+    pub(super) fn maintain(&mut self) {
         let question = if let Some(known) = self.tail.hole() {
             let after = known.seq;
             Question::Page { after, fill: true }

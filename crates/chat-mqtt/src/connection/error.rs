@@ -1,7 +1,8 @@
 use std::io;
 use std::time::Duration;
 
-use rumqttc::mqttbytes::{Error as CodecError, v4::ConnectReturnCode};
+use rumqttc::mqttbytes::Error as CodecError;
+use rumqttc::mqttbytes::v4::ConnectReturnCode;
 use rustls::{CertificateError, Error as RustlsError};
 use service_kit::tls::TlsError;
 

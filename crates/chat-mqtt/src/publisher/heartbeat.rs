@@ -1,7 +1,7 @@
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::session::LASTING;
@@ -37,20 +37,13 @@ impl Beat {
 
     /// Whether the broker has taken a heartbeat lately, so that subscribers should have it.
     pub(super) fn is_fresh(&self) -> bool {
-        // Nothing can panic while the lock is held.
-        let at = self
-            .acknowledged
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let at = self.acknowledged.lock();
         at.is_some_and(|at| at.elapsed() < FRESH)
     }
 
     fn acknowledged(&self, now: Instant) {
         // As above.
-        let mut at = self
-            .acknowledged
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut at = self.acknowledged.lock();
         *at = Some(now);
     }
 }

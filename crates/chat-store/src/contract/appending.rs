@@ -1,8 +1,9 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use chat_model::{EventHead, EventView, format_timestamp};
+use clock::{Clock, Timestamp};
 use futures_util::future::join_all;
-use service_kit::clock::{Clock, Timestamp};
 
 use super::{Bench, channel, fill, store, text};
 use crate::{Appended, PageLimit, PageRange, Store, StoreError};

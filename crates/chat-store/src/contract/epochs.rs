@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use chat_model::{EventHead, Seq};
-use service_kit::clock::{Clock, Timestamp};
+use clock::{Clock, Timestamp};
 
 use super::{Bench, channel, fill, store, text};
 use crate::{PageLimit, PageRange};

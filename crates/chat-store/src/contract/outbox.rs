@@ -1,8 +1,9 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use chat_model::EventHead;
+use clock::Clock;
 use futures_util::future::join_all;
-use service_kit::clock::Clock;
 
 use super::{Bench, channel, fill, store, text};
 use crate::{PageLimit, Position, Store, Unpublished};

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use chat_model::Head;
-use service_kit::clock::Timestamp;
+use clock::Timestamp;
 
 use super::{Bench, KEPT_BYTES_PER_CHANNEL, channel, fill, store, text, with_id};
 use crate::{PageLimit, PageRange};

@@ -1,24 +1,22 @@
 //! What becomes of each message of a batch, and what is to be written for it. No I/O: everything
 //! that must be known was read under the locks.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use chat_model::Epoch;
 use uuid::Uuid;
 
-use super::{
-    epochs::Epochs,
-    numbers::{from_stored, from_stored_number, to_stored, to_stored_number},
-};
-use crate::{
-    Append, Appended, KeyMemory, Position, Share, StoreError, checksum::checksum,
-    expiry_clock::milliseconds, key_shares::KeyShares, next_event::next_event,
-    retention::EVENT_BYTES, sender_keys::key_of,
-};
+use super::epochs::Epochs;
+use super::numbers::{from_stored, from_stored_number, to_stored, to_stored_number};
+use crate::checksum::checksum;
+use crate::expiry_clock::milliseconds;
+use crate::key_shares::KeyShares;
+use crate::next_event::next_event;
+use crate::retention::EVENT_BYTES;
+use crate::sender_keys::key_of;
+use crate::{Append, Appended, KeyMemory, Position, Share, StoreError};
 
 /// The moment of a batch.
 #[derive(Debug, Clone, Copy)]

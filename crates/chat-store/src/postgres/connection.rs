@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use tokio::time::timeout;
-use tokio_postgres::{NoTls, error::SqlState};
+use tokio_postgres::NoTls;
+use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use super::{
-    failure::{Failure, words},
-    options::PostgresOptions,
-    session::Session,
-};
+use super::failure::{Failure, words};
+use super::options::PostgresOptions;
+use super::session::Session;
 use crate::StoreError;
 
 /// Beyond its own time-outs the server gets this long to tell of them.

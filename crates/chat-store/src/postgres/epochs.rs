@@ -13,11 +13,9 @@
 use chat_model::{Epoch, EpochStart, Seq};
 use tokio_postgres::Row;
 
-use super::{
-    failure::Failure,
-    numbers::{from_stored, from_stored_number, to_stored},
-    session::Session,
-};
+use super::failure::Failure;
+use super::numbers::{from_stored, from_stored_number, to_stored};
+use super::session::Session;
 
 /// Epochs that a log's list has at most; the oldest go.
 const LONGEST_LIST: usize = 64;

@@ -2,10 +2,8 @@
 
 use std::error::Error as _;
 
-use tokio_postgres::{
-    Error,
-    error::{Severity, SqlState},
-};
+use tokio_postgres::Error;
+use tokio_postgres::error::{Severity, SqlState};
 
 use crate::StoreError;
 

@@ -3,30 +3,23 @@
 mod segments;
 mod trim;
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::trim::Sweep;
-use super::{
-    connection::{Connector, NoSession},
-    numbers::{from_stored_number, to_stored_number},
-    schema,
-    session::Session,
-    shared::Shared,
-};
-use crate::{
-    expiry_clock::{ExpiryClock, milliseconds},
-    queue::{Reply, answer, closed},
-};
+use super::connection::{Connector, NoSession};
+use super::numbers::{from_stored_number, to_stored_number};
+use super::schema;
+use super::session::Session;
+use super::shared::Shared;
+use crate::expiry_clock::{ExpiryClock, milliseconds};
+use crate::queue::{Reply, answer, closed};
 
 /// Events of one channel that a step removes.
 pub(super) const STEP_EVENTS: u64 = 500;

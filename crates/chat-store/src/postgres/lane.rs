@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{
-    failure::Failure,
-    session::{Params, Session},
-};
+use super::failure::Failure;
+use super::session::{Params, Session};
 
 /// Waits for the transactions that hold a lane, and tells what is in its row then. Another's is
 /// locked and left as it is.

@@ -1,11 +1,13 @@
 //! What an operator can set about a PostgreSQL store.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use service_kit::clock::SharedClock;
+use clock::SharedClock;
 use tokio_postgres::config::{Host, SslMode};
 
-use crate::{KeyMemory, Retention, StoreError, queue, retention::check_option};
+use crate::retention::check_option;
+use crate::{KeyMemory, Retention, StoreError, queue};
 
 /// How to open a [`PostgresStore`](crate::PostgresStore).
 #[derive(Clone)]

@@ -10,18 +10,14 @@ use chat_model::{ChannelId, Damaged, Head};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{
-    epochs::Epochs,
-    failure::Failure,
-    numbers::{from_stored_number, lane_name, lane_number, to_stored_number},
-    session::{Params, Session},
-};
-use crate::{
-    PageLimit, PageRange, Position, StoredPage, Unpublished,
-    checksum::is_sound,
-    damage::Damage,
-    page::{Kept, Reading, bound},
-};
+use super::epochs::Epochs;
+use super::failure::Failure;
+use super::numbers::{from_stored_number, lane_name, lane_number, to_stored_number};
+use super::session::{Params, Session};
+use crate::checksum::is_sound;
+use crate::damage::Damage;
+use crate::page::{Kept, Reading, bound};
+use crate::{PageLimit, PageRange, Position, StoredPage, Unpublished};
 
 /// Something that is asked of a connection for reading.
 pub(super) trait Question: Send + Sync + 'static {

@@ -1,26 +1,22 @@
 //! Connections for reading, so that a page of history never waits for a commit.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
-    time::{Instant, timeout},
-};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    connection::Connector,
-    epochs,
-    failure::Failure,
-    queries::{QUESTIONS, Question},
-    schema,
-    session::Session,
-    shared::Shared,
-};
-use crate::{StoreError, expiry_clock::now, queue::closed};
+use super::connection::Connector;
+use super::failure::Failure;
+use super::queries::{QUESTIONS, Question};
+use super::session::Session;
+use super::shared::Shared;
+use super::{epochs, schema};
+use crate::StoreError;
+use crate::expiry_clock::now;
+use crate::queue::closed;
 
 /// How long nobody tries to connect after somebody could not.
 const REST: Duration = Duration::from_millis(500);
@@ -165,6 +161,5 @@ impl Inner {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while one of them is held.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }

@@ -1,11 +1,9 @@
 //! The tables, and how older ones become like them; and what every new connection is asked first.
 
-use super::{
-    connection::{Connector, NoSession},
-    epochs,
-    failure::Failure,
-    session::Session,
-};
+use super::connection::{Connector, NoSession};
+use super::epochs;
+use super::failure::Failure;
+use super::session::Session;
 use crate::expiry_clock::now;
 
 /// Steps from an empty schema to today's format; the table `versions` tells those done. A step that

@@ -1,10 +1,12 @@
 //! One connection: statements, each answered within a time.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use tokio::time::timeout;
-use tokio_postgres::{Client, Row, Statement, types::ToSql};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row, Statement};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::failure::Failure;

@@ -1,15 +1,16 @@
 //! What the store's tasks and its callers both see.
 
-use std::sync::{
-    Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use crate::{
-    Position, StoreStats, counters::Counters, expiry_clock::ExpiryClock, follower::Follower,
-};
+use crate::counters::Counters;
+use crate::expiry_clock::ExpiryClock;
+use crate::follower::Follower;
+use crate::{Position, StoreStats};
 
 #[derive(Default)]
 pub(super) struct Shared {
@@ -54,10 +55,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Position>> {
-        // Nothing panics while it is held.
-        self.published_to
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.published_to.lock()
     }
 
     pub(super) fn stats(&self) -> StoreStats {

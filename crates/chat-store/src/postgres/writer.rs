@@ -8,31 +8,27 @@ mod rescue;
 mod settle;
 mod store;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use service_kit::log_limit::Working;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use self::attempt::Done;
-use super::{
-    connection::{Connector, NoSession},
-    failure::Failure,
-    keeper::Chore,
-    lane::Owner,
-    numbers::to_stored_number,
-    schema,
-    session::Session,
-    shared::Shared,
-    statements::{OFTEN, PROBE},
-};
-use crate::{
-    StoreError,
-    key_shares::KeyShares,
-    queue::{BATCH_BYTES, Post, Reply, answer},
-};
+use super::connection::{Connector, NoSession};
+use super::failure::Failure;
+use super::keeper::Chore;
+use super::lane::Owner;
+use super::numbers::to_stored_number;
+use super::schema;
+use super::session::Session;
+use super::shared::Shared;
+use super::statements::{OFTEN, PROBE};
+use crate::StoreError;
+use crate::key_shares::KeyShares;
+use crate::queue::{BATCH_BYTES, Post, Reply, answer};
 
 /// How soon a watermark that moved is saved if no batch takes it along: others ask the database
 /// what is not yet published.

@@ -3,16 +3,14 @@
 use chat_model::{ChannelId, Epoch};
 use rusqlite::{CachedStatement, Connection, params};
 
-use super::{
-    keys::{self, KeyRules, Known},
-    memory::{Log, Memory, epoch_value},
-    places,
-    retention::ChannelLimits,
-};
-use crate::{
-    Append, Appended, Position, StoreError, checksum::checksum, next_event::next_event,
-    retention::EVENT_BYTES,
-};
+use super::keys::{self, KeyRules, Known};
+use super::memory::{Log, Memory, epoch_value};
+use super::places;
+use super::retention::ChannelLimits;
+use crate::checksum::checksum;
+use crate::next_event::next_event;
+use crate::retention::EVENT_BYTES;
+use crate::{Append, Appended, Position, StoreError};
 
 /// The moment of a batch.
 #[derive(Debug, Clone, Copy)]

@@ -1,24 +1,20 @@
 //! Copies of a folder's messages, made while a service uses it, and put back.
 
-use std::{
-    fs::{File, OpenOptions, TryLockError},
-    io::ErrorKind,
-    path::{Path, PathBuf},
-};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
+use clock::SharedClock;
 use rusqlite::{Connection, OpenFlags};
-use service_kit::clock::SharedClock;
 
-use super::{
-    database::Database,
-    epochs::begin_epoch,
-    folder::{DATABASE, Folder},
-    mark,
-    schema::{self, prepare},
-    sync::Syncs,
-    sync_folder,
-};
-use crate::{StoreError, expiry_clock::now};
+use super::database::Database;
+use super::epochs::begin_epoch;
+use super::folder::{DATABASE, Folder};
+use super::schema::{self, prepare};
+use super::sync::Syncs;
+use super::{mark, sync_folder};
+use crate::StoreError;
+use crate::expiry_clock::now;
 
 /// Writes everything that the store of `dir` holds at this moment into one new file, which is
 /// synced before this returns. Services may be using the folder: they go on meanwhile, but their
@@ -283,7 +279,7 @@ fn unusable(dir: &Path, reason: String) -> StoreError {
 mod tests {
     use super::*;
     use crate::{SqliteOptions, SqliteStore};
-    use service_kit::clock::SystemClock;
+    use clock::SystemClock;
 
     /// A folder as a process would leave it that is killed at this moment.
     fn killed(dir: &Path) -> tempfile::TempDir {

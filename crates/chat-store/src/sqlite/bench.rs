@@ -4,13 +4,11 @@ use chat_model::{ChannelId, NewMessage};
 use rusqlite::Connection;
 use uuid::Uuid;
 
-use super::{
-    append::{Batch, Moment},
-    keys::KeyRules,
-    memory::Memory,
-    retention::ChannelLimits,
-    schema::prepare,
-};
+use super::append::{Batch, Moment};
+use super::keys::KeyRules;
+use super::memory::Memory;
+use super::retention::ChannelLimits;
+use super::schema::prepare;
 use crate::{Append, Appended, KeyMemory, Owner, StoreError};
 
 pub(super) struct Tables {

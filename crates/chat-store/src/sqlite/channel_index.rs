@@ -9,7 +9,9 @@ use chat_model::ChannelId;
 use rusqlite::Connection;
 use uuid::Uuid;
 
-use super::{check::are_channels_found, places, queries::is_damage};
+use super::check::are_channels_found;
+use super::places;
+use super::queries::is_damage;
 
 /// What is wrong with the index of a database of today's format, in words. Mends it where it can.
 pub(super) fn look(connection: &mut Connection) -> Option<String> {

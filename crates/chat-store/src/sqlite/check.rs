@@ -6,12 +6,10 @@ use chat_model::{ChannelId, Damaged};
 use rusqlite::Connection;
 use uuid::Uuid;
 
-use super::{
-    backup::look_at,
-    folder::DATABASE,
-    queries::{at_one_moment, page},
-    schema::is_current,
-};
+use super::backup::look_at;
+use super::folder::DATABASE;
+use super::queries::{at_one_moment, page};
+use super::schema::is_current;
 use crate::{PageLimit, PageRange, StoreError};
 
 /// The largest file that is looked through at the start: some tenths of a second.

@@ -1,24 +1,19 @@
 //! Moving committed pages from the write-ahead log into the database, on a thread of its own so
 //! that posts do not wait for it.
 
-use std::{
-    path::PathBuf,
-    sync::{
-        Arc,
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
-    },
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode};
 
-use super::{
-    schema::{BUSY_TIMEOUT, Role, connect},
-    shared::{Shared, spawn},
-    sync::Syncs,
-};
-use crate::{StoreError, alarm::Alarm};
+use super::schema::{BUSY_TIMEOUT, Role, connect};
+use super::shared::{Shared, spawn};
+use super::sync::Syncs;
+use crate::StoreError;
+use crate::alarm::Alarm;
 
 /// Size of the write-ahead log above which the writer stops for a moment to let it begin anew.
 /// A quiet moment, without which it only grows, comes long before in any ordinary use.

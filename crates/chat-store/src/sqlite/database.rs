@@ -1,16 +1,15 @@
 //! The writer's connection and what a failed transaction means.
 
-use std::{collections::HashSet, path::PathBuf};
+use std::collections::HashSet;
+use std::path::PathBuf;
 
 use chat_model::ChannelId;
 use rusqlite::{Connection, ErrorCode};
 
-use super::{
-    memory::Memory,
-    queries::is_damage,
-    schema::{Role, connect},
-    sync::Syncs,
-};
+use super::memory::Memory;
+use super::queries::is_damage;
+use super::schema::{Role, connect};
+use super::sync::Syncs;
 use crate::StoreError;
 
 /// Why a transaction did not happen, or perhaps did.

@@ -1,21 +1,20 @@
 //! A new epoch for every log of a store that was put back from a copy.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
+use std::sync::Arc;
 
 use chat_model::Epoch;
+use clock::SharedClock;
 use rusqlite::{Connection, params};
-use service_kit::clock::SharedClock;
 
-use super::{
-    database::Database,
-    folder::Folder,
-    mark,
-    memory::{Memory, epoch_value},
-    opening,
-    places::newest_kept,
-    sync::Syncs,
-};
-use crate::{StoreError, expiry_clock::now};
+use super::database::Database;
+use super::folder::Folder;
+use super::memory::{Memory, epoch_value};
+use super::places::newest_kept;
+use super::sync::Syncs;
+use super::{mark, opening};
+use crate::StoreError;
+use crate::expiry_clock::now;
 
 /// Epochs that a log's list has at most; the oldest go. Each costs a restore from a copy.
 const LONGEST_LIST: i64 = 64;

@@ -1,10 +1,8 @@
 //! The store's folder: it exists, can be written, and belongs to one process at a time.
 
-use std::{
-    fs::{File, OpenOptions, TryLockError},
-    io::ErrorKind,
-    path::{Path, PathBuf},
-};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use crate::StoreError;
 

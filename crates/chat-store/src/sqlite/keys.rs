@@ -7,10 +7,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::memory::{Log, Memory, epoch_value, stored_epoch};
-use crate::{
-    Append, KeyMemory, ReusedKey, Share, StoreError, expiry_clock::milliseconds,
-    key_shares::KeyShares, sender_keys::key_of,
-};
+use crate::expiry_clock::milliseconds;
+use crate::key_shares::KeyShares;
+use crate::sender_keys::key_of;
+use crate::{Append, KeyMemory, ReusedKey, Share, StoreError};
 
 /// How long it is believed which keys are too young to be forgotten, in milliseconds.
 const YOUNG_FOR: u64 = 1_000;

@@ -7,17 +7,16 @@
 //! last two: what has come since the last commit may not be on the disk yet.) That a log was there
 //! is known from the start, when one is begun for the mark to know of.
 
-use std::{
-    fs::{File, read_to_string, remove_file, rename},
-    io::{ErrorKind, Write},
-    path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::fs::{File, read_to_string, remove_file, rename};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use service_kit::log_limit::LogLimit;
 
-use super::{folder::DATABASE, sync_entries};
+use super::folder::DATABASE;
+use super::sync_entries;
 use crate::StoreError;
 
 const NAME: &str = "store.mark";
@@ -251,8 +250,7 @@ impl Marker {
     }
 
     fn lock(&self) -> MutexGuard<'_, Last> {
-        // What is under it is true after a panic as well.
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last.lock()
     }
 }
 

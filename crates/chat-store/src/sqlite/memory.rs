@@ -1,6 +1,7 @@
 //! What the writer remembers between transactions, so that it need not ask for every message.
 
-use std::{collections::HashMap, ops::Range};
+use std::collections::HashMap;
+use std::ops::Range;
 
 use chat_model::{ChannelId, Epoch};
 use rusqlite::{Connection, OptionalExtension, params};

@@ -3,19 +3,17 @@
 //! Nothing is changed before it was looked at: what is in the write-ahead log may be all that there
 //! is to mend a damaged database with, and SQLite removes the log once it has brought it in.
 
-use std::{fs::metadata, path::Path};
+use std::fs::metadata;
+use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{
-    channel_index,
-    check::quick_check,
-    folder::Folder,
-    mark::Mark,
-    queries::is_damage,
-    schema::{Found, ready},
-    wal,
-};
+use super::check::quick_check;
+use super::folder::Folder;
+use super::mark::Mark;
+use super::queries::is_damage;
+use super::schema::{Found, ready};
+use super::{channel_index, wal};
 use crate::StoreError;
 
 /// A database that was opened.

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use service_kit::clock::SharedClock;
+use clock::SharedClock;
 
-use crate::{KeyMemory, Retention, StoreError, queue, retention::check_option};
+use crate::retention::check_option;
+use crate::{KeyMemory, Retention, StoreError, queue};
 
 /// How to open a [`SqliteStore`](crate::SqliteStore).
 #[derive(Clone)]

@@ -9,8 +9,10 @@ use bytes::Bytes;
 use chat_model::ChannelId;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{memory::Memory, queries};
-use crate::{checksum::is_sound, page::Kept};
+use super::memory::Memory;
+use super::queries;
+use crate::checksum::is_sound;
+use crate::page::Kept;
 
 /// Entries at which the small table is emptied: three or four pages. One move takes a millisecond
 /// or two.

@@ -4,17 +4,13 @@ use chat_model::{ChannelId, Damaged, EpochStart, Head};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Rows, params};
 use uuid::Uuid;
 
-use super::{
-    append::{from_position, to_position},
-    memory::stored_epoch,
-    places::{self, newest_kept},
-};
-use crate::{
-    PageLimit, PageRange, Position, StoredPage, Unpublished,
-    checksum::is_sound,
-    damage::Damage,
-    page::{Kept, Reading, bound},
-};
+use super::append::{from_position, to_position};
+use super::memory::stored_epoch;
+use super::places::{self, newest_kept};
+use crate::checksum::is_sound;
+use crate::damage::Damage;
+use crate::page::{Kept, Reading, bound};
+use crate::{PageLimit, PageRange, Position, StoredPage, Unpublished};
 
 /// SQL for what the outbox needs of an event.
 macro_rules! outbox_rows {

@@ -1,27 +1,20 @@
 //! Threads that read, so that a page of history never waits for a commit.
 
-use std::{
-    path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::{Receiver, Sender, channel},
-    },
-};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::{
-    folder::Folder,
-    queries::{at_one_moment, is_damage},
-    schema::{Role, connect},
-    shared::spawn,
-};
-use crate::{
-    StoreError,
-    alarm::Alarm,
-    queue::{self, closed},
-};
+use super::folder::Folder;
+use super::queries::{at_one_moment, is_damage};
+use super::schema::{Role, connect};
+use super::shared::spawn;
+use crate::StoreError;
+use crate::alarm::Alarm;
+use crate::queue::{self, closed};
 
 /// Questions that wait or are being answered at most; further callers wait for their turn.
 const QUESTIONS: usize = 256;
@@ -158,10 +151,7 @@ fn run(questions: &Mutex<Receiver<Question>>, path: PathBuf) {
     };
     loop {
         // The lock is held while waiting: the other threads wait for it instead of a question.
-        let next = questions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .recv();
+        let next = questions.lock().recv();
         match next {
             Ok(Some(question)) => question(&mut source),
             Ok(None) | Err(_) => return,

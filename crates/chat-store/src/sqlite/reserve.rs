@@ -6,17 +6,13 @@
 //! store needs it. Until it is there again, no messages are taken, which would only use up what the
 //! store has left.
 
-use std::{
-    fs::{File, remove_file},
-    io::ErrorKind,
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use std::fs::{File, remove_file};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::{
-    fs::{FallocateFlags, fallocate, statvfs},
-    io::Errno,
-};
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::io::Errno;
 
 const NAME: &str = "store.reserve";
 /// The part of a small disk that is kept at most.

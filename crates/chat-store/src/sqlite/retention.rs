@@ -12,12 +12,11 @@ use std::collections::{HashSet, VecDeque};
 use chat_model::ChannelId;
 use rusqlite::{Connection, params};
 
-use super::{keys, memory::Memory};
-use crate::{
-    KeyMemory, Retention,
-    expiry_clock::milliseconds,
-    retention::{EMPTY_FOR, MOST_EMPTY_CHANNELS},
-};
+use super::keys;
+use super::memory::Memory;
+use crate::expiry_clock::milliseconds;
+use crate::retention::{EMPTY_FOR, MOST_EMPTY_CHANNELS};
+use crate::{KeyMemory, Retention};
 
 pub(super) use self::limits::ChannelLimits;
 pub(super) use self::vacuum::vacuum_step;

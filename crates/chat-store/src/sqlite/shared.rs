@@ -1,16 +1,16 @@
 //! What the store's threads and its callers both see.
 
-use std::{
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
-    thread::JoinHandle,
-};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::thread::JoinHandle;
 
 use super::mark::Marker;
-use crate::{StoreError, StoreStats, alarm::Alarm, counters::Counters, follower::Follower};
+use crate::alarm::Alarm;
+use crate::counters::Counters;
+use crate::follower::Follower;
+use crate::{StoreError, StoreStats};
 
 /// Counters, the watermark and the follower.
 pub(super) struct Shared {

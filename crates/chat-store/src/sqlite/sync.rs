@@ -5,10 +5,9 @@
 //! would answer for what stands behind a hole in the log. So it writes nothing more and ends; the
 //! next one brings all that it finds to the disk anew before it serves (`schema::fold`).
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
-};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use rusqlite::ffi;
 

@@ -9,11 +9,9 @@
 //!
 //! The format is that of <https://sqlite.org/fileformat2.html#walformat>.
 
-use std::{
-    fs::File,
-    io::{BufReader, ErrorKind, Read},
-    path::{Path, PathBuf},
-};
+use std::fs::File;
+use std::io::{BufReader, ErrorKind, Read};
+use std::path::{Path, PathBuf};
 
 use super::folder::DATABASE;
 use crate::StoreError;

@@ -4,37 +4,27 @@ mod chores;
 mod damaged;
 mod room;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::Ordering::Relaxed,
-        mpsc::{Receiver, RecvTimeoutError},
-    },
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
-use super::{
-    append::{Batch, Moment},
-    checkpoint::Checkpointer,
-    database::{Database, Failure},
-    epochs::begin_epoch,
-    health::Health,
-    keys::KeyRules,
-    options::SqliteOptions,
-    reserve::Reserve,
-    retention::Sweeper,
-    shared::{SettlesMark, Shared},
-    writer::{
-        chores::{SWEEP_EVERY, save_state},
-        damaged::LostChannels,
-    },
-};
-use crate::{
-    Appended, StoreError, Unpublished,
-    expiry_clock::{ExpiryClock, now},
-    queue::{BATCH_BYTES, Post, Reply, answer},
-    sender_keys::key_of,
-};
+use super::append::{Batch, Moment};
+use super::checkpoint::Checkpointer;
+use super::database::{Database, Failure};
+use super::epochs::begin_epoch;
+use super::health::Health;
+use super::keys::KeyRules;
+use super::options::SqliteOptions;
+use super::reserve::Reserve;
+use super::retention::Sweeper;
+use super::shared::{SettlesMark, Shared};
+use super::writer::chores::{SWEEP_EVERY, save_state};
+use super::writer::damaged::LostChannels;
+use crate::expiry_clock::{ExpiryClock, now};
+use crate::queue::{BATCH_BYTES, Post, Reply, answer};
+use crate::sender_keys::key_of;
+use crate::{Appended, StoreError, Unpublished};
 
 /// Bytes of the write-ahead log between checkpoints, estimated: a commit writes about six pages
 /// besides the events, and every message its share of what moves among the places.
@@ -62,7 +52,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     checkpointer: Checkpointer,
     expiry: ExpiryClock,
-    clock: service_kit::clock::SharedClock,
+    clock: clock::SharedClock,
     rules: KeyRules,
     sweeper: Sweeper,
     health: Health,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chat_store::{PageLimit, PageRange, SqliteOptions, SqliteStore, Store, StoreError};
+use chat_store::{Log, PageLimit, PageRange, SqliteOptions, SqliteStore, Store, StoreError};
 use chat_store::{backup, restore};
 
 use crate::posts::{channel, post, text};

@@ -1,20 +1,19 @@
 //! The SQLite store keeps the contract of `Store`.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use chat_store::{
-    SqliteOptions, SqliteStore, Store,
-    contract::{self, Bench, KEPT_BYTES_PER_CHANNEL, KEPT_PER_CHANNEL, MOST_KEYS},
-};
-use service_kit::clock::TestClock;
+use chat_store::contract::{self, Bench, KEPT_BYTES_PER_CHANNEL, KEPT_PER_CHANNEL, MOST_KEYS};
+use chat_store::{SqliteOptions, SqliteStore, Store};
+use clock::TestClock;
 
 use crate::support;
 
 struct SqliteBench {
     folder: support::Folder,
     options: SqliteOptions,
-    last: std::sync::Mutex<Option<Arc<SqliteStore>>>,
+    last: parking_lot::Mutex<Option<Arc<SqliteStore>>>,
 }
 
 impl SqliteBench {
@@ -28,7 +27,7 @@ impl SqliteBench {
         Self {
             folder,
             options,
-            last: std::sync::Mutex::default(),
+            last: parking_lot::Mutex::default(),
         }
     }
 }
@@ -37,7 +36,7 @@ impl SqliteBench {
 impl Bench for SqliteBench {
     async fn open(&self) -> Arc<dyn Store> {
         let store = Arc::new(SqliteStore::open(&self.options).unwrap());
-        *self.last.lock().unwrap() = Some(store.clone());
+        *self.last.lock() = Some(store.clone());
         store
     }
 
@@ -50,7 +49,7 @@ impl Bench for SqliteBench {
     }
 
     async fn expire(&self, _: &Arc<dyn Store>) {
-        let last = self.last.lock().unwrap().clone().unwrap();
+        let last = self.last.lock().clone().unwrap();
         last.expire().await.unwrap();
     }
 }

@@ -1,9 +1,12 @@
 //! A folder that is put back from a copy.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
+use std::time::Duration;
 
 use chat_model::{EventHead, Head, Position};
-use chat_store::{PageLimit, PageRange, SqliteOptions, SqliteStore, Store, StoreError, new_epoch};
+use chat_store::{
+    Log, PageLimit, PageRange, SqliteOptions, SqliteStore, Store, StoreError, new_epoch,
+};
 
 use crate::posts::{channel, post, text};
 use crate::support::Folder;

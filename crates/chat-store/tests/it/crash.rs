@@ -1,15 +1,13 @@
 //! The process is killed in the middle of writing.
 
-use std::{
-    collections::HashMap,
-    io::{BufRead, BufReader},
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use chat_model::{EventHead, EventView};
-use chat_store::{PageLimit, PageRange, SqliteOptions, SqliteStore, Store};
-use service_kit::clock::SystemClock;
+use chat_store::{Log, PageLimit, PageRange, SqliteOptions, SqliteStore, Store};
+use clock::SystemClock;
 
 use crate::posts::{channel, text};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chat_model::{Damaged, EventHead};
-use chat_store::{PageLimit, PageRange, Position, SqliteStore, Store, StoreError};
+use chat_store::{Log, Outbox, PageLimit, PageRange, Position, SqliteStore, Store, StoreError};
 use test_kit::{ensure, eventually};
 
 use crate::posts::{channel, post, text};

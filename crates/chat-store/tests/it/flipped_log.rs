@@ -1,12 +1,10 @@
 //! A write-ahead log that a process left when it was killed, in which a disk has changed something.
 
-use std::{
-    fs::{copy, metadata, read, write},
-    path::Path,
-};
+use std::fs::{copy, metadata, read, write};
+use std::path::Path;
 
 use chat_model::Head;
-use chat_store::{SqliteOptions, SqliteStore, Store, StoreError};
+use chat_store::{Log, SqliteOptions, SqliteStore, Store, StoreError};
 
 use crate::posts::{channel, post, text};
 use crate::support::Folder;

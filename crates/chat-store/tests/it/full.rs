@@ -1,16 +1,14 @@
 //! The disk is full, or fails, and comes back: without a restart.
 
-use std::{
-    fs::File,
-    io::Write,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
-use chat_store::{Appended, SqliteOptions, SqliteStore, Store, StoreError};
+use chat_store::{Appended, Log, Outbox, SqliteOptions, SqliteStore, Store, StoreError};
+use clock::SystemClock;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use service_kit::clock::SystemClock;
 use test_kit::eventually;
 
 use crate::posts::{channel, clock, post, text};

@@ -1,15 +1,16 @@
 //! Any sequence of operations leaves the store as a model in memory says.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
+use std::time::Duration;
 
 use chat_model::{Epoch, Seq};
 use chat_store::{
-    Append, Appended, IdempotencyKey, PageLimit, PageRange, Position, SqliteOptions, SqliteStore,
-    Store, StoreError,
+    Append, Appended, IdempotencyKey, Log, Outbox, PageLimit, PageRange, Position, SqliteOptions,
+    SqliteStore, Store, StoreError,
 };
+use clock::{Clock, Timestamp};
 use futures_util::future::join_all;
 use proptest::prelude::*;
-use service_kit::clock::{Clock, Timestamp};
 
 use crate::posts::{channel, text};
 use crate::support::Folder;

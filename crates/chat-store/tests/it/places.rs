@@ -1,7 +1,7 @@
 //! Thousands of events, so that most have moved from the small table of places to the large one.
 
 use chat_model::EventHead;
-use chat_store::{Append, Appended, PageLimit, PageRange, SqliteOptions, SqliteStore, Store};
+use chat_store::{Append, Appended, Log, PageLimit, PageRange, SqliteOptions, SqliteStore, Store};
 use futures_util::future::join_all;
 use uuid::Uuid;
 

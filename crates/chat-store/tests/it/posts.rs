@@ -2,7 +2,7 @@
 
 use chat_model::{ChannelId, NewMessage};
 use chat_store::{Append, Appended, Owner, Store, StoreError};
-use service_kit::clock::{TestClock, Timestamp};
+use clock::{TestClock, Timestamp};
 use uuid::Uuid;
 
 /// 2026-11-21T09:00:00Z.

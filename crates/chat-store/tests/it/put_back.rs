@@ -1,13 +1,11 @@
 //! A folder that lacks what it had, and nobody said so.
 
-use std::{
-    fs::{copy, metadata, remove_file, write},
-    path::Path,
-    time::Duration,
-};
+use std::fs::{copy, metadata, remove_file, write};
+use std::path::Path;
+use std::time::Duration;
 
 use chat_model::Position;
-use chat_store::{SqliteOptions, SqliteStore, Store, StoreError, new_epoch};
+use chat_store::{Log, SqliteOptions, SqliteStore, Store, StoreError, new_epoch};
 use test_kit::{ensure, eventually};
 
 use crate::posts::{channel, post, text};

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use chat_store::{SqliteStore, Store};
-use service_kit::clock::{Clock, Timestamp};
+use chat_store::{Log, Outbox, SqliteStore, Store};
+use clock::{Clock, Timestamp};
 
 use crate::posts::{channel, post, text};
 use crate::support::Folder;

@@ -1,7 +1,7 @@
 //! A folder and a clock for each test.
 
 use chat_store::{SqliteOptions, SqliteStore};
-use service_kit::clock::TestClock;
+use clock::TestClock;
 
 use crate::posts::clock;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chat_store::{PageLimit, PageRange, PostgresStore, Store};
+use chat_store::{Log, PageLimit, PageRange, PostgresStore, Store};
 use futures_util::FutureExt;
 use tokio_postgres::NoTls;
 

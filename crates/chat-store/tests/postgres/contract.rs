@@ -1,16 +1,13 @@
 //! The PostgreSQL store keeps the contract of `Store`.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use chat_store::{
-    PostgresOptions, PostgresStore, Store,
-    contract::{self, Bench, KEPT_BYTES_PER_CHANNEL, KEPT_PER_CHANNEL, MOST_KEYS},
-};
-use service_kit::clock::TestClock;
+use chat_store::contract::{self, Bench, KEPT_BYTES_PER_CHANNEL, KEPT_PER_CHANNEL, MOST_KEYS};
+use chat_store::{PostgresOptions, PostgresStore, Store};
+use clock::TestClock;
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use crate::support::Database;
@@ -44,7 +41,7 @@ impl Bench for PostgresBench {
         (self.change)(&mut options);
         let store = PostgresStore::open(&options).await.unwrap();
         let store = Arc::new(store);
-        *self.last.lock().unwrap() = Some(store.clone());
+        *self.last.lock() = Some(store.clone());
         store
     }
 
@@ -60,7 +57,7 @@ impl Bench for PostgresBench {
     }
 
     async fn expire(&self, _: &Arc<dyn Store>) {
-        let last = self.last.lock().unwrap().clone().unwrap();
+        let last = self.last.lock().clone().unwrap();
         last.expire().await.unwrap();
     }
 }

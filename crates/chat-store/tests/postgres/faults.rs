@@ -1,13 +1,11 @@
 //! Sessions that the server ends, a network that is cut, a server that stands still.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use chat_model::EventView;
-use chat_store::{Appended, PageLimit, PageRange, PostgresStore, Store, StoreError};
+use chat_store::{Appended, Log, PageLimit, PageRange, PostgresStore, Store, StoreError};
 use futures_util::FutureExt;
 use rustix::process::{Pid, Signal, kill_process};
 use test_kit::{FaultProxy, Postgres, ensure, eventually};

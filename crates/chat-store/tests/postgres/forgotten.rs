@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chat_model::Head;
-use chat_store::{IdempotencyKey, PageLimit, PageRange, Store};
+use chat_store::{IdempotencyKey, Log, PageLimit, PageRange, Store};
 
 use crate::posts::{channel, post, text};
 use crate::support::Database;

@@ -1,10 +1,13 @@
 //! Several stores on one database.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use chat_model::EventHead;
 use chat_store::{
-    Appended, IdempotencyKey, Owner, PageLimit, PageRange, PostgresStore, Store, StoreError,
+    Appended, IdempotencyKey, Log, Outbox, Owner, PageLimit, PageRange, PostgresStore, Store,
+    StoreError,
 };
 use test_kit::{ensure, eventually};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chat_store::{PostgresOptions, PostgresStore, Store, StoreError, postgres};
+use chat_store::{Log, Outbox, PostgresOptions, PostgresStore, Store, StoreError, postgres};
 use test_kit::{Postgres, ensure, eventually};
 
 use crate::posts::{post, text};

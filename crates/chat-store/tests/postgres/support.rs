@@ -1,7 +1,7 @@
 //! A database and a clock for each test.
 
 use chat_store::{PostgresOptions, PostgresStore};
-use service_kit::clock::TestClock;
+use clock::TestClock;
 use test_kit::Postgres;
 
 use crate::posts::clock;

@@ -1,10 +1,8 @@
 //! An encrypted connection, to a server whose certificate is verified.
 
-use std::{
-    fs::Permissions,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
-    time::Duration,
-};
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::time::Duration;
 
 use chat_store::{PostgresStore, Store, StoreError};
 use test_kit::{Certificates, Postgres, ensure, eventually};

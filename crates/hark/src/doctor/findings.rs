@@ -1,6 +1,6 @@
 use std::io::Write as _;
 
-use service_kit::command::Failure;
+use service_command::Failure;
 
 /// What was found, printed at once.
 #[derive(Debug, Default)]

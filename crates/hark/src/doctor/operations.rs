@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use axum::http::StatusCode;
-use service_kit::{command::Failure, http_client::BaseUrl};
+use http_server::http_client::BaseUrl;
+use service_command::Failure;
 
 use super::findings::Findings;
 use crate::client::{ask, client, get};

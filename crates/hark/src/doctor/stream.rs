@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use axum::http::{Response, StatusCode, header};
 use event_stream::{Event, Reader};
+use http_server::http_client::BaseUrl;
 use hyper::body::Incoming;
 use serde_json::json;
-use service_kit::http_client::BaseUrl;
 use tokio::time::{Instant, timeout};
 
 use super::Patient;

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serializer};
 
 /// Unit names and their length in milliseconds, longest first.
 const UNITS: [(&str, u64); 5] = [

@@ -6,7 +6,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serializer};
 use thiserror::Error;
 
 /// The text is no address to listen on; says how to write one.

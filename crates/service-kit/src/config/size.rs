@@ -2,7 +2,8 @@
 //! `"1GiB"` or `"1500"`. Works for `u64`, `usize`, `u32`. Our own: bytesize takes `64kb`, and
 //! rounds what it writes (decision 30).
 
-use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serializer};
 
 const UNITS: [(&str, u64); 5] = [
     ("TiB", 1 << 40),

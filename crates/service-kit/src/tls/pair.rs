@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 
@@ -71,8 +71,7 @@ impl Watched {
     /// Whether one of them was written since this was asked last.
     pub(super) fn changed(&self) -> bool {
         let now = stamps(&self.paths);
-        // Nothing panics while it is held.
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         let changed = *seen != now;
         *seen = now;
         changed

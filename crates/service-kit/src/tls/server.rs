@@ -1,8 +1,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -81,16 +82,18 @@ impl ServerTls {
         })
     }
 
-    /// The handshake with a client that has connected.
-    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        // Nothing panics while it is held.
-        let config = Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner));
+    /// The handshake with a client that has connected. It may take as long as the client likes: bound it.
+    ///
+    /// # Errors
+    /// If the client breaks it off, or has not the certificate that is asked for.
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let config = Arc::clone(&self.current.lock());
         TlsAcceptor::from(config).accept(stream).await
     }
 
     /// Looks at the files now and then, for ever. New connections get what they hold then; files
     /// that cannot be used are told once and change nothing.
-    pub(crate) async fn keep_fresh(self: Arc<Self>) {
+    pub async fn keep_fresh(self: Arc<Self>) {
         loop {
             sleep(LOOK_EVERY).await;
             let looking = Arc::clone(&self);
@@ -112,7 +115,7 @@ impl ServerTls {
             return Ok(false);
         }
         let config = read(&self.pair, self.client_ca.as_deref())?;
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = config;
+        *self.current.lock() = config;
         Ok(true)
     }
 }
@@ -171,7 +174,7 @@ mod tests {
         write(&cert, &first.cert.pem(), 3 * minute);
         write(&key, &first.signing_key.serialize_pem(), 3 * minute);
         let tls = ServerTls::load(Pair::new(&cert, &key), None).unwrap();
-        let in_use = || Arc::clone(&tls.current.lock().unwrap());
+        let in_use = || Arc::clone(&tls.current.lock());
         let began = in_use();
         assert!(!tls.look().unwrap());
         // Half of a new pair.

@@ -1,5 +1,6 @@
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::sign::CertifiedKey;
@@ -30,8 +31,7 @@ impl ShownCertificate {
 
     /// What the files hold now; as before when that cannot be used, which is told once.
     fn fresh(&self) -> Arc<CertifiedKey> {
-        // Nothing panics while it is held.
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.lock();
         if self.watched.changed() {
             let cert = self.pair.cert.display();
             match read(&self.pair) {

@@ -8,20 +8,17 @@
 //! A table that somebody reads for long (a dump, which holds all of them) stays until that is over:
 //! whoever waited for it would hold up all posts. Events expire in the meantime all the same.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::{Keeper, NoSession, STEP_CHANNELS};
-use crate::{
-    expiry_clock::milliseconds,
-    postgres::{
-        failure::Failure,
-        numbers::{from_stored_number, to_stored_number},
-        session::{Params, Session},
-    },
-    retention::EARLY,
-};
+use crate::expiry_clock::milliseconds;
+use crate::postgres::failure::Failure;
+use crate::postgres::numbers::{from_stored_number, to_stored_number};
+use crate::postgres::session::{Params, Session};
+use crate::retention::EARLY;
 
 /// How long transactions that hold a table are waited for before it is dropped, and how often it is
 /// looked whether they are over.

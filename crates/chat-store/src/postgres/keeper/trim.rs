@@ -1,21 +1,18 @@
 //! No channel keeps more events than it may, and none of which nothing is left keeps its row.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use chat_model::ChannelId;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Keeper, NoSession, STEP_CHANNELS, STEP_EVENTS};
-use crate::{
-    expiry_clock::milliseconds,
-    postgres::{
-        failure::Failure,
-        numbers::{from_stored_number, to_stored_number},
-        session::Params,
-    },
-    retention::{EARLY, EMPTY_FOR, MOST_EMPTY_CHANNELS},
-};
+use crate::expiry_clock::milliseconds;
+use crate::postgres::failure::Failure;
+use crate::postgres::numbers::{from_stored_number, to_stored_number};
+use crate::postgres::session::Params;
+use crate::retention::{EARLY, EMPTY_FOR, MOST_EMPTY_CHANNELS};
 
 /// How often it looks through all channels, some in each round.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);

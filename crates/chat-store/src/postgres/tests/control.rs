@@ -1,35 +1,28 @@
 //! A store whose writer a test can stop, and what it publishes.
 
-use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
 use bytes::Bytes;
 use chat_model::{ChannelId, EventHead};
-use service_kit::clock::{TestClock, Timestamp};
+use clock::{TestClock, Timestamp};
+use parking_lot::Mutex;
 use test_kit::Postgres;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::replica::Replica;
-use crate::{
-    PageLimit, Position, PostgresOptions, PostgresStore, Store,
-    postgres::{
-        failure::Failure,
-        lane::{ENTER, LOOK, RENEW},
-        options::Timing,
-        statements::{
-            BEGIN, BEGIN_BATCH, COMMIT, FIND_KEYS, INSERT_EVENTS, REMEMBER_KEYS, RESCUE,
-            UPDATE_CHANNELS,
-        },
-    },
+use crate::postgres::failure::Failure;
+use crate::postgres::lane::{ENTER, LOOK, RENEW};
+use crate::postgres::options::Timing;
+use crate::postgres::statements::{
+    BEGIN, BEGIN_BATCH, COMMIT, FIND_KEYS, INSERT_EVENTS, REMEMBER_KEYS, RESCUE, UPDATE_CHANNELS,
 };
+use crate::{Outbox, PageLimit, Position, PostgresOptions, PostgresStore};
 
 /// What the writer is about to do, or has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,13 +181,13 @@ impl Control {
     }
 
     pub(super) fn arm(&self, step: Step, stop: Stop) {
-        self.armed.lock().unwrap().push((step, stop));
+        self.armed.lock().push((step, stop));
     }
 
     /// Stops the writer when it has gone by so many places more, after those that are armed
     /// already. Each statement has two, before and after; one is refused before.
     pub(super) fn arm_after(&self, places: u32, stop: Stop) {
-        self.queue.lock().unwrap().push_back((places, stop));
+        self.queue.lock().push_back((places, stop));
     }
 
     /// Goes on where it was paused, if it was.
@@ -205,8 +198,8 @@ impl Control {
     }
 
     pub(super) fn disarm(&self) {
-        self.armed.lock().unwrap().clear();
-        self.queue.lock().unwrap().clear();
+        self.armed.lock().clear();
+        self.queue.lock().clear();
         self.wake();
     }
 
@@ -219,7 +212,7 @@ impl Control {
     }
 
     fn stop_at_step(&self, moment: Moment, sql: &str) -> Option<Stop> {
-        let mut armed = self.armed.lock().unwrap();
+        let mut armed = self.armed.lock();
         let found = armed
             .iter()
             .position(|(step, _)| step.place() == (moment, sql))?;
@@ -227,7 +220,7 @@ impl Control {
     }
 
     fn stop_here(&self, moment: Moment) -> Option<Stop> {
-        let mut queue = self.queue.lock().unwrap();
+        let mut queue = self.queue.lock();
         let (places, stop) = queue.front_mut()?;
         if moment == Moment::After && matches!(stop, Stop::Refuse(_)) {
             return None;
@@ -384,7 +377,7 @@ async fn publish(store: Arc<PostgresStore>, control: Arc<Control>, published: Pu
                     let head = EventHead::parse(&entry.event).unwrap();
                     assert_eq!(head.channel, entry.channel);
                     let place = (head.channel, head.seq);
-                    let mut published = published.lock().unwrap();
+                    let mut published = published.lock();
                     published.entry(place).or_default().insert(entry.event);
                     *sent = entry.position;
                     store.mark_published(*sent);

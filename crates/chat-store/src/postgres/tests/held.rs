@@ -7,7 +7,7 @@ use tokio_postgres::NoTls;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::control::{Database, channel, task};
-use crate::{Append, Appended, Owner, PostgresStore, Store};
+use crate::{Append, Appended, Log, Owner, PostgresStore, Store};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

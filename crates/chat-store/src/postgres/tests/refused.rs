@@ -6,7 +6,7 @@ use chat_model::NewMessage;
 use uuid::Uuid;
 
 use super::control::{Database, Instance, Stop, channel};
-use crate::{Append, Appended, Store, StoreError};
+use crate::{Append, Appended, Log, StoreError};
 
 /// More than the statements of a batch that begins a channel, with a sender's id.
 const STATEMENTS: u32 = 10;

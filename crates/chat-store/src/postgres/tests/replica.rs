@@ -1,8 +1,9 @@
 //! A server that takes over and lacks the newest of what was committed.
 
-use std::{collections::HashSet, sync::Mutex};
+use std::collections::HashSet;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use test_kit::Postgres;
 
 /// A copy of the database as it was at some moment, and what has been lost by going back to it.
@@ -79,12 +80,12 @@ impl Replica {
             let lost = server.run(&self.database, &sql).await;
             let events = lost.lines().filter(|line| line.starts_with('{'));
             let events = events.map(|event| Bytes::copy_from_slice(event.as_bytes()));
-            self.lost.lock().unwrap().extend(events);
+            self.lost.lock().extend(events);
         }
     }
 
     /// Whether it was committed once, and went with a server.
     pub(super) fn has_lost(&self, event: &[u8]) -> bool {
-        self.lost.lock().unwrap().contains(event)
+        self.lost.lock().contains(event)
     }
 }

@@ -6,7 +6,7 @@ use chat_model::NewMessage;
 use test_kit::{ensure, eventually};
 
 use super::control::{Database, Instance, Step, Stop, channel};
-use crate::{Append, Appended, Owner, PageLimit, PageRange, Store, StoreError};
+use crate::{Append, Appended, Log, Outbox, Owner, PageLimit, PageRange, Store, StoreError};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -29,7 +29,7 @@ async fn post(instance: &Instance, number: u128) -> Result<u64, StoreError> {
 
 async fn published(database: &Database, number: u128, seq: u64) {
     eventually!(PATIENCE, {
-        let published = database.published.lock().unwrap();
+        let published = database.published.lock();
         let found = published.contains_key(&(channel(number), seq));
         ensure!(found, "{seq} is not published");
         Ok(())
@@ -222,7 +222,7 @@ async fn lane_that_went_back_uses_no_position_twice() {
              COMMIT",
         )
         .await;
-    database.published.lock().unwrap().clear();
+    database.published.lock().clear();
     for seq in 2..=8 {
         assert_eq!(post(&instance, 1).await.unwrap(), seq);
         published(&database, 1, seq).await;

@@ -1,12 +1,13 @@
 //! Two faults in a row, the second while the writer finds out what became of the first.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use chat_model::{EventView, NewMessage};
 use futures_util::future::join_all;
 
 use super::control::{Database, Instance, Stop, channel};
-use crate::{Append, Appended, PageLimit, PageRange, Store};
+use crate::{Append, Appended, Log, PageLimit, PageRange};
 
 /// The places of a batch: before and after each of its five statements, and one more.
 const FIRST: u32 = 11;

@@ -2,15 +2,18 @@
 //! channel stays dense, what was answered is there once (or went with the server that had it), what
 //! was refused is not, and all of it is published by somebody.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use chat_model::{EventView, NewMessage};
 use proptest::prelude::*;
 use test_kit::{ensure, eventually};
 use uuid::Uuid;
 
-use super::control::{Database, Instance, Step, Step::*, Stop, channel};
-use crate::{Append, Appended, Owner, PageLimit, PageRange, Store, StoreError};
+use super::control::Step::{self, *};
+use super::control::{Database, Instance, Stop, channel};
+use crate::{Append, Appended, Log, Owner, PageLimit, PageRange, Store, StoreError};
 
 /// Some of them several times: what happens around COMMIT is what matters most.
 const STEPS: &[Step] = &[
@@ -107,7 +110,7 @@ struct Asked {
     channel: u128,
     id: Option<u8>,
     text: String,
-    answer: Arc<std::sync::Mutex<Option<Answer>>>,
+    answer: Arc<parking_lot::Mutex<Option<Answer>>>,
 }
 
 struct Run {
@@ -209,7 +212,7 @@ impl Run {
             owner: Owner::default(),
             max_event_bytes: 64 * 1024,
         };
-        let answer = Arc::new(std::sync::Mutex::new(None));
+        let answer = Arc::new(parking_lot::Mutex::new(None));
         self.asked.push(Asked {
             instance,
             channel: number,
@@ -220,7 +223,7 @@ impl Run {
         let store = self.instances[instance].store.clone();
         self.life.spawn_transient(async move {
             let outcome = store.append(new).await;
-            *answer.lock().unwrap() = Some(outcome);
+            *answer.lock() = Some(outcome);
         });
     }
 
@@ -232,7 +235,7 @@ impl Run {
         };
         eventually!(Duration::from_secs(20), {
             let open = self.asked.iter().filter(alive);
-            let open = open.filter(|asked| asked.answer.lock().unwrap().is_none());
+            let open = open.filter(|asked| asked.answer.lock().is_none());
             ensure!(open.count() == 0, "posts without an answer");
             Ok(())
         });
@@ -292,7 +295,7 @@ impl Run {
                 .unwrap_or(0);
             let what = &asked.text;
             assert!(found <= 1, "{what} is there {found} times");
-            match &*asked.answer.lock().unwrap() {
+            match &*asked.answer.lock() {
                 Some(Ok(
                     Appended::Stored { event, seq, .. }
                     | Appended::Repeated {
@@ -325,7 +328,7 @@ impl Run {
 
     async fn check_published(&self, logs: &HashMap<u128, Vec<bytes::Bytes>>) {
         eventually!(Duration::from_secs(20), {
-            let published = self.database.published.lock().unwrap().clone();
+            let published = self.database.published.lock().clone();
             for (number, events) in logs {
                 for (place, event) in events.iter().enumerate() {
                     let sent = published.get(&(channel(*number), place as u64 + 1));

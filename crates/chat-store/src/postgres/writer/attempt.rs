@@ -9,27 +9,23 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::Post;
-use crate::{
-    Appended, StoreError,
-    checksum::is_sound,
-    expiry_clock::{ExpiryClock, milliseconds, now},
-    key_shares::KeyShares,
-    postgres::{
-        batch::{Batch, KeyRoom, Known, Log, Moment},
-        epochs::Epochs,
-        failure::Failure,
-        keeper::STEP_EVENTS,
-        lane::Owner,
-        numbers::{from_stored, from_stored_number, lane_name, to_stored_number},
-        options::PostgresOptions,
-        session::{Session, pipelined},
-        statements::{
-            BEGIN, BEGIN_BATCH, COMMIT, DROP_CHANNELS, FIND_KEYS, FORGET_KEYS, INSERT_EVENTS,
-            KEY_ROOM, REMEMBER_KEYS, UPDATE_CHANNELS,
-        },
-    },
-    sender_keys::key_of,
+use crate::checksum::is_sound;
+use crate::expiry_clock::{ExpiryClock, milliseconds, now};
+use crate::key_shares::KeyShares;
+use crate::postgres::batch::{Batch, KeyRoom, Known, Log, Moment};
+use crate::postgres::epochs::Epochs;
+use crate::postgres::failure::Failure;
+use crate::postgres::keeper::STEP_EVENTS;
+use crate::postgres::lane::Owner;
+use crate::postgres::numbers::{from_stored, from_stored_number, lane_name, to_stored_number};
+use crate::postgres::options::PostgresOptions;
+use crate::postgres::session::{Session, pipelined};
+use crate::postgres::statements::{
+    BEGIN, BEGIN_BATCH, COMMIT, DROP_CHANNELS, FIND_KEYS, FORGET_KEYS, INSERT_EVENTS, KEY_ROOM,
+    REMEMBER_KEYS, UPDATE_CHANNELS,
 };
+use crate::sender_keys::key_of;
+use crate::{Appended, StoreError};
 
 /// A batch that is committed, or may be.
 pub(super) struct Done {

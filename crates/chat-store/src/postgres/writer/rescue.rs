@@ -4,18 +4,17 @@
 //! was stored here. That is done by the writer itself, because positions must reach the follower in
 //! their order.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_postgres::Row;
 
 use super::{Lost, Writer};
-use crate::postgres::{
-    failure::Failure,
-    queries::entry,
-    session::{Params, Session},
-    statements::RESCUE,
-};
+use crate::postgres::failure::Failure;
+use crate::postgres::queries::entry;
+use crate::postgres::session::{Params, Session};
+use crate::postgres::statements::RESCUE;
 
 /// Events and bytes that one transaction moves at most; posts wait for it.
 const STEP_EVENTS: i64 = 500;

@@ -1,17 +1,14 @@
 //! What a writer does with a new connection before it works again: it finds out what became of the
 //! batch whose connection was lost, and enters its lane.
 
-use super::{Lost, Pending, Writer, attempt::Done};
-use crate::{
-    Appended, Position, StoreError,
-    expiry_clock::{ExpiryClock, SavedExpiry},
-    postgres::{
-        failure::Failure,
-        numbers::{from_stored_number, lane_name},
-        session::Session,
-    },
-    queue::Post,
-};
+use super::attempt::Done;
+use super::{Lost, Pending, Writer};
+use crate::expiry_clock::{ExpiryClock, SavedExpiry};
+use crate::postgres::failure::Failure;
+use crate::postgres::numbers::{from_stored_number, lane_name};
+use crate::postgres::session::Session;
+use crate::queue::Post;
+use crate::{Appended, Position, StoreError};
 
 /// What became of a batch whose connection was lost at COMMIT.
 enum Verdict {

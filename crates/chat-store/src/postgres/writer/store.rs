@@ -1,18 +1,17 @@
 //! A batch until its posts are answered, now or when a lost connection is back.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{
-    Lost, Pending, Post, Writer, answer,
-    attempt::{Attempt, Done, Setback},
-};
-use crate::{
-    Appended, StoreError, Unpublished,
-    postgres::{failure::Failure, keeper::Chore, session::Session},
-    sender_keys::key_of,
-};
+use super::attempt::{Attempt, Done, Setback};
+use super::{Lost, Pending, Post, Writer, answer};
+use crate::postgres::failure::Failure;
+use crate::postgres::keeper::Chore;
+use crate::postgres::session::Session;
+use crate::sender_keys::key_of;
+use crate::{Appended, StoreError, Unpublished};
 
 /// How often it is looked whether there is a segment to write to again.
 const NEXT_SEGMENT: Duration = Duration::from_millis(20);

@@ -4,12 +4,13 @@ use chat_model::EventHead;
 use uuid::Uuid;
 
 use super::*;
+use crate::damage::Damage;
 use crate::sqlite::bench::{Tables, channel, text};
 use crate::sqlite::epochs::begin_epoch;
 use crate::sqlite::queries;
 use crate::sqlite::retention::Sweeper;
 use crate::{Append, Appended, PageLimit, PageRange, StoreError};
-use crate::{KeyMemory, Retention, damage::Damage};
+use crate::{KeyMemory, Retention};
 
 struct Bench {
     tables: Tables,

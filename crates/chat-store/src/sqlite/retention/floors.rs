@@ -5,10 +5,8 @@ use std::collections::HashMap;
 use chat_model::ChannelId;
 use rusqlite::{Connection, params};
 
-use crate::sqlite::{
-    memory::{Memory, save_size},
-    places,
-};
+use crate::sqlite::memory::{Memory, save_size};
+use crate::sqlite::places;
 
 /// The newest event of a channel among those removed.
 pub(super) struct Floor {

@@ -8,10 +8,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::{Progress, STEP_CHANNELS, Sweeper};
-use crate::sqlite::{
-    memory::{Memory, epoch_value, stored_epoch},
-    queries::unless_damaged,
-};
+use crate::sqlite::memory::{Memory, epoch_value, stored_epoch};
+use crate::sqlite::queries::unless_damaged;
 
 /// A channel that was empty at some time.
 struct Empty {

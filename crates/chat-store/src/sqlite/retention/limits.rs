@@ -1,7 +1,8 @@
 //! What each channel may keep.
 
 use super::{STEP_BYTES, STEP_EVENTS};
-use crate::{Retention, sqlite::memory::Log};
+use crate::Retention;
+use crate::sqlite::memory::Log;
 
 /// Bounds for one channel.
 #[derive(Debug, Clone, Copy)]

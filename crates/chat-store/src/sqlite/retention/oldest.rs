@@ -5,15 +5,12 @@ use std::collections::HashMap;
 use rusqlite::Connection;
 use uuid::Uuid;
 
-use super::{
-    Progress, STEP_BYTES, STEP_EVENTS, Sweeper,
-    floors::{Floor, raise_floors},
-};
-use crate::{
-    expiry_clock::milliseconds,
-    retention::{EARLY, EVENT_BYTES},
-    sqlite::{memory::Memory, places},
-};
+use super::floors::{Floor, raise_floors};
+use super::{Progress, STEP_BYTES, STEP_EVENTS, Sweeper};
+use crate::expiry_clock::milliseconds;
+use crate::retention::{EARLY, EVENT_BYTES};
+use crate::sqlite::memory::Memory;
+use crate::sqlite::places;
 
 impl Sweeper {
     /// Removes events from the start of the log: the expired ones, and as many as the size asks.

@@ -6,19 +6,13 @@ use chat_model::ChannelId;
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 
-use super::{
-    Progress, STEP_BYTES, STEP_CHANNELS, STEP_EVENTS, Sweeper,
-    floors::{Floor, raise_floors},
-};
-use crate::{
-    expiry_clock::milliseconds,
-    retention::{EARLY, EVENT_BYTES},
-    sqlite::{
-        memory::{Log, Memory, load_log},
-        places,
-        queries::unless_damaged,
-    },
-};
+use super::floors::{Floor, raise_floors};
+use super::{Progress, STEP_BYTES, STEP_CHANNELS, STEP_EVENTS, Sweeper};
+use crate::expiry_clock::milliseconds;
+use crate::retention::{EARLY, EVENT_BYTES};
+use crate::sqlite::memory::{Log, Memory, load_log};
+use crate::sqlite::places;
+use crate::sqlite::queries::unless_damaged;
 
 /// What is to go of a channel in one step.
 struct Surplus {

@@ -2,13 +2,9 @@ use chat_model::Epoch;
 use uuid::Uuid;
 
 use super::*;
-use crate::{
-    Append, Appended,
-    sqlite::{
-        bench::{Tables, channel, text},
-        queries,
-    },
-};
+use crate::sqlite::bench::{Tables, channel, text};
+use crate::sqlite::queries;
+use crate::{Append, Appended};
 
 const HOUR: u64 = 3600 * 1000;
 

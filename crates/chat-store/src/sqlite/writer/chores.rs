@@ -1,23 +1,17 @@
 //! What the writer does besides: saving the watermark, and retention.
 
-use std::{
-    sync::atomic::Ordering::Relaxed,
-    time::{Duration, Instant},
-};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use rusqlite::params;
 
 use super::{MESSAGE_BYTES, SAVE_EVERY, Writer};
-use crate::{
-    StoreError,
-    expiry_clock::ExpiryClock,
-    sqlite::{
-        checkpoint::Room,
-        database::Failure,
-        memory::{Memory, save_size},
-        retention::{Progress, vacuum_step},
-    },
-};
+use crate::StoreError;
+use crate::expiry_clock::ExpiryClock;
+use crate::sqlite::checkpoint::Room;
+use crate::sqlite::database::Failure;
+use crate::sqlite::memory::{Memory, save_size};
+use crate::sqlite::retention::{Progress, vacuum_step};
 
 /// How often an idle store saves its expiry clock: a crash makes up for at most a day of it.
 const SAVE_IDLE_EVERY: Duration = Duration::from_secs(3600);

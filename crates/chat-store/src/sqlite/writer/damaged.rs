@@ -4,15 +4,15 @@
 //! its channels is read again outside of one; those that cannot be read are left out, and the rest is
 //! tried again.
 
-use std::{
-    collections::HashSet,
-    time::{Duration, Instant},
-};
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use chat_model::ChannelId;
 
 use super::{Tries, Writer};
-use crate::{StoreError, queue::Post, sqlite::database::Failure};
+use crate::StoreError;
+use crate::queue::Post;
+use crate::sqlite::database::Failure;
 
 /// How long it is believed that a channel cannot be read, and of how many.
 const BELIEVED_FOR: Duration = Duration::from_secs(60);

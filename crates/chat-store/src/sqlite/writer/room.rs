@@ -5,14 +5,10 @@ use std::time::{Duration, Instant};
 use service_kit::log_limit::LogLimit;
 
 use super::Writer;
-use crate::{
-    StoreError,
-    sqlite::{
-        checkpoint::{Room, empty_log},
-        database::Failure,
-        health::probe,
-    },
-};
+use crate::StoreError;
+use crate::sqlite::checkpoint::{Room, empty_log};
+use crate::sqlite::database::Failure;
+use crate::sqlite::health::probe;
 
 /// A full disk stays so for long.
 static NOT_EMPTIED: LogLimit = LogLimit::per_minute(2);

@@ -1,0 +1,20 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use tokio_util::sync::CancellationToken;
+
+use super::HttpOptions;
+use super::places::Place;
+
+/// A client that has connected, and all that its connection needs.
+pub(super) struct Visit {
+    pub(super) peer: SocketAddr,
+    pub(super) place: Place,
+    pub(super) router: Router,
+    pub(super) options: Arc<HttpOptions>,
+    pub(super) soft: CancellationToken,
+    pub(super) hard: CancellationToken,
+    /// Others need the place of this connection, which was idle.
+    pub(super) give_way: CancellationToken,
+}
