@@ -70,7 +70,7 @@ impl Asked {
                 }
             };
             if slot.is_some() {
-                return Err(problems::bad_request(name).detail("it is there twice"));
+                return Err(problems::bad_request(name).detail("it is given twice"));
             }
             let number = value.parse().ok().filter(|number| *number <= LARGEST);
             *slot = Some(number.ok_or_else(|| {

@@ -101,11 +101,11 @@ async fn faults_of_json_are_told_in_words_with_their_place() {
     let service = Setup::new().start().await;
     let channel = channel();
     for (body, words) in [
-        ("text", "line 1, column 1, a value was expected"),
+        ("text", "line 1, column 1: expected a value"),
         ("hello", "text/plain"),
         (
             "{'text': 'hello'}",
-            "line 1, column 2, a name in double quotes was expected, and there is 'text'",
+            "line 1, column 2: expected a name in double quotes, found 'text'",
         ),
         ("{\"text\": \"hello\"", "it ends within an object"),
     ] {
@@ -116,12 +116,12 @@ async fn faults_of_json_are_told_in_words_with_their_place() {
     for (body, words) in [
         (
             r#"{"message":"hello"}"#,
-            "there is no field `message`; there is `text`",
+            "there is no field `message`; expected one of `text`",
         ),
-        (r#"{"text":"a","text":"b"}"#, "there twice"),
+        (r#"{"text":"a","text":"b"}"#, "given twice"),
         (
             r#"{"text":"a","from":{"nick":"Ann"}}"#,
-            "there is `id` or `name`",
+            "expected `id` or `name`",
         ),
         (r#"{"text":"a","from":{"name":7}}"#, "must be a string"),
     ] {

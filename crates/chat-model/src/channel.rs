@@ -5,21 +5,24 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
-/// The name of a channel: any UUID, of any version or variant (RFC 9562 §4).
+/// The name of a channel: a UUID of any version or variant (RFC 9562 §4).
 ///
-/// The canonical form has 36 lower-case characters; upper case is folded when parsing, and the
-/// forms with braces, without hyphens or with `urn:uuid:` are refused, so that one channel has
-/// one topic and one URL.
+/// The canonical form has 36 lower-case characters. The parser accepts upper case and folds it, but
+/// refuses the forms with braces, without hyphens or with `urn:uuid:`, so that each channel has
+/// exactly one topic and one URL.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelId(Uuid);
 
-/// The text is not a UUID in its 36-character form.
+/// The text is not a UUID in the 36-character form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a channel is named by a UUID such as c3743620-4b1b-4c2b-9d80-05b0e5a2c1f0")]
 pub struct NotAChannel;
 
 impl ChannelId {
     /// Parses the 36-character form from bytes, such as the last level of an MQTT topic.
+    ///
+    /// # Errors
+    /// When the bytes are anything else.
     pub fn parse_bytes(text: &[u8]) -> Result<Self, NotAChannel> {
         if text.len() != uuid::fmt::Hyphenated::LENGTH {
             return Err(NotAChannel);
@@ -36,15 +39,15 @@ impl ChannelId {
 
     /// A hash that is the same on every node, in every version and on every machine.
     ///
-    /// It is part of cursors (see [`Cursor`](crate::Cursor)) and spreads channels over
-    /// connections. It is not meant to withstand somebody who looks for collisions.
+    /// Cursors contain it (see [`Cursor`](crate::Cursor)), and it spreads channels over
+    /// connections. It does not resist an attacker who looks for collisions.
     pub fn stable_hash(self) -> u64 {
         let (high, low) = self.0.as_u64_pair();
         mix(high ^ mix(low))
     }
 }
 
-/// The finalizer of SplitMix64: every bit of the input changes every bit of the output.
+/// The finalizer of SplitMix64: every input bit affects every output bit.
 fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -112,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_stable_hash_never_changes() {
-        // Cursors in browsers outlive a deployment: a changed hash would make them unreadable.
+        // Browsers keep cursors across a deployment; a changed hash would make them unreadable.
         let channel: ChannelId = "c3743620-4b1b-4c2b-9d80-05b0e5a2c1f0".parse().unwrap();
         assert_eq!(channel.stable_hash(), 3_307_306_817_164_056_936);
     }

@@ -3,12 +3,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::{ChannelId, Epoch, Position};
 
-/// Where a stream stands in each of its channels: what `id:` carries and `Last-Event-ID` brings
-/// back (WHATWG HTML §9.2).
+/// The position of a stream in each of its channels. The server sends it as `id:`, and the client
+/// returns it in `Last-Event-ID` (WHATWG HTML §9.2).
 ///
-/// Opaque to clients and valid on every node. The bytes, in base64url without padding (RFC 4648
-/// §5): one that tells how long the channel hashes are, then for each channel the hash, the epoch
-/// and the sequence number, the latter two as LEB128. 100 channels fit in 2 KB.
+/// It is opaque to clients and valid on every node. It is written in base64url without padding (RFC
+/// 4648 §5): one byte that gives the length of the channel hashes, then for each channel the hash,
+/// the epoch and the sequence number, the latter two as LEB128. 100 channels fit in 2 KB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
     width: Width,
@@ -16,7 +16,7 @@ pub struct Cursor {
     entries: Vec<(u128, Position)>,
 }
 
-/// The text is not a cursor that Hark gave out.
+/// The text is not a cursor that Hark issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a cursor of this service: use the `id:` of an event unchanged")]
 pub struct CursorError;
@@ -26,7 +26,7 @@ pub struct CursorError;
 enum Width {
     /// Four bytes of [`ChannelId::stable_hash`].
     Short,
-    /// The whole UUID: for a stream two of whose channels share the short form.
+    /// The whole UUID, for a stream in which two channels share the short form.
     Full,
 }
 
@@ -54,7 +54,7 @@ impl Width {
 }
 
 impl Cursor {
-    /// The cursor of a stream that stands at these positions.
+    /// The cursor of a stream that has reached these positions.
     pub fn encode(positions: impl IntoIterator<Item = (ChannelId, Position)> + Clone) -> String {
         let width = match positions.clone().into_iter().count() {
             0 | 1 => Width::Short,
@@ -70,7 +70,10 @@ impl Cursor {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Reads a cursor back. Whatever is not one is refused; the work is linear in its length.
+    /// Parses a cursor, in time linear in its length.
+    ///
+    /// # Errors
+    /// When the text is not a cursor.
     pub fn parse(text: &str) -> Result<Self, CursorError> {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorError)?;
         let (tag, mut rest) = bytes.split_first().ok_or(CursorError)?;
@@ -87,7 +90,7 @@ impl Cursor {
                 .fold(0, |name, byte| name << 8 | u128::from(*byte));
             let epoch = Epoch::from_value(take_varint(&mut rest)?).ok_or(CursorError)?;
             let seq = take_varint(&mut rest)?;
-            // A number that no JSON reader could hold exactly was never given out.
+            // JSON readers hold numbers exactly only below 2^53, so no larger one was ever issued.
             if seq >= 1 << 53 {
                 return Err(CursorError);
             }
@@ -101,7 +104,7 @@ impl Cursor {
         Ok(Self { width, entries })
     }
 
-    /// Where the stream stood in this channel; `None` if the cursor does not speak of it.
+    /// The stream's position in this channel; `None` if the cursor does not mention the channel.
     pub fn position(&self, channel: ChannelId) -> Option<Position> {
         let name = self.width.name(channel);
         let found = self
@@ -137,7 +140,7 @@ fn take_varint(bytes: &mut &[u8]) -> Result<u64, CursorError> {
         *bytes = rest;
         value |= u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
-            // One number has one form: no zeros at the end.
+            // Each number has one form only: no trailing zero bytes.
             return if *byte == 0 && shift > 0 {
                 Err(CursorError)
             } else {

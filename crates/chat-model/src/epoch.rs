@@ -6,13 +6,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// One incarnation of a channel's log.
 ///
-/// A log that may have lost its tail (a restored backup) goes on in a new epoch, so that one
-/// sequence number never means two messages. Later epochs compare greater. 49 bits: the time of
-/// its making in eighths of a second since 1970 (36 bits, until the year 2242), then 13 random
-/// bits, so that one backup that is put back twice gives two epochs.
+/// A log that may have lost its tail (a restored backup) continues in a new epoch, so that one
+/// sequence number never means two messages. Later epochs compare greater. An epoch has 49 bits: its
+/// creation time in eighths of a second since 1970 (36 bits, until the year 2242), then 13 random
+/// bits, so that a backup that is restored twice gets two different epochs.
 ///
-/// The text form has ten characters of base32hex in lower case (RFC 4648 §7), which sort as the
-/// epochs do; [`Epoch::ZERO`], the epoch of a channel without a log, is written `0`.
+/// The text form has ten characters of lower-case base32hex (RFC 4648 §7) and sorts as the epochs
+/// do. [`Epoch::ZERO`], the epoch of a channel without a log, is written `0`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(u64);
 
@@ -23,18 +23,18 @@ pub struct NotAnEpoch;
 
 const RANDOM_BITS: u32 = 13;
 const BITS: u32 = 36 + RANDOM_BITS;
-/// 49 bits in characters of 5.
+/// 49 bits, 5 in each character.
 pub(crate) const TEXT_LENGTH: usize = 10;
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 
 impl Epoch {
-    /// The epoch of a channel that has no log. It precedes every other.
+    /// The epoch of a channel that has no log. It precedes every other epoch.
     pub const ZERO: Self = Self(0);
 
-    /// The number of bits that [`value`](Self::value) may use.
+    /// The most bits that [`value`](Self::value) uses.
     pub const BITS: u32 = BITS;
 
-    /// A new epoch, greater than `previous` whatever the clock says.
+    /// A new epoch, which is greater than `previous` whatever the clock says.
     ///
     /// `now` is in milliseconds since 1970.
     pub fn after(previous: Self, now: u64) -> Self {
@@ -43,17 +43,17 @@ impl Epoch {
         Self(time << RANDOM_BITS | random)
     }
 
-    /// The epoch as a number, for a store or a compact encoding; it fits an `i64`.
+    /// The epoch as a number, for a store or a compact encoding. It fits into an `i64`.
     pub fn value(self) -> u64 {
         self.0
     }
 
-    /// The epoch of this number; `None` if it has more than [`Epoch::BITS`] bits.
+    /// The epoch with this number; `None` if the number has more than [`Epoch::BITS`] bits.
     pub fn from_value(value: u64) -> Option<Self> {
         (value >> BITS == 0).then_some(Self(value))
     }
 
-    /// The text form, for which there is room in `text`.
+    /// Writes the text form into `text` and returns the part that was used.
     pub(crate) fn encode(self, text: &mut [u8; TEXT_LENGTH]) -> &[u8] {
         for (place, character) in text.iter_mut().rev().enumerate() {
             *character = ALPHABET[(self.0 >> (5 * place)) as usize & 31];

@@ -8,7 +8,7 @@ use crate::epoch;
 use crate::timestamp::{parse_timestamp, timestamp};
 use crate::{ChannelId, Epoch, MESSAGE_TYPE, NewMessage, Position, Seq};
 
-/// A message that has its place in a log, about to be written down.
+/// A message that has been given its place in a log, ready to be encoded.
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'a> {
     /// The channel.
@@ -17,7 +17,7 @@ pub struct Event<'a> {
     pub epoch: Epoch,
     /// Its number in the channel.
     pub seq: Seq,
-    /// The sender's identifier, or a UUIDv7 of the service's.
+    /// The identifier that the sender chose, or a UUIDv7 from the service.
     pub id: Uuid,
     /// When it was stored, in milliseconds since 1970.
     pub at: u64,
@@ -26,16 +26,16 @@ pub struct Event<'a> {
 }
 
 impl Event<'_> {
-    /// The event as one line of JSON without its end: the bytes that are stored, answered,
-    /// published and streamed, and never encoded again. They hold neither CR nor LF.
+    /// The event as one line of JSON without the line end. These bytes are stored, answered,
+    /// published and streamed; they are never encoded again. They contain neither CR nor LF.
     pub fn encode(&self) -> Bytes {
-        /// Names, punctuation, ids, the longest numbers and type; with the sender, whose two
-        /// fields have 128 bytes at most, a buffer may grow.
+        /// Room for names, punctuation, ids, the longest numbers and the longest type. The sender is
+        /// not included: its two fields have up to 128 bytes each, for which the buffer may grow.
         const REST: usize = 256;
         let message = self.message;
         let length = |part: &Option<String>| part.as_ref().map_or(0, String::len);
         let mut line = Vec::with_capacity(REST + length(&message.text) + length(&message.data));
-        // What needs no escapes is written as it is, in the order of the wire.
+        // Fields that need no escaping are written directly, in wire order.
         line.extend_from_slice(br#"{"channel":""#);
         extend_uuid(&mut line, self.channel.uuid());
         line.extend_from_slice(br#"","epoch":""#);
@@ -72,7 +72,7 @@ fn extend_uuid(line: &mut Vec<u8>, uuid: Uuid) {
     line.extend_from_slice(text.as_bytes());
 }
 
-/// A JSON string. Most texts need no escapes, and are looked through faster than byte by byte.
+/// Writes a JSON string. Most texts need no escapes; this checks faster than byte by byte.
 fn extend_text(line: &mut Vec<u8>, text: &str) {
     let needs_escape = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\');
     if text
@@ -90,7 +90,7 @@ fn extend_json(line: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     serde_json::to_writer(line, value).expect("strings and numbers always encode");
 }
 
-/// What a reader must know of an event to put it in its place.
+/// What a reader must know about an event to put it in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventHead {
     /// The channel.
@@ -124,11 +124,14 @@ struct HeadFields<'a> {
 impl EventHead {
     /// Reads the head of one encoded event.
     ///
-    /// The whole line must be JSON without CR or LF, so that it can be a stream's `data:` line as
-    /// it is (WHATWG HTML §9.2.6), with a number from 1 to 2^53 - 1 and a type that a sender may
-    /// use or Hark will.
+    /// The whole line must be JSON without CR or LF, so that it can be used unchanged as a stream's
+    /// `data:` line (WHATWG HTML §9.2.6). Its number must be from 1 to 2^53 - 1. Its type must be one
+    /// that a sender may use or that is reserved for Hark.
+    ///
+    /// # Errors
+    /// When one of these does not hold.
     pub fn parse(line: &[u8]) -> Result<Self, NotAnEvent> {
-        // serde would pass over bytes that are not UTF-8, and read a struct from an array as well.
+        // serde would accept bytes that are not UTF-8, and read a struct from an array.
         let line = std::str::from_utf8(line).map_err(|_| NotAnEvent)?;
         let holds = |byte| line.as_bytes().contains(&byte);
         if !line.starts_with('{') || holds(b'\r') || holds(b'\n') {
@@ -145,7 +148,7 @@ impl EventHead {
             }
             _ => return Err(NotAnEvent),
         };
-        // What begins with `hark.` is ours, but it must not break a line either.
+        // Types that begin with `hark.` are reserved for Hark, but they must not break a line either.
         if event_type
             .as_deref()
             .is_some_and(|name: &str| !name.bytes().all(|b| b.is_ascii_graphic()))
@@ -161,13 +164,13 @@ impl EventHead {
         })
     }
 
-    /// The position behind this event.
+    /// The position just after this event.
     pub fn position(&self) -> Position {
         Position::new(self.epoch, self.seq)
     }
 }
 
-/// The parts of an event that people see.
+/// The parts of an event that are shown to people.
 #[derive(Debug, Deserialize)]
 pub struct EventView<'a> {
     /// The event's identifier.

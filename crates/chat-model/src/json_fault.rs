@@ -1,21 +1,21 @@
-//! What is wrong with a JSON text, in words for the person who wrote it.
+//! Explains what is wrong with a JSON text, in words for the person who wrote it.
 
 use serde_json::Error;
 use serde_json::error::Category;
 
-/// Characters of what stands at a fault that are shown.
+/// How many characters of the faulty text are shown.
 const SHOWN: usize = 20;
 
-/// Says what is wrong with `json`: where a text that is no JSON stops being it, what stands there and
-/// what was expected; or what is wrong with a value that is JSON and not what was asked for.
+/// Says what is wrong with `json`. If it is not valid JSON: where the fault is, what was expected and
+/// what was found. If it is valid JSON but has the wrong content: what is wrong with the value.
 ///
-/// `error` is serde_json's for just this text.
+/// `error` must be serde_json's error for this same text.
 ///
 /// ```
 /// let json = "{'text': 'hello'}";
 /// let error = serde_json::from_str::<serde_json::Value>(json).unwrap_err();
 /// let said = chat_model::explain_json(json, &error);
-/// assert_eq!(said, "at line 1, column 2, a name in double quotes was expected, and there is 'text'");
+/// assert_eq!(said, "line 1, column 2: expected a name in double quotes, found 'text'");
 /// ```
 pub fn explain_json(json: &str, error: &Error) -> String {
     let said = without_position(error);
@@ -31,53 +31,52 @@ pub fn explain_json(json: &str, error: &Error) -> String {
         "EOF while parsing an object" => {
             return "it ends within an object: a `}` is missing".into();
         }
-        "EOF while parsing a value" => return "it ends where a value was expected".into(),
+        "EOF while parsing a value" => return "it ends where a value is expected".into(),
         "recursion limit exceeded" => return "it is nested too deeply".into(),
         "expected value" | "expected ident" => {
-            "a value was expected (text in double quotes, a number, true, false, null, {…} or […])"
+            "expected a value (text in double quotes, a number, true, false, null, {…} or […])"
         }
-        "expected `:`" => "a `:` was expected",
-        "expected `,` or `]`" => "a `,` or the closing `]` was expected",
-        "expected `,` or `}`" => "a `,` or the closing `}` was expected",
-        "key must be a string" | "expected `\"`" => "a name in double quotes was expected",
-        "trailing comma" => "something more was expected after the comma",
-        "trailing characters" => "the end was expected",
+        "expected `:`" => "expected a `:`",
+        "expected `,` or `]`" => "expected a `,` or the closing `]`",
+        "expected `,` or `}`" => "expected a `,` or the closing `}`",
+        "key must be a string" | "expected `\"`" => "expected a name in double quotes",
+        "trailing comma" => "expected something after the comma",
+        "trailing characters" => "expected the end",
         "control character (\\u0000-\\u001F) found while parsing a string" => {
-            "a string has a line break or another control character, which is written as \\n or \\u000a"
+            "a string contains a line break or another control character; write it as \\n or \\u000a"
         }
         "invalid escape" => {
-            "a string has a `\\` that begins no escape (a back-slash itself is written `\\\\`)"
+            "a string has a `\\` that does not begin an escape (write a backslash itself as `\\\\`)"
         }
-        "invalid number" => "a number is not written as JSON writes them",
-        "number out of range" => "a number is too large",
+        "invalid number" => "this is not how JSON writes a number",
+        "number out of range" => "the number is too large",
         "invalid unicode code point"
         | "lone leading surrogate in hex escape"
-        | "unexpected end of hex escape" => "a string has a `\\u` that is no character",
+        | "unexpected end of hex escape" => "a string has a `\\u` that is not a character",
         other => other,
     };
     let place = place(json, error.line(), error.column());
     let (line, column) = line_and_column(json, place);
     let there = match shown(&json[place..]) {
-        found if expected.ends_with("expected") || expected.ends_with(')') => match found {
-            "" => ", and there is none".to_owned(),
-            found => format!(", and there is {found}"),
+        found if expected.starts_with("expected") => match found {
+            "" => ", found none".to_owned(),
+            found => format!(", found {found}"),
         },
         _ => String::new(),
     };
-    format!("at line {line}, column {column}, {expected}{there}")
+    format!("line {line}, column {column}: {expected}{there}")
 }
 
-/// serde's sentence about a value of the wrong kind, as one would say it.
+/// serde's sentence about a wrong value, in plainer words.
 fn explain_value(said: &str) -> String {
     if let Some((name, known)) = said
         .strip_prefix("unknown field ")
         .and_then(|rest| rest.split_once(", expected "))
     {
-        let known = known.strip_prefix("one of ").unwrap_or(known);
-        return format!("there is no field {name}; there is {known}");
+        return format!("there is no field {name}; expected {known}");
     }
     if said.starts_with("duplicate field ") {
-        return "it is there twice".to_owned();
+        return "it is given twice".to_owned();
     }
     if said.starts_with("missing field ") {
         return "it is missing".to_owned();
@@ -91,23 +90,24 @@ fn explain_value(said: &str) -> String {
             other if other == "a map" || other.starts_with("struct ") => "an object",
             other => other,
         };
-        return format!("it must be {expected}, and there is {found}");
+        return format!("it must be {expected}, not {found}");
     }
     said.to_owned()
 }
 
-/// serde_json's sentence without the place at its end.
+/// serde_json's sentence without the position at its end.
 fn without_position(error: &Error) -> String {
     let said = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());
     said.strip_suffix(&position).unwrap_or(&said).to_owned()
 }
 
-/// The byte at which a fault begins: the whole word, where serde_json names a byte within it.
+/// The byte at which the fault begins. serde_json may name a byte within a word; this is the start of
+/// that word.
 fn place(json: &str, line: usize, column: usize) -> usize {
     let lines = json.split_inclusive('\n');
     let before: usize = lines.take(line.saturating_sub(1)).map(str::len).sum();
-    // Column 0 is the line break before.
+    // Column 0 is the line break before the line.
     let mut place = (before + column).saturating_sub(1).min(json.len());
     let bytes = json.as_bytes();
     while place > 0
@@ -120,7 +120,7 @@ fn place(json: &str, line: usize, column: usize) -> usize {
     place
 }
 
-/// As people and editors count: from 1, in characters.
+/// Line and column as editors count them: from 1, in characters.
 fn line_and_column(json: &str, place: usize) -> (usize, usize) {
     let before = &json[..place];
     let line = before.matches('\n').count() + 1;
@@ -128,7 +128,7 @@ fn line_and_column(json: &str, place: usize) -> (usize, usize) {
     (line, before[begin..].chars().count() + 1)
 }
 
-/// Enough of what stands somewhere to recognise it by: a word, or one character.
+/// The start of `rest`, enough to recognise it: a word, or one character.
 fn shown(rest: &str) -> &str {
     let end = rest
         .char_indices()
@@ -156,42 +156,34 @@ mod tests {
     #[test]
     fn what_stands_where_and_what_was_expected() {
         let value =
-            "a value was expected (text in double quotes, a number, true, false, null, {…} or […])";
+            "expected a value (text in double quotes, a number, true, false, null, {…} or […])";
         for (json, said) in [
-            (
-                "hello",
-                format!("at line 1, column 1, {value}, and there is hello"),
-            ),
+            ("hello", format!("line 1, column 1: {value}, found hello")),
             // serde_json: "expected ident at line 1 column 2".
-            (
-                "text",
-                format!("at line 1, column 1, {value}, and there is text"),
-            ),
+            ("text", format!("line 1, column 1: {value}, found text")),
             (
                 "{\"text\":hi}",
-                format!("at line 1, column 9, {value}, and there is hi"),
+                format!("line 1, column 9: {value}, found hi"),
             ),
             (
                 "{\"ä\":\n grüße}",
-                format!("at line 2, column 2, {value}, and there is grüße"),
+                format!("line 2, column 2: {value}, found grüße"),
             ),
             (
                 "{text:1}",
-                "at line 1, column 2, a name in double quotes was expected, and there is text"
-                    .into(),
+                "line 1, column 2: expected a name in double quotes, found text".into(),
             ),
             (
                 "{\"a\" 1}",
-                "at line 1, column 6, a `:` was expected, and there is 1".into(),
+                "line 1, column 6: expected a `:`, found 1".into(),
             ),
             (
                 "{\"a\":1 \"b\":2}",
-                "at line 1, column 8, a `,` or the closing `}` was expected, and there is \"b"
-                    .into(),
+                "line 1, column 8: expected a `,` or the closing `}`, found \"b".into(),
             ),
             (
                 "{\"a\":1}}",
-                "at line 1, column 8, the end was expected, and there is }".into(),
+                "line 1, column 8: expected the end, found }".into(),
             ),
             (
                 "{\"a\":\"b",
@@ -207,7 +199,7 @@ mod tests {
         }
         let broken_line = explained("{\"a\":\"b\nc\"}");
         assert!(
-            broken_line.starts_with("at line 1, column 8, a string has a line break"),
+            broken_line.starts_with("line 1, column 8: a string contains a line break"),
             "{broken_line}"
         );
     }
@@ -217,16 +209,16 @@ mod tests {
         for (said, plain) in [
             (
                 "unknown field `a`, expected one of `b`, `c`, `d`",
-                "there is no field `a`; there is `b`, `c`, `d`",
+                "there is no field `a`; expected one of `b`, `c`, `d`",
             ),
-            ("duplicate field `a`", "it is there twice"),
+            ("duplicate field `a`", "it is given twice"),
             (
                 "invalid type: integer `1`, expected a string",
-                "it must be a string, and there is integer `1`",
+                "it must be a string, not integer `1`",
             ),
             (
                 "invalid type: null, expected a sequence",
-                "it must be a list, and there is null",
+                "it must be a list, not null",
             ),
         ] {
             assert_eq!(explain_value(said), plain);

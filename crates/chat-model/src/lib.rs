@@ -1,7 +1,7 @@
-//! The words that Hark's services share: channels, events, epochs, cursors and topics.
+//! The data types that Hark's services share: channels, events, epochs, cursors and topics.
 //!
-//! Pure values and their encodings; no I/O, no clock, no tasks. What a value means on the wire is
-//! described in `docs/protocol.md`; this crate is the one place that encodes and parses it.
+//! Only values and their encodings; no I/O, no clock, no tasks. `docs/protocol.md` describes what
+//! each value means on the wire; this crate is the only place that encodes and parses it.
 //!
 //! ```
 //! use chat_model::{ChannelId, Cursor, Epoch, Position};

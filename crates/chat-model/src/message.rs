@@ -10,60 +10,60 @@ use crate::explain_json;
 
 mod form;
 
-/// The type of a message whose sender named none; a browser's `onmessage` gets these.
+/// The type of a message whose sender gave none; browsers pass these to `onmessage`.
 pub const MESSAGE_TYPE: &str = "message";
 
-/// What a sender wants said: checked, but not yet part of a log.
+/// A message from a sender: checked, but not yet part of a log.
 ///
-/// At least one of `text` and `data` is there.
+/// It has a `text`, a `data` or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewMessage {
     /// Any Unicode text.
     pub text: Option<String>,
-    /// JSON in the sender's own tokens, so that numbers keep every digit; the white space
-    /// between tokens is gone.
+    /// JSON in the sender's own tokens, so that numbers keep every digit. The white space between
+    /// the tokens is removed.
     pub data: Option<String>,
-    /// What kind of event it is.
+    /// The type of the event.
     pub event_type: EventType,
-    /// The identifier that the sender chose: a second message with it is the same message.
+    /// The identifier that the sender chose. A second message with the same identifier is a repeat.
     pub id: Option<Uuid>,
     /// Who the sender claims to be.
     pub from: Option<Sender>,
 }
 
-/// Who says it. In open mode this is what the caller claims.
+/// Who sent a message. In open mode this is what the caller claims.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Sender {
-    /// An identifier of the sender's own, 1 to 128 bytes.
+    /// An identifier that the sender chose, 1 to 128 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// A name to show, 1 to 128 bytes.
+    /// A display name, 1 to 128 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
 /// The type of an event: `message` or the sender's own, `[a-z0-9._-]{1,64}`.
 ///
-/// Refused are the names that a stream or a browser uses itself (`ready`, `gap`, `ping`, `open`,
-/// `error`) and everything that begins with `hark.`.
+/// Names that a stream or a browser uses itself (`ready`, `gap`, `ping`, `open`, `error`) and names
+/// that begin with `hark.` are refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventType(String);
 
 /// Why a body is not a message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
-    /// The body cannot be read at all: neither UTF-8 nor JSON. The sender's program is at fault.
+    /// The body cannot be read at all: it is not UTF-8 or not JSON. The sender's program is at fault.
     #[error("the body is not {expected}: {detail}")]
     Unreadable {
         /// What it should have been.
         expected: &'static str,
-        /// Where it is not.
+        /// What is wrong, and where.
         detail: String,
     },
-    /// The body can be read and one field of it cannot be taken.
+    /// The body can be read, but one field is not acceptable.
     #[error("`{field}`: {detail}")]
     Field {
-        /// The field's name, or `body` where the fault is not in one field.
+        /// The field's name, or `body` if the fault is not in a single field.
         field: String,
         /// What to change.
         detail: String,
@@ -79,7 +79,7 @@ impl MessageError {
     }
 }
 
-/// The body of a post, its fields not yet looked into: so each fault can name its field.
+/// The body of a post. Its fields are parsed later, one by one, so that an error can name its field.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields<'a> {
@@ -102,13 +102,13 @@ struct SenderFields {
     name: Option<String>,
 }
 
-/// Keeps a `null` that is there apart from a field that is not: `"data": null` is data.
+/// Tells an explicit `null` from a missing field: `"data": null` is data.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl NewMessage {
-    /// A message of type `message` that has a text and nothing else.
+    /// A message of type `message` with only a text.
     pub fn text(text: impl Into<String>) -> Self {
         Self {
             text: Some(text.into()),
@@ -119,7 +119,7 @@ impl NewMessage {
         }
     }
 
-    /// Reads a body of plain text.
+    /// Reads a plain-text body.
     pub fn from_text(body: &[u8]) -> Result<Self, MessageError> {
         let text = utf8(body)?;
         if text.is_empty() {
@@ -128,17 +128,17 @@ impl NewMessage {
         Ok(Self::text(text))
     }
 
-    /// Reads a body of JSON, an object with `text`, `data`, `type`, `id` and `from`.
+    /// Reads a JSON body: an object with `text`, `data`, `type`, `id` and `from`.
     pub fn from_json(body: &[u8]) -> Result<Self, MessageError> {
         let body = utf8(body)?;
-        // A struct would be read from an array as well.
+        // serde would also read the struct from an array.
         if !body
             .trim_start_matches([' ', '\t', '\r', '\n'])
             .starts_with('{')
         {
             serde_json::from_str::<serde::de::IgnoredAny>(body).map_err(|error| {
                 let why = explain_json(body, &error);
-                not_json(format!("{why}; a plain text is sent as text/plain"))
+                not_json(format!("{why}; send plain text as text/plain"))
             })?;
             return Err(MessageError::field("body", "it must be a JSON object"));
         }
@@ -170,8 +170,8 @@ impl NewMessage {
         })
     }
 
-    /// A digest of all that the sender said, to tell a repeated post from another one that
-    /// carries the same id or key.
+    /// A digest of everything in the message. It tells a repeated post from a different one with the
+    /// same id or key.
     pub fn fingerprint(&self) -> [u8; 16] {
         let mut digest = Sha256::new();
         let from = self.from.as_ref();
@@ -185,7 +185,7 @@ impl NewMessage {
             from.and_then(|from| from.name.as_deref()),
         ];
         for part in parts {
-            // The length keeps neighbours apart, and none from empty.
+            // The length separates adjacent fields, and a missing field from an empty one.
             digest.update(
                 part.map_or(u64::MAX, |part| part.len() as u64)
                     .to_le_bytes(),
@@ -199,7 +199,10 @@ impl NewMessage {
 }
 
 impl EventType {
-    /// Checks and takes a sender's type.
+    /// Checks a type that a sender gave.
+    ///
+    /// # Errors
+    /// When the name has other characters or another length, or is reserved.
     pub fn new(name: &str) -> Result<Self, MessageError> {
         let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
         if !(1..=64).contains(&name.len()) || !name.bytes().all(plain) {
@@ -229,7 +232,10 @@ impl Default for EventType {
 fn utf8(body: &[u8]) -> Result<&str, MessageError> {
     std::str::from_utf8(body).map_err(|error| MessageError::Unreadable {
         expected: "UTF-8",
-        detail: format!("byte {} begins no character", error.valid_up_to() + 1),
+        detail: format!(
+            "byte {} does not begin a character",
+            error.valid_up_to() + 1
+        ),
     })
 }
 
@@ -240,7 +246,7 @@ fn not_json(detail: String) -> MessageError {
     }
 }
 
-/// The name between the first back-ticks of serde's message, which says which field is at fault.
+/// The name between the first backticks of serde's message: the field that is at fault.
 fn quoted(message: &str) -> String {
     message.split('`').nth(1).unwrap_or("body").to_owned()
 }
@@ -248,8 +254,8 @@ fn quoted(message: &str) -> String {
 fn string(field: &str, raw: &RawValue) -> Result<String, MessageError> {
     serde_json::from_str(raw.get()).map_err(|error| match error.classify() {
         Category::Data => MessageError::field(field, "it must be a string"),
-        // The token is a JSON string; what a Rust string cannot hold is half of a surrogate pair.
-        _ => MessageError::field(field, "it is not Unicode text: a surrogate stands alone"),
+        // The token is a JSON string; all that a Rust string cannot hold is half a surrogate pair.
+        _ => MessageError::field(field, "it is not Unicode text: it has a lone surrogate"),
     })
 }
 
@@ -258,7 +264,7 @@ fn client_id(text: &str) -> Result<Uuid, MessageError> {
         Ok(id) if text.len() == uuid::fmt::Hyphenated::LENGTH => Ok(id),
         _ => Err(MessageError::field(
             "id",
-            "it must be a UUID in its 36-character form",
+            "it must be a UUID in the 36-character form",
         )),
     }
 }
@@ -286,13 +292,13 @@ fn check_lengths(sender: &Sender) -> Result<(), MessageError> {
             .as_ref()
             .is_some_and(|value| !(1..=128).contains(&value.len()))
         {
-            return Err(MessageError::field(field, "it must have 1 to 128 bytes"));
+            return Err(MessageError::field(field, "it must be 1 to 128 bytes long"));
         }
     }
     Ok(())
 }
 
-/// Drops the white space between the tokens of a JSON text that is known to be valid.
+/// Removes the white space between the tokens of a valid JSON text.
 fn without_white_space(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     let (mut in_string, mut escaped) = (false, false);

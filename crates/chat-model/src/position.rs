@@ -2,20 +2,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ChannelId, Epoch};
 
-/// A message's number in its channel: 1, 2, 3 … without holes.
+/// A message's number in its channel: 1, 2, 3 … without gaps.
 pub type Seq = u64;
 
-/// A place in a channel's log: everything up to and including `seq` lies behind it.
+/// A position in a channel's log: everything up to and including `seq` has been read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Position {
     /// The epoch in which the position was reached.
     pub epoch: Epoch,
-    /// The last number that lies behind; 0 at the start of the log.
+    /// The last number that has been read; 0 at the start of the log.
     pub seq: Seq,
 }
 
 impl Position {
-    /// The position after `seq`, reached in `epoch`.
+    /// The position just after `seq`, reached in `epoch`.
     pub fn new(epoch: Epoch, seq: Seq) -> Self {
         Self { epoch, seq }
     }
@@ -26,20 +26,20 @@ impl Position {
 pub struct EpochStart {
     /// The epoch.
     pub epoch: Epoch,
-    /// The first number that it gave out, or will.
+    /// The first number that was or will be assigned in it.
     pub from: Seq,
 }
 
-/// What the store knows of a channel's log at one moment.
+/// The state of a channel's log in the store at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     /// The channel.
     pub channel: ChannelId,
     /// The current epoch, [`Epoch::ZERO`] while there is no log.
     pub epoch: Epoch,
-    /// The newest number, 0 while there is none.
+    /// The newest number; 0 if there is none.
     pub head: Seq,
-    /// The oldest number that is still kept; `head + 1` when nothing is.
+    /// The oldest number that is still kept; `head + 1` if nothing is kept.
     pub first: Seq,
     /// The epochs of this log, oldest first, the current one last; empty while there is no log.
     pub epochs: Vec<EpochStart>,
@@ -48,7 +48,7 @@ pub struct Head {
 /// Proof that a log was cut back behind a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// Where the log goes on: what lies behind this position was kept.
+    /// Where the log continues: everything up to this position was kept.
     pub kept: Position,
 }
 
@@ -71,9 +71,9 @@ impl Head {
 
     /// Whether the log was cut back behind `position`, and to where.
     ///
-    /// Only a head that was asked for after `position` was reached is proof of that. An older
-    /// epoch is good up to where the next one starts. An epoch that the head does not name may be of
-    /// another log, made by a clock that went wrong, of which nothing is left.
+    /// The answer is proof only if this head was requested after `position` was reached. A position
+    /// in an older epoch is valid up to the start of the next epoch. An epoch that the head does not
+    /// list may belong to another log, which was created under a wrong clock and no longer exists.
     pub fn cut(&self, position: Position) -> Option<Cut> {
         Cut::by_unknown_epoch(&self.epochs, position)
             .or_else(|| Cut::by_epoch(&self.epochs, position))
@@ -86,8 +86,8 @@ impl Head {
 }
 
 impl Cut {
-    /// The part of [`Head::cut`] that needs no fresh head, for an epoch once named stays true:
-    /// whether a later one of these cut the log back behind `position`.
+    /// The part of [`Head::cut`] that needs no fresh head, because an epoch that was listed once
+    /// stays valid: whether a later one of these epochs cut the log back behind `position`.
     pub fn by_epoch(epochs: &[EpochStart], position: Position) -> Option<Self> {
         let at = epochs
             .iter()
@@ -95,11 +95,12 @@ impl Cut {
         Self::at_start(epochs.get(at + 1)?, position)
     }
 
-    /// The part of [`Head::cut`] for an epoch that a fresh head does not name.
+    /// The part of [`Head::cut`] for an epoch that a fresh head does not list.
     ///
-    /// Those older than all may have been left out of the list. One between others was most likely
-    /// cut off as a whole, by the next one, which was put back from the same copy or an older one;
-    /// but then `position` is not before that one's start. Any other one is of another log.
+    /// An epoch older than all in the list may have been left out of it. An epoch between two others
+    /// was most likely cut off as a whole by the next epoch, which was restored from the same copy or
+    /// an older one; but then `position` is not before the start of that next epoch. Any other epoch
+    /// belongs to another log.
     pub fn by_unknown_epoch(epochs: &[EpochStart], position: Position) -> Option<Self> {
         if position.seq == 0 || epochs.iter().any(|start| start.epoch == position.epoch) {
             return None;
@@ -194,7 +195,7 @@ mod tests {
         }
         for unknown in [15, 99] {
             let beginning = Position::new(epoch(unknown), 0);
-            assert_eq!(head.cut(beginning), None, "nothing lies behind it");
+            assert_eq!(head.cut(beginning), None, "nothing has been read yet");
         }
     }
 

@@ -8,7 +8,7 @@ const LENGTH: usize = "2026-11-21T09:00:00.123Z".len();
 /// Milliseconds since 1970 as `2026-11-21T09:00:00.123Z`: RFC 3339, as JavaScript's
 /// `Date.prototype.toISOString` writes it.
 ///
-/// Times after the year 9999 are written as its end.
+/// Times after the year 9999 are written as the end of that year.
 pub fn format_timestamp(milliseconds: u64) -> String {
     String::from_utf8_lossy(&timestamp(milliseconds)).into_owned()
 }

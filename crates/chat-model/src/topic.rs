@@ -5,23 +5,27 @@ use serde::{Deserialize, Deserializer};
 
 use crate::ChannelId;
 
-/// What the topics of all channels begin with: a channel's topic is `<prefix>/<uuid>`.
+/// The prefix of all channels' topics: a channel's topic is `<prefix>/<uuid>`.
 ///
-/// Printable ASCII, slashes allowed inside, at most 200 bytes; neither `+`, `#` nor `$` at the
-/// start, which MQTT keeps for filters and for the broker (MQTT 3.1.1 §4.7.1, §4.7.2).
+/// At most 200 bytes of printable ASCII, with slashes allowed inside. It contains neither `+` nor
+/// `#` and does not begin with `$`: MQTT reserves these for filters and for the broker (MQTT 3.1.1
+/// §4.7.1, §4.7.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicPrefix(String);
 
-/// The text cannot begin a topic.
+/// The text cannot be a topic prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a topic prefix has 1 to 200 printable ASCII characters, without `+`, `#` and blanks, and \
-     neither begins nor ends with `/` nor begins with `$`"
+    "a topic prefix has 1 to 200 printable ASCII characters without spaces, `+` or `#`; it does not \
+     begin with `$`, and neither begins nor ends with `/`"
 )]
 pub struct BadPrefix;
 
 impl TopicPrefix {
-    /// Checks and takes a prefix.
+    /// Checks a prefix.
+    ///
+    /// # Errors
+    /// When the text breaks one of the rules above.
     pub fn new(prefix: impl Into<String>) -> Result<Self, BadPrefix> {
         let prefix = prefix.into();
         let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'+' | b'#');
@@ -41,18 +45,18 @@ impl TopicPrefix {
         format!("{}/{channel}", self.0)
     }
 
-    /// The topic on which a publisher shows that it is there. Names no channel, and is matched by
-    /// [`filter`](Self::filter).
+    /// The topic on which a publisher shows that it is alive. It names no channel, but
+    /// [`filter`](Self::filter) matches it.
     pub fn heartbeat(&self) -> String {
         format!("{}/heartbeat", self.0)
     }
 
-    /// The filter that matches the topics of all channels, and of nothing below them.
+    /// The filter that matches the topics of all channels, but nothing below them.
     pub fn filter(&self) -> String {
         format!("{}/+", self.0)
     }
 
-    /// The channel whose topic this is; `None` for every other topic.
+    /// The channel that this topic belongs to; `None` for every other topic.
     pub fn channel(&self, topic: &[u8]) -> Option<ChannelId> {
         let rest = topic.strip_prefix(self.0.as_bytes())?.strip_prefix(b"/")?;
         ChannelId::parse_bytes(rest).ok()

@@ -1,4 +1,5 @@
-//! The time of day and the time that passes, as an argument: tests hold it still.
+//! A clock that is passed as an argument, so that tests can control it. It tells the time of day and
+//! a monotonic time.
 #![warn(missing_docs)]
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -32,7 +33,7 @@ impl Timestamp {
         Self(self.0.saturating_sub(whole_millis(duration)))
     }
 
-    /// How long ago `earlier` was; zero when it lies ahead.
+    /// The time from `earlier` to this; zero if `earlier` is in fact later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
@@ -42,24 +43,24 @@ fn whole_millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Tells the time. `now` may jump, forwards and backwards; `monotonic` never goes back.
+/// Tells the time. `now` may jump forwards or backwards; `monotonic` never goes back.
 pub trait Clock: Send + Sync {
     /// The time of day, in milliseconds.
     fn now(&self) -> Timestamp;
 
-    /// The time since some fixed moment of this process; never decreases.
+    /// The time since a fixed moment in the life of this process; never decreases.
     fn monotonic(&self) -> Duration;
 }
 
-/// A clock that any number of parts share.
+/// A clock that several parts share.
 pub type SharedClock = Arc<dyn Clock>;
 
-/// The clock of the machine.
+/// The machine's clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
 impl SystemClock {
-    /// The machine's clock, ready to share.
+    /// The machine's clock as a [`SharedClock`].
     pub fn shared() -> SharedClock {
         Arc::new(Self)
     }
@@ -93,19 +94,19 @@ struct Hands {
 }
 
 impl TestClock {
-    /// A clock that stands at `now`, its monotonic time at zero.
+    /// A clock that shows `now`; its monotonic time is zero.
     pub fn new(now: Timestamp) -> Self {
         let clock = Self::default();
         clock.set(now);
         clock
     }
 
-    /// Moves the time of day alone, as an administrator or NTP does.
+    /// Sets only the time of day, as an administrator or NTP would.
     pub fn set(&self, now: Timestamp) {
         self.hands.now.store(now.0, Ordering::SeqCst);
     }
 
-    /// Lets `duration` pass, for both times; counted in whole milliseconds.
+    /// Moves both times forward by `duration`, in whole milliseconds.
     pub fn advance(&self, duration: Duration) {
         let millis = whole_millis(duration);
         self.hands.now.fetch_add(millis, Ordering::SeqCst);
@@ -114,7 +115,7 @@ impl TestClock {
             .fetch_add(millis.unsigned_abs(), Ordering::SeqCst);
     }
 
-    /// This clock, ready to share; later movements of `self` show there too.
+    /// This clock as a [`SharedClock`]; it follows later changes to `self`.
     pub fn shared(&self) -> SharedClock {
         Arc::new(self.clone())
     }
@@ -146,7 +147,7 @@ mod tests {
         assert_eq!(
             shared.monotonic(),
             Duration::from_secs(2),
-            "a jump of the time of day is no passing time"
+            "setting the time of day does not move the monotonic time"
         );
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use memchr::{memchr, memchr2};
 
-/// A block may be so large, in bytes; one without an end is not collected for ever.
+/// The largest block, in bytes, so that a block without an end does not fill memory.
 const LARGEST: usize = 4 << 20;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -12,55 +12,55 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// The fields between two empty lines.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Block<'a> {
-    /// The last `event:`; empty without one, which means `message`.
+    /// The last `event:`; empty if there was none, which means `message`.
     pub name: &'a [u8],
-    /// The last `id:`. One that contains a null byte is ignored.
+    /// The last `id:`. An id that contains a null byte is ignored.
     pub id: Option<&'a [u8]>,
-    /// All `data:`, joined by line feeds. Without any, the block is no event for a browser; its id and
-    /// its retry time count all the same.
+    /// All `data:` lines, joined by line feeds. A block without data is not an event for a browser,
+    /// but its id and retry time still count.
     pub data: Option<Cow<'a, [u8]>>,
-    /// The last `retry:`. What is not a number of milliseconds is ignored.
+    /// The last `retry:`. Anything but a number of milliseconds is ignored.
     pub retry: Option<Duration>,
 }
 
-/// The server sent 4 MiB without the end of an event.
+/// The server sent 4 MiB without ending an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooLarge;
 
 impl fmt::Display for TooLarge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("4 MiB without the end of an event")
+        f.write_str("the server sent 4 MiB without ending an event")
     }
 }
 
 impl std::error::Error for TooLarge {}
 
-/// Splits a stream into blocks, and copies only those that arrive in pieces.
+/// Splits a stream into blocks. It copies only blocks that arrive in pieces.
 #[derive(Debug, Default)]
 pub struct Blocks {
     unfinished: Vec<u8>,
-    /// Whether the first block has ended. A byte order mark may stand before it.
+    /// Whether the first block has ended. A byte order mark may precede it.
     begun: bool,
 }
 
 impl Blocks {
-    /// Takes the next piece of the stream and shows each block that it ends, except those of comments
-    /// alone.
+    /// Takes the next piece of the stream and calls `show` for each block that it completes, except
+    /// blocks with only comments.
     ///
     /// # Errors
-    /// When a block is over 4 MiB. What comes after it cannot be read.
+    /// When a block is larger than 4 MiB. The rest of the stream cannot be read.
     pub fn feed(&mut self, piece: &[u8], show: impl FnMut(Block<'_>)) -> Result<(), TooLarge> {
         if self.unfinished.is_empty() {
             let used = self.blocks(piece, show);
             self.unfinished.extend_from_slice(&piece[used..]);
         } else {
             self.unfinished.extend_from_slice(piece);
-            // A piece that ends no line ends no block.
+            // A piece without a line end cannot end a block.
             if memchr2(b'\n', b'\r', piece).is_some() {
                 let mut unfinished = std::mem::take(&mut self.unfinished);
                 let used = self.blocks(&unfinished, show);
                 unfinished.drain(..used);
-                // Ten thousand streams: an empty buffer is not kept.
+                // Keep no empty buffers: there may be ten thousand streams.
                 if !unfinished.is_empty() {
                     self.unfinished = unfinished;
                 }
@@ -72,15 +72,15 @@ impl Blocks {
         Ok(())
     }
 
-    /// Shows each finished block; returns how many bytes they take.
+    /// Calls `show` for each finished block; returns how many bytes they take.
     fn blocks(&mut self, bytes: &[u8], mut show: impl FnMut(Block<'_>)) -> usize {
         let (mut used, mut position) = (0, 0);
         if !self.begun && bytes.starts_with(BYTE_ORDER_MARK) {
             position = BYTE_ORDER_MARK.len();
         }
         let (mut block, mut has_fields) = (Block::default(), false);
-        // A line ends with CR LF, LF or CR. Where a piece ends between CR and LF, the LF is an empty line
-        // between two blocks, which is nothing, or comes behind its CR in what is unfinished.
+        // A line ends with CR LF, LF or CR. If a piece ends between CR and LF, the LF either becomes an
+        // empty line between two blocks, which does nothing, or follows its CR in the unfinished bytes.
         while let Some(length) = memchr2(b'\n', b'\r', &bytes[position..]) {
             let end = position + length;
             let line = &bytes[position..end];
@@ -104,7 +104,7 @@ impl Blocks {
 impl<'a> Block<'a> {
     /// Takes a line; false if it is a comment.
     fn take(&mut self, line: &'a [u8]) -> bool {
-        // What nearly all lines are is found without a search.
+        // Nearly all lines are data: recognise them without a search.
         if let Some(value) = line.strip_prefix(b"data:") {
             self.take_data(value);
             return true;
@@ -149,7 +149,7 @@ impl<'a> Block<'a> {
     }
 }
 
-/// A space after the colon is no part of the value.
+/// Removes the space after the colon, which is not part of the value.
 fn unspaced(value: &[u8]) -> &[u8] {
     value.strip_prefix(b" ").unwrap_or(value)
 }

@@ -1,8 +1,8 @@
-//! Reads streams of server-sent events (WHATWG HTML, section 9.2) from bytes that are cut anywhere:
-//! for `hark listen` and `hark doctor`, for the listener of the tests, and for the load generator.
+//! Parses streams of server-sent events (WHATWG HTML §9.2), wherever the bytes are split. Used by
+//! `hark listen`, `hark doctor`, the tests' listener and the load generator.
 //!
-//! Own code, because the load generator reads without copying and without a runtime, and because no
-//! library bounds what a server may send without ending an event (decision 30).
+//! Not a library, because the load generator reads without copying and without a runtime, and
+//! because no library limits how much a server may send without ending an event (decision 30).
 
 mod blocks;
 mod reader;

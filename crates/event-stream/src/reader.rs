@@ -2,18 +2,18 @@ use std::time::Duration;
 
 use crate::{Blocks, TooLarge};
 
-/// An event of a stream.
+/// One event of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// The `id:` of this very event, if it had one.
+    /// This event's own `id:`, if it has one.
     pub id: Option<String>,
-    /// `message` if the stream named none.
+    /// The `event:`; `message` if there was none.
     pub name: String,
     /// The `data:` lines, joined by line feeds.
     pub data: String,
 }
 
-/// What an `EventSource` makes of a stream: its events, and what the next connection begins with.
+/// Reads a stream as an `EventSource` does: its events, and what to send on the next connection.
 #[derive(Debug, Default)]
 pub struct Reader {
     blocks: Blocks,
@@ -23,11 +23,11 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Takes the next bytes of the stream and gives the events that they complete. Bytes that are not
-    /// UTF-8 are replaced, as browsers do.
+    /// Takes the next bytes of the stream and returns the events that they complete. Bytes that are not
+    /// UTF-8 are replaced, as in browsers.
     ///
     /// # Errors
-    /// When a block is over 4 MiB: that is no stream of ours.
+    /// When a block is larger than 4 MiB: Hark sends no such stream.
     pub fn read(&mut self, bytes: &[u8]) -> Result<Vec<Event>, TooLarge> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let Self {
@@ -57,12 +57,12 @@ impl Reader {
         Ok(events)
     }
 
-    /// The connection broke: what was not finished is forgotten.
+    /// To be called when the connection broke: forgets the unfinished event.
     pub fn restart(&mut self) {
         self.blocks = Blocks::default();
     }
 
-    /// The last `id:`, which goes into `Last-Event-ID`.
+    /// The last `id:`, to be sent as `Last-Event-ID`.
     #[must_use]
     pub fn cursor(&self) -> Option<&str> {
         self.cursor.as_deref()
@@ -74,8 +74,8 @@ impl Reader {
         self.retry
     }
 
-    /// Whether there was a block of fields without data, of which browsers make nothing, and several
-    /// other clients an empty event.
+    /// Whether there was a block with fields but no data. Browsers ignore such a block; several other
+    /// clients take it for an empty event.
     #[must_use]
     pub fn had_hollow_block(&self) -> bool {
         self.hollow
@@ -112,7 +112,7 @@ mod tests {
                 event(None, "message", "\n"),
             ]
         );
-        assert!(!reader.had_hollow_block(), "a comment is no field");
+        assert!(!reader.had_hollow_block(), "a comment is not a field");
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::task::{Context, Poll};
 
 use crate::Refusal;
 
-/// Whether somebody may: a future that is ready at once, and allocates nothing, where the answer is
-/// known.
-#[must_use = "nothing is permitted before it was awaited"]
+/// Whether a caller may do something. A future; if the answer is already known, it is ready at once
+/// and allocates nothing.
+#[must_use = "nothing is permitted until this has been awaited"]
 pub struct Decision<'a>(Inner<'a>);
 
 enum Inner<'a> {
@@ -15,12 +15,12 @@ enum Inner<'a> {
 }
 
 impl<'a> Decision<'a> {
-    /// It is known.
+    /// An answer that is already known.
     pub fn known(answer: Result<(), Refusal>) -> Self {
         Self(Inner::Known(Some(answer)))
     }
 
-    /// It has to be found out.
+    /// An answer that has to be looked up.
     pub fn asked(answer: impl Future<Output = Result<(), Refusal>> + Send + 'a) -> Self {
         Self(Inner::Asked(Box::pin(answer)))
     }

@@ -1,12 +1,12 @@
-//! Who may read and post where: the one question that is asked before a message is stored, a page is
-//! read, or a listener is let in.
+//! Decides who may read and post in which channel. Hark asks before it stores a message, reads a
+//! page, or lets a listener in.
 //!
-//! Three places ask it, below every door: `chat_service::ingest`, `chat_service::reads` and the hub
-//! of broadcast-sse. A door (REST, a stream, a device) only says who calls. What this is not: how
-//! often somebody may ask (the limits of each service), and whose web pages may (the origins of
-//! `service-kit`).
+//! Three places ask, all below the doors: `chat_service::ingest`, `chat_service::reads` and the hub
+//! of broadcast-sse. A door (REST, a stream, a device) only says who calls. This crate does not
+//! decide how often somebody may ask (each service has limits for that), or whose web pages may ask
+//! (the allowed origins in `http-server`).
 //!
-//! The first answer is [`Open`]: everybody may do everything.
+//! [`Open`] is the only answer so far: everybody may do everything.
 //!
 //! ```
 //! use chat_model::ChannelId;
@@ -25,10 +25,10 @@ use chat_model::{ChannelId, Sender};
 
 pub use decision::Decision;
 
-/// Who makes a request.
+/// Who is making a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// Who the caller says to be, if anybody: nobody has checked it.
+    /// Who the caller claims to be, if it claims anything. Not verified.
     pub claimed: Option<Sender>,
 }
 
@@ -37,29 +37,29 @@ pub struct Caller {
 pub enum Action {
     /// Add a message to it.
     Post,
-    /// Read its messages, those that were and those that come.
+    /// Read its messages, past and future.
     Read,
 }
 
-/// Why a caller may not do what he wants.
+/// Why a caller may not do what it wants.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// He has no right to it in this channel.
+    /// The caller has no right to do this in this channel.
     #[error("{channel} is not open to you")]
     Forbidden {
-        /// The first of those asked for that is refused.
+        /// The first of the requested channels that is refused.
         channel: ChannelId,
     },
-    /// It cannot be found out now: ask again later.
+    /// The answer cannot be determined now: ask again later.
     #[error("rights cannot be looked up now: {reason}")]
     Unavailable {
-        /// For the log of the service.
+        /// For the service's log.
         reason: String,
     },
 }
 
-/// What answers the question. It is asked once for each post and each page, and once for each
-/// stream, so it must be quick, or remember.
+/// Decides what a caller may do. It is asked once for each post, each page and each stream, so an
+/// implementation must be quick, or cache its answers.
 pub trait Rights: Send + Sync + 'static {
     /// Whether `caller` may do `action` in all of these channels.
     fn permit<'a>(
@@ -70,7 +70,7 @@ pub trait Rights: Send + Sync + 'static {
     ) -> Decision<'a>;
 }
 
-/// Everybody may do everything in every channel whose name he knows.
+/// Everybody may do everything in every channel whose name they know.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Open;
 

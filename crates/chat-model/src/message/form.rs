@@ -1,4 +1,4 @@
-//! Messages from web forms, and how they are told from a text that only claims to be one.
+//! Messages from web forms, and how a real form is told from plain text that is only labelled as one.
 
 use serde_json::value::RawValue;
 
@@ -7,20 +7,20 @@ use super::{
 };
 use crate::explain_json;
 
-/// The fields that a form may have, named as in errors.
+/// The fields that a form may have, by the names used in errors.
 const FIELDS: [&str; 6] = ["text", "data", "type", "id", "from.id", "from.name"];
 
 impl NewMessage {
-    /// Reads a body of the type `application/x-www-form-urlencoded`, which HTML forms and
-    /// `curl --data-urlencode text=…` send, and `curl -d` claims of every text.
+    /// Reads a body of the type `application/x-www-form-urlencoded`. HTML forms and
+    /// `curl --data-urlencode text=…` send it, and `curl -d` labels every text with it.
     ///
-    /// It is taken as a form (WHATWG URL §5.1) if it is nothing but fields `name=value` of the names
-    /// `text`, `data` (JSON), `type`, `id`, `from.id` and `from.name`, `text` among them and none
-    /// twice, in which every `%` begins an encoded byte and all is UTF-8. Everything else is the
-    /// text itself.
+    /// The body is a form (WHATWG URL §5.1) if it consists only of fields `name=value` with the names
+    /// `text`, `data` (JSON), `type`, `id`, `from.id` and `from.name`; `text` must be present and no
+    /// name may appear twice. Every `%` must begin an encoded byte, and the result must be UTF-8. Any
+    /// other body is taken as the text itself.
     ///
     /// # Errors
-    /// As [`from_text`](Self::from_text), or that a field of the form cannot be taken.
+    /// As [`from_text`](Self::from_text), or when a field of the form is not acceptable.
     pub fn from_form(body: &[u8]) -> Result<Self, MessageError> {
         match Form::read(body) {
             Some(form) => form.message(),
@@ -34,7 +34,7 @@ struct Form([Option<String>; FIELDS.len()]);
 
 impl Form {
     fn read(body: &[u8]) -> Option<Self> {
-        // Most bodies are none: found out without decoding anything.
+        // Most bodies are not forms. This finds out without decoding anything.
         let mut pairs = body.split(|&byte| byte == b'&');
         if !pairs.any(|pair| pair.starts_with(b"text=")) {
             return None;
@@ -88,7 +88,7 @@ fn json(data: &str) -> Result<String, MessageError> {
     Ok(without_white_space(raw.get()))
 }
 
-/// `+` is a blank and `%41` is `A`; `None` if it is not encoded in this way.
+/// Decodes one part: `+` is a space and `%41` is `A`. `None` if it is not encoded in this way.
 fn decoded(part: &[u8]) -> Option<String> {
     let mut bytes = Vec::with_capacity(part.len());
     let mut rest = part.iter();
@@ -120,7 +120,7 @@ mod tests {
         for (body, text) in [
             ("text=hello+world", "hello world"),
             ("text=hello%20w%C3%B6rld%21", "hello wörld!"),
-            // What nobody encoded, as `curl -d 'text=grüße dich'` sends it.
+            // Not encoded at all, as `curl -d 'text=grüße dich'` sends it.
             ("text=grüße dich", "grüße dich"),
             ("text=1+1", "1 1"),
             ("text=a=b", "a=b"),
