@@ -1,8 +1,8 @@
 //! Configuration in layers: the embedded, commented defaults, then a file, then the environment.
 //!
-//! The defaults are the list of what exists: every key of a service is in its `config.default.toml`,
-//! and a key that is not there is refused, with its name and where it was found. The default's type
-//! is the key's type. The environment is an argument, so that tests never set it.
+//! The defaults list every key: a service has all its keys in `config.default.toml`, and any other key
+//! is refused, with its name and where it was found. Each key has the type of its default. The
+//! environment is an argument, so that tests never set it.
 
 use std::path::{Path, PathBuf};
 
@@ -36,10 +36,10 @@ pub enum ConfigError {
     Syntax {
         /// Which layer.
         origin: String,
-        /// What is wrong and where.
+        /// What is wrong, and where.
         reason: String,
     },
-    /// A key that no default has.
+    /// A key that is not in the defaults.
     #[error(
         "{origin}: unknown key `{key}`; {}--print-config shows every key",
         did_you_mean(meant)
@@ -49,10 +49,10 @@ pub enum ConfigError {
         key: String,
         /// Which layer.
         origin: String,
-        /// What may have been meant, written as in that layer.
+        /// Known keys that may have been meant, as they are written in that layer.
         meant: Vec<String>,
     },
-    /// A value of another type than the default's.
+    /// A value whose type is not that of the default.
     #[error("{origin}: `{key}` must be {expected}, not {found}")]
     WrongType {
         /// The dotted key.
@@ -64,7 +64,7 @@ pub enum ConfigError {
         /// What was found.
         found: String,
     },
-    /// The right type, but not a value that the service can use.
+    /// A value of the right type that the service cannot use.
     #[error("configuration: {reason}")]
     Invalid {
         /// What is wrong, with the key.
@@ -80,7 +80,7 @@ fn did_you_mean(keys: &[String]) -> String {
 }
 
 impl ConfigError {
-    /// For checks that a service makes itself, once, at start.
+    /// For checks that a service itself makes once, at start.
     pub fn invalid(key: &str, reason: impl std::fmt::Display) -> Self {
         Self::Invalid {
             reason: format!("`{key}` {reason}"),
@@ -88,8 +88,9 @@ impl ConfigError {
     }
 }
 
-/// Reads the layers into a `T`. In the environment `HARK_STORE__MAX_AGE` (with the prefix `HARK_`)
-/// is `store.max_age`; a list is separated by commas. Variables without the prefix are not looked at.
+/// Reads the layers into a `T`. With the prefix `HARK_`, the environment variable
+/// `HARK_STORE__MAX_AGE` sets `store.max_age`. Lists are separated by commas. Variables without the
+/// prefix are ignored.
 ///
 /// # Errors
 /// [`ConfigError`], which says what to change.
@@ -102,8 +103,7 @@ pub fn load<T: DeserializeOwned>(
     parse(load_table(defaults_toml, file, env_prefix, env)?)
 }
 
-/// The merged layers, before they become a type: for a command that hands parts of it to several
-/// services.
+/// The merged layers as a table, for a command that passes parts of it to several services.
 ///
 /// # Errors
 /// As [`load`].
@@ -137,7 +137,7 @@ pub fn load_table(
     Ok(merged)
 }
 
-/// Names the keys that an unknown one may stand for, as they are written in its layer.
+/// Adds the keys that an unknown one may stand for, as they are written in its layer.
 fn with_what_was_meant(
     mut error: ConfigError,
     known: &Table,
@@ -158,21 +158,21 @@ fn joined(path: &str, name: &str) -> String {
     }
 }
 
-/// Makes a `T` of merged layers.
+/// Turns merged layers into a `T`.
 ///
 /// # Errors
 /// [`ConfigError::Invalid`], with the key.
 pub fn parse<T: DeserializeOwned>(merged: Table) -> Result<T, ConfigError> {
     T::deserialize(Value::Table(merged)).map_err(|error| ConfigError::Invalid {
-        // toml puts "in `key`" on a line of its own.
+        // toml puts "in `key`" on a separate line.
         reason: error.to_string().trim().replace('\n', " "),
     })
 }
 
-/// The configuration as TOML, for `--print-config`. A [`Secret`] shows as `***`.
+/// The configuration as TOML, for `--print-config`. A [`Secret`] is shown as `***`.
 ///
 /// # Errors
-/// [`ConfigError::Invalid`] when `T` has something that TOML cannot express.
+/// [`ConfigError::Invalid`] when `T` contains something that TOML cannot express.
 pub fn render<T: Serialize>(config: &T) -> Result<String, ConfigError> {
     toml::to_string_pretty(config).map_err(|error| ConfigError::Invalid {
         reason: error.to_string(),
@@ -199,7 +199,7 @@ fn overlay(base: &mut Table, layer: Table, path: &str, origin: &str) -> Result<(
         };
         match (slot, value) {
             (Value::Table(below), Value::Table(layer)) => overlay(below, layer, &key, origin)?,
-            // A whole number is a fine fraction.
+            // A whole number is accepted where a fraction is expected.
             (Value::Float(slot), Value::Integer(value)) => *slot = value as f64,
             (slot, value) if slot.same_type(&value) => *slot = value,
             (slot, value) => {
@@ -215,7 +215,7 @@ fn overlay(base: &mut Table, layer: Table, path: &str, origin: &str) -> Result<(
     Ok(())
 }
 
-/// `path` has its steps separated by two underscores.
+/// The steps of `path` are separated by two underscores.
 fn set_from_text(
     base: &mut Table,
     path: &str,

@@ -1,8 +1,8 @@
-//! What every program of Hark needs and what has nothing to do with chat or HTTP: configuration,
-//! telemetry, the life of a process and its tasks, and whom to trust in TLS.
+//! The parts that every Hark program needs and that have nothing to do with chat or HTTP:
+//! configuration, logging, starting and stopping tasks, and TLS certificates.
 //!
-//! It is not a framework: a service is `Config::load → Server::bind → run`, written out in the
-//! service, with these parts.
+//! It is not a framework. Each service writes out its own `Config::load → Server::bind → run` and
+//! uses these parts.
 //!
 //! ```
 //! use service_kit::lifecycle::Lifecycle;

@@ -1,5 +1,5 @@
-//! Start and end of a process: tracked tasks, a soft shutdown that lets work finish, a hard one that
-//! does not, and no task that dies unnoticed.
+//! Starts and stops the tasks of a process. A soft shutdown lets work finish, a hard one does not, and
+//! a task that dies is always noticed.
 
 use std::future::Future;
 use std::io;
@@ -16,10 +16,10 @@ use tracing::{error, info, warn};
 /// How long tasks get to notice the hard token before the process goes on without them.
 const AFTER_HARD: Duration = Duration::from_secs(2);
 
-/// The life of a process, or of one stage of it. Clones are the same life.
+/// The lifecycle of a process, or of one stage of it. Clones share it.
 ///
 /// Tasks watch [`soft`](Self::soft) to finish what they have begun, and [`hard`](Self::hard) to stop
-/// at once. Both are cancelled once and for good.
+/// at once. Each is cancelled once and for good.
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
     soft: CancellationToken,
@@ -28,20 +28,20 @@ pub struct Lifecycle {
 
 #[derive(Debug)]
 struct Shared {
-    /// The soft token of the first stage: what a dead task cancels, whatever stage it belongs to.
+    /// The soft token of the first stage. A dead task of any stage cancels it.
     process: CancellationToken,
     hard: CancellationToken,
     tasks: TaskTracker,
     dead: Mutex<Option<DeadTask>>,
 }
 
-/// A task ended that should have lived as long as the process.
+/// A task ended that should have run as long as the process.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("the task {name:?} {}", if *.panicked { "panicked; its message is in the log" } else { "ended before shutdown" })]
 pub struct DeadTask {
     /// The name given to [`Lifecycle::spawn`].
     pub name: &'static str,
-    /// Whether it panicked; otherwise it returned.
+    /// Whether it panicked; if not, it returned.
     pub panicked: bool,
 }
 
@@ -52,7 +52,7 @@ impl Default for Lifecycle {
 }
 
 impl Lifecycle {
-    /// A life that lasts until [`shutdown`](Self::shutdown), a signal or a dead task.
+    /// A lifecycle that lasts until [`shutdown`](Self::shutdown), a signal or a dead task.
     pub fn new() -> Self {
         let process = CancellationToken::new();
         Self {
@@ -66,9 +66,9 @@ impl Lifecycle {
         }
     }
 
-    /// A later stage of the same life, for what others still need while they finish (a broker, a
-    /// publisher): its soft token waits for its own [`shutdown`](Self::shutdown) or the hard token.
-    /// [`wait`](Self::wait) of the first stage waits for its tasks too.
+    /// A later stage of the same lifecycle, for tasks that others still need while they finish (a
+    /// broker, a publisher). Its soft token is cancelled by its own [`shutdown`](Self::shutdown) or by
+    /// the hard token. [`wait`](Self::wait) of the first stage also waits for the tasks of this one.
     #[must_use]
     pub fn later_stage(&self) -> Self {
         Self {
@@ -77,12 +77,12 @@ impl Lifecycle {
         }
     }
 
-    /// Cancelled when shutdown begins: finish what was begun, begin nothing new.
+    /// Cancelled when shutdown begins: finish what you have begun, begin nothing new.
     pub fn soft(&self) -> CancellationToken {
         self.soft.clone()
     }
 
-    /// Cancelled when the time for that is over: drop everything.
+    /// Cancelled when the time for a soft shutdown is over: drop everything.
     pub fn hard(&self) -> CancellationToken {
         self.shared.hard.clone()
     }
@@ -92,13 +92,13 @@ impl Lifecycle {
         self.soft.is_cancelled()
     }
 
-    /// Begins the soft shutdown of this stage. Says it again without effect.
+    /// Begins the soft shutdown of this stage. Calling it again has no effect.
     pub fn shutdown(&self) {
         self.soft.cancel();
     }
 
-    /// Runs a task that must live until shutdown. If it panics, or returns earlier, the process
-    /// shuts down and [`wait`](Self::wait) reports it.
+    /// Runs a task that must run until shutdown. If it panics or returns earlier, the process shuts
+    /// down and [`wait`](Self::wait) reports the task.
     pub fn spawn<F>(&self, name: &'static str, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -108,7 +108,7 @@ impl Lifecycle {
             life: self.clone(),
         };
         self.shared.tasks.spawn(async move {
-            // Moved in, so that it is dropped with the task, also when the task panics.
+            // Moved in, so that it is dropped with the task, even if the task panics.
             let _guard = guard;
             task.await;
         });
@@ -122,8 +122,8 @@ impl Lifecycle {
         self.shared.tasks.spawn(task);
     }
 
-    /// Waits for shutdown to begin and for all tasks to end; `hard_after` later at most, the hard
-    /// token is cancelled. Call it once, from the task that is to outlive the others.
+    /// Waits for shutdown to begin and then for all tasks to end. The hard token is cancelled if that
+    /// takes longer than `hard_after`. Call it once, from the task that outlives the others.
     ///
     /// # Errors
     /// [`DeadTask`] when a task spawned with [`spawn`](Self::spawn) died first.
@@ -135,7 +135,7 @@ impl Lifecycle {
             () = shared.tasks.wait() => {}
             () = shared.hard.cancelled() => {}
             () = tokio::time::sleep(hard_after) => {
-                warn!(open_tasks = shared.tasks.len(), "time for a soft shutdown is over");
+                warn!(open_tasks = shared.tasks.len(), "the time for a soft shutdown is over");
             }
         }
         shared.hard.cancel();
@@ -154,7 +154,7 @@ impl Lifecycle {
         }
     }
 
-    /// From now on, the first SIGINT or SIGTERM begins the soft shutdown, the second the hard one.
+    /// From now on, the first SIGINT or SIGTERM begins the soft shutdown, and the second the hard one.
     ///
     /// # Errors
     /// When the system refuses the signal handlers.
@@ -191,7 +191,7 @@ impl Shared {
     }
 }
 
-/// Lives in a task; its drop is the task's end, however it comes.
+/// Held by a task. It is dropped when the task ends, in whatever way.
 struct TaskGuard {
     name: &'static str,
     life: Lifecycle,

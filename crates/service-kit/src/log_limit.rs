@@ -1,4 +1,4 @@
-//! A bound on what strangers can make a program write into its log.
+//! Limits how much strangers can make a program write into its log.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How many lines of one kind may be written in a minute. For everything at `info` or above that
-/// somebody else can cause as often as he likes: make one for each kind, as a `static` or in what
+/// Limits how many lines of one kind are written per minute. Use it for every line at `info` or above
+/// that somebody else can cause at will: make one for each kind, as a `static` or as a field of what
 /// writes the lines, and ask it before each line.
 ///
 /// ```
@@ -36,7 +36,7 @@ struct Minute {
 }
 
 impl LogLimit {
-    /// So many lines a minute, counted from the first of them.
+    /// Allows this many lines a minute, counted from the first of them.
     pub const fn per_minute(lines: u32) -> Self {
         Self {
             lines,
@@ -48,8 +48,8 @@ impl LogLimit {
         }
     }
 
-    /// Whether a line may be written now; and then how many were left out since the one before, for
-    /// a field of it.
+    /// `Some` if a line may be written now, with the number of lines that were left out since the
+    /// previous one, to log as a field. `None` if the line must be left out.
     pub fn line(&self) -> Option<u64> {
         let now = Instant::now();
         let mut minute = self.minute.lock();
@@ -66,9 +66,9 @@ impl LogLimit {
     }
 }
 
-/// Whether something works, for the log: a change is told at once, but none sooner than half a minute
-/// after the one before. So what changes many times a second is two lines a minute, and what stays
-/// as it is has been told.
+/// Decides when to log whether something works. A change is logged at once, but never sooner than
+/// half a minute after the previous one. Something that changes many times a second thus gets two
+/// lines a minute, and a state that lasts is always logged.
 ///
 /// ```
 /// use service_kit::log_limit::Working;
@@ -85,7 +85,7 @@ pub struct Working {
 }
 
 impl Default for Working {
-    /// Until it is said otherwise, it works.
+    /// Starts in the state "works".
     fn default() -> Self {
         Self {
             told: AtomicBool::new(true),
@@ -95,7 +95,7 @@ impl Default for Working {
 }
 
 impl Working {
-    /// To be asked whenever it is known: whether this is to be told now.
+    /// Takes the current state; returns whether to log it now. Call it whenever the state is known.
     pub fn tells(&self, works: bool) -> bool {
         if self.told.load(Relaxed) == works {
             return false;

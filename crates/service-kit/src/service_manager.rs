@@ -1,6 +1,6 @@
-//! Tells the service manager (systemd) that a program is ready, as `sd_notify(3)` describes it: a
-//! datagram to the socket that `NOTIFY_SOCKET` names.
-//! Our own: sd-notify reads the variable itself, which no test can set safely (decision 30).
+//! Tells the service manager (systemd) that a program is ready, as `sd_notify(3)` describes: with a
+//! datagram to the socket that `NOTIFY_SOCKET` names. Not the crate sd-notify, which reads the
+//! variable itself; no test can set that safely (decision 30).
 
 use std::ffi::OsStr;
 use std::io;
@@ -8,7 +8,7 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Says `READY=1` to the manager behind `socket`, the value of `NOTIFY_SOCKET`; nothing without one.
+/// Sends `READY=1` to `socket`, the value of `NOTIFY_SOCKET`. Does nothing if there is none.
 ///
 /// # Errors
 /// When the socket cannot be reached.
@@ -16,7 +16,7 @@ pub fn ready(socket: Option<&OsStr>) -> io::Result<()> {
     let Some(socket) = socket else {
         return Ok(());
     };
-    // A leading @ stands for the null byte of an abstract address.
+    // A leading @ stands for the null byte that begins an abstract address.
     let address = match socket.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         _ => SocketAddr::from_pathname(socket)?,

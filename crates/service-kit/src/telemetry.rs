@@ -1,4 +1,4 @@
-//! Logs: one line each on standard error, so that standard output stays free for what scripts read.
+//! Logging to standard error, one line per event. Standard output stays free for what scripts read.
 
 use std::io::IsTerminal;
 
@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
-/// Parts of other crates that write lines whenever a stranger sends them nonsense, one for each frame
-/// or alert. They stay quiet unless `log.level` names them.
+/// Other crates that log a line for every bad frame or alert that a stranger sends. They stay quiet
+/// unless `log.level` names them.
 const QUIET: [&str; 2] = ["h2", "rustls"];
 
 /// How a log line looks.
@@ -17,7 +17,7 @@ pub enum Format {
     /// For people.
     #[default]
     Text,
-    /// For machines: one JSON object a line.
+    /// For machines: one JSON object per line.
     Json,
 }
 
@@ -27,7 +27,7 @@ pub enum Format {
 pub struct LogConfig {
     /// `error`, `warn`, `info`, `debug` or `trace`, or directives such as `info,chat_mqtt=debug`.
     pub level: String,
-    /// How a line looks.
+    /// The format of a line.
     pub format: Format,
 }
 
@@ -43,7 +43,7 @@ impl Default for LogConfig {
 /// Why logging could not start.
 #[derive(Debug, Error)]
 pub enum TelemetryError {
-    /// `log.level` is not a level nor a list of directives.
+    /// `log.level` is neither a level nor a list of directives.
     #[error(
         "log.level {level:?} is not a log level: {reason}; use error, warn, info, debug or trace"
     )]
@@ -53,7 +53,7 @@ pub enum TelemetryError {
         /// What is wrong with it.
         reason: String,
     },
-    /// This process already logs.
+    /// Logging was already started in this process.
     #[error("logging was started twice")]
     Twice,
 }
@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
 
-    /// What is written at this level of what h2 and others say.
+    /// The lines that are written at this level when h2 and others log.
     fn written(level: &str) -> String {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let writer = Arc::clone(&lines);

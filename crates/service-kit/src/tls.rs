@@ -1,6 +1,6 @@
-//! TLS: whom a client or a server trusts, and by which certificate it is known.
+//! TLS for clients and servers: which authorities they trust, and which certificate they show.
 //!
-//! rustls with ring: aws-lc, its other provider, wants a C toolchain and minutes of compiling.
+//! Uses rustls with ring. Its other provider, aws-lc, needs a C toolchain and minutes to compile.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use pair::Pair;
 pub use server::{ServerTls, TlsConfig};
 use shown::ShownCertificate;
 
-/// Why a certificate or a key is of no use. The text names the file.
+/// Why a certificate or a key cannot be used. The text names the file.
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// The file could not be read.
@@ -39,7 +39,7 @@ pub enum TlsError {
         /// What is wrong.
         reason: String,
     },
-    /// The file is readable, but there is no certificate in it.
+    /// The file is readable but contains no certificate.
     #[error(
         "{} holds no certificate as PEM (`-----BEGIN CERTIFICATE-----`)",
         path.display()
@@ -48,7 +48,7 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
     },
-    /// The file is readable, but there is no private key in it.
+    /// The file is readable but contains no private key.
     #[error(
         "{} holds no private key as PEM (`-----BEGIN PRIVATE KEY-----`)",
         path.display()
@@ -74,12 +74,12 @@ pub enum TlsError {
     /// Only one of the two files is named.
     #[error("`tls.cert` and `tls.key` belong together: set both, or none for plain HTTP")]
     HalfAPair,
-    /// Clients are asked for a certificate on a port without TLS.
+    /// A client certificate is required on a port without TLS.
     #[error(
         "`tls.client_ca` asks clients for a certificate, which they can only show over TLS: set `tls.cert` and `tls.key` as well"
     )]
     NothingToShowItOver,
-    /// What the PEM text encloses is no certificate that can be trusted.
+    /// The PEM text does not contain a certificate that can be trusted.
     #[error("{} holds something that is not a certificate: {reason}", path.display())]
     BadCertificate {
         /// The file.
@@ -87,20 +87,20 @@ pub enum TlsError {
         /// What is wrong.
         reason: String,
     },
-    /// No file was named, and the system has no certificates.
+    /// No file was named, and the system has no certificates of its own.
     #[error(
         "the system has no certificates of authorities: install the package ca-certificates, or name a file: {reason}"
     )]
     NoRoots {
-        /// What was wrong with the places that were looked at.
+        /// What was wrong in the places where it looked.
         reason: String,
     },
 }
 
-/// A configuration for TLS 1.2 and 1.3 that always verifies the server: its certificate must be
-/// signed by an authority of `ca_file` (PEM, one certificate or more), or of the system when there
-/// is no file, and name the host that was asked for. No client certificate, no ALPN. The same
-/// configuration is for all connections: it remembers sessions.
+/// A configuration for TLS 1.2 and 1.3 that always verifies the server. The server's certificate must
+/// name the requested host and be signed by an authority in `ca_file` (PEM, one certificate or more),
+/// or by one of the system's if there is no file. No client certificate, no ALPN. Use one
+/// configuration for all connections: it remembers sessions.
 ///
 /// # Errors
 /// When there is no authority to trust. The file is read now and not again.
@@ -108,10 +108,10 @@ pub fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
     Ok(Arc::new(configuration(trusted(ca_file)?, None)))
 }
 
-/// The same for a client that shows a certificate (followed by those of its issuers) where a server
-/// asks for one. Certificate and key, both PEM, are read again when they have changed, at the next
-/// handshake. No session is resumed: it would stand for the certificate that was shown at its
-/// beginning.
+/// Like [`client`], but shows a certificate (followed by those of its issuers) if a server asks for
+/// one. Certificate and key, both PEM, are read again at the next handshake after they have changed.
+/// Sessions are not resumed: a resumed session would stand for the certificate that was shown when it
+/// began.
 ///
 /// # Errors
 /// When there is no authority to trust, or the certificate cannot be used with the key.
@@ -127,7 +127,7 @@ pub fn client_with_certificate(
     Ok(Arc::new(config))
 }
 
-/// A configuration that trusts nobody, for a client that will not meet TLS.
+/// A configuration that trusts nobody, for a client that will not use TLS.
 pub fn trusting_nobody() -> Arc<ClientConfig> {
     Arc::new(configuration(RootCertStore::empty(), None))
 }
@@ -154,7 +154,7 @@ fn trusted(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
     }
 }
 
-/// A file as a whole: the parser's own reading tells less about one that cannot be read.
+/// Reads a whole file. The parser's own reading says less about a file that cannot be read.
 fn bytes(path: &Path) -> Result<Vec<u8>, TlsError> {
     std::fs::read(path).map_err(|source| TlsError::Unreadable {
         path: path.to_owned(),
@@ -195,8 +195,8 @@ fn from_file(path: &Path) -> Result<RootCertStore, TlsError> {
 fn of_system() -> Result<RootCertStore, TlsError> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
-    // A system's collection may hold certificates that are too old to be understood; one authority
-    // less is found out when a server of its is met.
+    // The system's collection may hold certificates too old to be parsed. A missing authority shows
+    // when a server is met whose certificate it signed.
     let (taken, _passed_over) = roots.add_parsable_certificates(found.certs);
     if taken == 0 {
         let reasons: Vec<_> = found.errors.iter().map(ToString::to_string).collect();

@@ -1,5 +1,5 @@
 //! `#[serde(with = "service_kit::config::duration")]`: a [`Duration`] as text, such as `"30d"`,
-//! `"7d"`, `"1h30m"` or `"200ms"`. Our own: humantime takes `5M` for five months (decision 30).
+//! `"7d"`, `"1h30m"` or `"200ms"`. Not humantime, which reads `5M` as five months (decision 30).
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const UNITS: [(&str, u64); 5] = [
     ("ms", 1),
 ];
 
-/// Reads a duration: whole numbers with the units `d`, `h`, `m`, `s`, `ms`, one after the other.
+/// Reads a duration: one or more whole numbers, each with a unit `d`, `h`, `m`, `s` or `ms`.
 ///
 /// # Errors
 /// A sentence that says what is accepted.
@@ -72,7 +72,7 @@ pub fn format(duration: Duration) -> String {
 /// For serde.
 ///
 /// # Errors
-/// As the deserializer's; a text that is no duration is quoted.
+/// As the deserializer's; a text that is not a duration is quoted.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
 }

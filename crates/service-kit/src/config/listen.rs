@@ -1,8 +1,8 @@
 //! `#[serde(with = "service_kit::config::listen")]`: an address to listen on.
 //!
-//! It says who can reach a service, so nothing is left to be guessed: an IP address and a port, or
-//! `localhost` and a port, which is 127.0.0.1. A port alone could mean this machine or everybody, and
-//! is refused with both written out.
+//! The address decides who can reach a service, so it must be explicit: an IP address and a port, or
+//! `localhost` and a port, which means 127.0.0.1. A port alone could mean this machine or everybody, so
+//! it is refused, and the error spells out both.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -10,21 +10,21 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serializer};
 use thiserror::Error;
 
-/// The text is no address to listen on; says how to write one.
+/// The text is not an address to listen on. The message says how to write one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
     "write an IP address and a port: 127.0.0.1:{port} for this machine only, or 0.0.0.0:{port} for everybody \
      who can reach it"
 )]
 pub struct NotAnAddress {
-    /// The port that was named, or an example.
+    /// The port in the text, or an example.
     port: u16,
 }
 
 /// Reads an address to listen on.
 ///
 /// # Errors
-/// [`NotAnAddress`], for host names other than `localhost` too: which of a name's addresses is meant
+/// [`NotAnAddress`], also for host names other than `localhost`: which of a name's addresses is meant
 /// would depend on the network.
 pub fn parse(text: &str) -> Result<SocketAddr, NotAnAddress> {
     let text = text.trim();

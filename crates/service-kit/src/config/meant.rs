@@ -1,13 +1,13 @@
-//! Which key was meant by one that does not exist.
+//! Guesses which key was meant by one that does not exist.
 
 use strsim::damerau_levenshtein;
 use toml::{Table, Value};
 
-/// More are no help.
+/// More suggestions would not help.
 const MOST: usize = 3;
 
-/// The known keys that `unknown` may stand for, best first and at most [`MOST`]: those that are the
-/// same but for the tables around them, or else those that are nearly written like it.
+/// The known keys that `unknown` may stand for, best first and at most [`MOST`]: those that differ only
+/// in the tables around them, or else those with a similar spelling.
 pub(super) fn keys(unknown: &str, known: &Table) -> Vec<String> {
     let mut all = Vec::new();
     collect(known, "", &mut all);
@@ -23,14 +23,14 @@ pub(super) fn keys(unknown: &str, known: &Table) -> Vec<String> {
         near.retain(|(far, _)| *far == nearest);
         found = near.into_iter().map(|(_, key)| key).collect();
     } else {
-        // What has most in common with it first.
+        // The key that has most in common comes first.
         found.sort_by_key(|key| std::cmp::Reverse(key.len()));
     }
     found.truncate(MOST);
     found
 }
 
-/// Whether `outer` is `inner` in further tables.
+/// Whether `outer` is `inner` inside further tables.
 fn is_within(inner: &str, outer: &str) -> bool {
     outer
         .strip_suffix(inner)
@@ -43,7 +43,7 @@ fn bearable(key: &str) -> usize {
     (last.len() / 3).max(1)
 }
 
-/// All keys with their tables, which are keys as well.
+/// Collects all keys, including those of tables.
 fn collect(table: &Table, path: &str, all: &mut Vec<String>) {
     for (name, value) in table {
         let key = super::joined(path, name);

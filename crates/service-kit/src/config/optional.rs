@@ -1,5 +1,5 @@
-//! `#[serde(with = "service_kit::config::optional")]`: an `Option` whose empty text means `None`, so
-//! that every key can stand in the defaults file.
+//! `#[serde(with = "service_kit::config::optional")]`: an `Option` for which an empty text means
+//! `None`, so that every key can be in the defaults file.
 
 use std::fmt::Display;
 use std::str::FromStr;

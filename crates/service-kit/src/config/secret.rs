@@ -2,13 +2,13 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// A value that never shows in logs, error texts or `--print-config`.
+/// A value that never appears in logs, error texts or `--print-config`.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret<T>(T);
 
 impl<T> Secret<T> {
-    /// Hides `value`.
+    /// Wraps `value`.
     pub const fn new(value: T) -> Self {
         Self(value)
     }

@@ -1,5 +1,5 @@
 //! `#[serde(with = "service_kit::config::size")]`: a number of bytes as text, such as `"64KiB"`,
-//! `"1GiB"` or `"1500"`. Works for `u64`, `usize`, `u32`. Our own: bytesize takes `64kb`, and
+//! `"1GiB"` or `"1500"`. Works for `u64`, `usize`, `u32`. Not bytesize, which accepts `64kb` and
 //! rounds what it writes (decision 30).
 
 use serde::de::Error as _;
@@ -13,7 +13,7 @@ const UNITS: [(&str, u64); 5] = [
     ("B", 1),
 ];
 
-/// Reads a size: a whole number with the unit `B`, `KiB`, `MiB`, `GiB` or `TiB`, or without one.
+/// Reads a size: a whole number with the unit `B`, `KiB`, `MiB`, `GiB` or `TiB`, or without a unit.
 ///
 /// # Errors
 /// A sentence that says what is accepted.
@@ -50,7 +50,7 @@ pub fn format(bytes: u64) -> String {
 /// For serde.
 ///
 /// # Errors
-/// As the deserializer's; a text that is no size, or too large for the field, is quoted.
+/// As the deserializer's; a text that is not a size, or is too large for the field, is quoted.
 pub fn deserialize<'de, D, N>(deserializer: D) -> Result<N, D::Error>
 where
     D: Deserializer<'de>,
@@ -72,7 +72,7 @@ where
 {
     let bytes = (*bytes)
         .try_into()
-        .map_err(|_negative| serde::ser::Error::custom("a size is not negative"))?;
+        .map_err(|_negative| serde::ser::Error::custom("a size cannot be negative"))?;
     serializer.serialize_str(&format(bytes))
 }
 

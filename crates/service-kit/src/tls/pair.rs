@@ -40,7 +40,7 @@ impl Pair {
         Ok((certificates, private))
     }
 
-    /// Why rustls cannot use what they hold.
+    /// The error for files whose content rustls cannot use.
     pub(super) fn refused(&self, error: &rustls::Error) -> TlsError {
         TlsError::BadPair {
             cert: self.cert.clone(),
@@ -50,25 +50,25 @@ impl Pair {
     }
 }
 
-/// Files that are read again after they were written.
+/// Files that are watched for changes.
 #[derive(Debug)]
 pub(super) struct Watched {
     paths: Vec<PathBuf>,
     seen: Mutex<Vec<Stamp>>,
 }
 
-/// When a file was last written, and its size: the clock of a file system is coarse. A file that is
-/// not there has neither; reading it tells why.
+/// When a file was last written, and its size, because file systems keep time coarsely. A missing file
+/// has neither; reading it tells why.
 type Stamp = Option<(SystemTime, u64)>;
 
 impl Watched {
-    /// To be made before they are read for the first time, so that nothing is missed.
+    /// Call this before the files are read for the first time, so that no change is missed.
     pub(super) fn new(paths: Vec<PathBuf>) -> Self {
         let seen = Mutex::new(stamps(&paths));
         Self { paths, seen }
     }
 
-    /// Whether one of them was written since this was asked last.
+    /// Whether one of the files has changed since the last call.
     pub(super) fn changed(&self) -> bool {
         let now = stamps(&self.paths);
         let mut seen = self.seen.lock();

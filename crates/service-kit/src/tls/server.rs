@@ -17,28 +17,28 @@ use tracing::{info, warn};
 use super::pair::{Pair, Watched};
 use super::{TlsError, from_file, provider};
 
-/// How often the files are looked at. Renewed certificates are written days before the old ones
-/// end.
+/// How often the files are checked for changes. Certificates are renewed days before the old ones
+/// expire.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Protocols that are offered by ALPN (RFC 7301), best first.
+/// Protocols offered by ALPN (RFC 7301), best first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// The `[tls]` table of a service's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {
-    /// The certificate, followed by those of its issuers, as PEM. Empty: plain HTTP.
+    /// The certificate, followed by those of its issuers, as PEM. If empty, the service uses plain HTTP.
     pub cert: PathBuf,
     /// The certificate's private key as PEM, not encrypted.
     pub key: PathBuf,
-    /// Certificates of authorities as PEM: only clients with a certificate that one of them has signed
-    /// get a connection. Empty: all clients do.
+    /// Certificates of authorities, as PEM. Only clients with a certificate signed by one of them get a
+    /// connection. If empty, all clients do.
     pub client_ca: PathBuf,
 }
 
 impl TlsConfig {
-    /// What the files hold; `None` if none is named.
+    /// Loads the files; `None` if none is named.
     ///
     /// # Errors
     /// When a file cannot be used. The text names it.
@@ -57,8 +57,8 @@ impl TlsConfig {
     }
 }
 
-/// A server's certificate and key, and the authorities of its clients, read again when their files
-/// change.
+/// A server's certificate and key, and the authorities of its clients. They are read again when their
+/// files change.
 #[derive(Debug)]
 pub struct ServerTls {
     pair: Pair,
@@ -82,17 +82,18 @@ impl ServerTls {
         })
     }
 
-    /// The handshake with a client that has connected. It may take as long as the client likes: bound it.
+    /// Does the handshake with a client that has connected. It may take as long as the client likes, so
+    /// the caller must limit it.
     ///
     /// # Errors
-    /// If the client breaks it off, or has not the certificate that is asked for.
+    /// If the client breaks it off, or does not have the certificate that is required.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let config = Arc::clone(&self.current.lock());
         TlsAcceptor::from(config).accept(stream).await
     }
 
-    /// Looks at the files now and then, for ever. New connections get what they hold then; files
-    /// that cannot be used are told once and change nothing.
+    /// Checks the files every few seconds, for ever. New connections use the latest content. Files that
+    /// cannot be used change nothing and are logged once.
     pub async fn keep_fresh(self: Arc<Self>) {
         loop {
             sleep(LOOK_EVERY).await;
@@ -103,13 +104,13 @@ impl ServerTls {
                 Ok(Ok(true)) => {
                     info!(cert = %self.pair.cert.display(), "using the new certificates");
                 }
-                Ok(Err(error)) => warn!(%error, "the certificates in use stay"),
-                Err(error) => warn!(%error, "looking for new certificates failed"),
+                Ok(Err(error)) => warn!(%error, "keeping the certificates in use"),
+                Err(error) => warn!(%error, "cannot check for new certificates"),
             }
         }
     }
 
-    /// Whether there was something new.
+    /// Whether something had changed.
     fn look(&self) -> Result<bool, TlsError> {
         if !self.watched.changed() {
             return Ok(false);
@@ -134,14 +135,14 @@ fn read(pair: &Pair, client_ca: Option<&Path>) -> Result<Arc<ServerConfig>, TlsE
         .map_err(|error| pair.refused(&error))?;
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
     if client_ca.is_some() {
-        // A session that is resumed shows no certificate: it would outlive the one that it began
+        // A resumed session shows no certificate, so it could outlive the certificate that it began
         // with.
         config.session_storage = Arc::new(NoServerSessionStorage {});
     }
     Ok(Arc::new(config))
 }
 
-/// Refuses clients without a certificate of these authorities.
+/// Refuses clients without a certificate from one of these authorities.
 fn signed_by(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let roots = Arc::new(from_file(path)?);
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build();

@@ -9,8 +9,8 @@ use tracing::{info, warn};
 use super::pair::{Pair, Watched};
 use super::{TlsError, provider};
 
-/// The certificate that a client shows, read again at a handshake when its files have changed: two
-/// questions to the file system, where connections are kept for long.
+/// The certificate that a client shows. Each handshake checks whether its files have changed, which
+/// takes two system calls; connections are long-lived, so handshakes are rare.
 #[derive(Debug)]
 pub(super) struct ShownCertificate {
     pair: Pair,
@@ -29,7 +29,8 @@ impl ShownCertificate {
         })
     }
 
-    /// What the files hold now; as before when that cannot be used, which is told once.
+    /// The current content of the files. If it cannot be used, the previous content, and one line in
+    /// the log.
     fn fresh(&self) -> Arc<CertifiedKey> {
         let mut current = self.current.lock();
         if self.watched.changed() {
@@ -39,7 +40,7 @@ impl ShownCertificate {
                     info!(%cert, "showing the new certificate");
                     *current = new;
                 }
-                Err(error) => warn!(%error, "the certificate in use stays"),
+                Err(error) => warn!(%error, "keeping the certificate in use"),
             }
         }
         Arc::clone(&current)
@@ -60,7 +61,7 @@ impl ResolvesClientCert for ShownCertificate {
         schemes: &[SignatureScheme],
     ) -> Option<Arc<CertifiedKey>> {
         let certified = self.fresh();
-        // A key of another kind than the server verifies is as good as none.
+        // A key that the server cannot verify is of no use.
         certified.key.choose_scheme(schemes)?;
         Some(certified)
     }
