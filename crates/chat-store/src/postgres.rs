@@ -1,55 +1,19 @@
 //! The store in a PostgreSQL database, for several processes at once.
 //!
 //! Each process has one task that writes (`writer`), in transactions of whatever arrived during
-//! the last one, on a connection of its own; some connections for reading; and one for retention.
-//! Why nothing is lost, doubled in a sequence, or passed over by the outbox, whatever stops when:
+//! the last one, on a connection of its own; some connections for reading (`reader`); and one for
+//! retention (`keeper`). Why nothing is lost, doubled in a sequence, or passed over by the outbox,
+//! whatever stops when, stands in `docs/decisions/0008-postgresql-lanes.md`.
 //!
-//! **A sequence is dense** because the row of a channel is locked (`FOR UPDATE`) while a number is
-//! taken from it, and number, event and new head are committed together. All lock channels in the
-//! order of their UUIDs, so that they do not wait for each other in a circle. Each statement reads
-//! what was committed when it began, and a locked row is read as it is once the lock is there; so
-//! what is looked up under the lock (the senders' keys) is asked by a later statement than the one
-//! that locks.
-//!
-//! **The outbox passes over nothing** although transactions of several writers commit in any order.
-//! Each writer has a lane, and positions are ordered within a lane only. A transaction takes its
-//! positions by updating the lane's row, which then stays locked until its end: in a lane, a lower
-//! position is always visible before a higher one is. The update names the owner, so a writer that
-//! was given up finds no row, stores nothing, takes another lane and does the batch again there.
-//! Leases only decide when others begin to look; that both lived or both died at the same time does
-//! no harm, since they meet at the row.
-//!
-//! **What a process leaves unpublished is taken over**: a lane without owner is emptied by whoever
-//! finds it, oldest first, into its own lane, with both rows locked (always in the order of lanes),
-//! under new positions, and the orphan's watermark rises in the same transaction. The writer does it
-//! itself and hands the events to the follower in the order of their positions. A process that
-//! starts takes such a lane as its own instead. What the former owner had published without saving
-//! that it had is published twice, which the sequence numbers let listeners see.
-//!
-//! **A COMMIT without an answer** is found out about: after connecting again the writer locks its
-//! lane's row, which waits for the old transaction's end. The position in it tells what happened, as
-//! only the transaction itself would have moved it. If others own the lane meanwhile, the position
-//! or the event tells. If neither does, or no connection comes in time, the sender is told that it
-//! is not known. The follower ends whenever the connection is new or the lane another: what was
-//! committed without our hearing of it is read from the log. An orphan's events never get a number
-//! twice: they keep theirs.
-//!
-//! **A server that lacks the newest events** (a replica that took over, a dump that was put back) is
-//! recognised by every connection before it does anything, and all logs get a new epoch: `epochs`.
-//! The lane, which went back with the server, skips the positions that its owner has seen before.
-//!
-//! **Retention never shows half a removal**: a log's floor rises first, and no question shows what
-//! lies at or below it: `keeper`.
-//!
-//! No statement has a row of its own for a message: a batch is two round trips whatever its size,
-//! three if it begins channels.
+//! What takes several statements that depend on nothing else is a function in the database
+//! (`migrations`). No statement has a row of its own for a message: a batch is two round trips
+//! whatever its size.
 
 mod batch;
 mod connection;
 mod epochs;
 mod failure;
 mod keeper;
-mod lane;
 mod numbers;
 mod options;
 mod queries;
@@ -71,7 +35,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::connection::{Connector, NoSession};
+use self::connection::Connector;
+use self::failure::Failure;
 use self::keeper::Keeper;
 pub use self::options::PostgresOptions;
 use self::queries::{AskHeads, AskOldestUnpublished, AskPage, AskUnpublished};
@@ -86,7 +51,7 @@ use crate::{
 };
 
 /// Channels that may wait to be trimmed; others are told of again by later events.
-const CHORES: usize = 10_000;
+const TOO_LONG: usize = 10_000;
 
 /// Brings the database to today's format, from an empty one on.
 ///
@@ -95,9 +60,8 @@ const CHORES: usize = 10_000;
 /// [`StoreError::Unavailable`] when the server cannot be reached.
 pub async fn migrate(options: &PostgresOptions) -> Result<(), StoreError> {
     let connector = connector(options).await?;
-    let session = connector.reach().await.map_err(plain)?;
-    let prepared = schema::prepare(&connector, &session, true).await;
-    prepared.map_err(plain)
+    schema::prepare(&connector, true).await?;
+    Ok(())
 }
 
 /// Gives every log a new epoch, which starts after the newest event that is kept; returns the
@@ -110,11 +74,10 @@ pub async fn migrate(options: &PostgresOptions) -> Result<(), StoreError> {
 /// As [`PostgresStore::open`], and [`StoreError::Unavailable`] when the server cannot be reached.
 pub async fn new_epoch(options: &PostgresOptions) -> Result<Option<u64>, StoreError> {
     let connector = connector(options).await?;
-    let session = schema::connect(&connector, &[]).await.map_err(plain)?;
-    let begun = epochs::begin_epoch(&session, crate::expiry_clock::now(&options.clock)).await;
-    begun.map_err(|failure| failure.to_error())?;
-    let count = epochs::count_logs(&session).await;
-    Ok(counted(count.map_err(|failure| failure.to_error())))
+    let session = schema::connect(&connector, &[]).await?;
+    epochs::begin_epoch(&session, crate::expiry_clock::now(&options.clock)).await?;
+    let count = epochs::count_logs(session).await;
+    Ok(counted(count.map_err(StoreError::from)))
 }
 
 /// The number of logs that have a new epoch already: that they cannot be counted changes nothing.
@@ -129,13 +92,6 @@ async fn connector(options: &PostgresOptions) -> Result<Connector, StoreError> {
     // It reads the file of certificates.
     let made = tokio::task::spawn_blocking(move || Connector::new(&options, TaskTracker::new()));
     made.await.map_err(StoreError::unavailable)?
-}
-
-fn plain(failed: NoSession) -> StoreError {
-    match failed {
-        NoSession::Away(reason) => StoreError::unavailable(reason),
-        NoSession::Refused(error) => error,
-    }
 }
 
 /// [`Store`] in a schema `hark` of a PostgreSQL database, for any number of processes.
@@ -164,22 +120,22 @@ impl PostgresStore {
     pub async fn open(options: &PostgresOptions) -> Result<Self, StoreError> {
         let connector = connector(options).await?;
         let (jobs, asked_jobs) = mpsc::unbounded_channel();
-        let (chores, found_chores) = mpsc::channel(CHORES);
+        let (too_long, found_too_long) = mpsc::channel(TOO_LONG);
         let (expire, asked_to_expire) = mpsc::channel(1);
         let shared = Arc::new(Shared::default());
         let tasks = connector.tasks.clone();
         let stop = CancellationToken::new();
         let alarm = Alarm::default();
-        let mut writer = Writer::new(connector.clone(), shared.clone(), asked_jobs, chores);
+        let mut writer = Writer::new(connector.clone(), shared.clone(), asked_jobs, too_long);
         let first = match writer.connect().await {
             Ok(session) => Some(session),
-            Err(NoSession::Refused(error)) => return Err(error),
-            Err(NoSession::Away(_)) => None,
+            Err(Failure::Unusable(error)) => return Err(error),
+            Err(_away) => None,
         };
         let keeper = Keeper::new(
             connector.aside(),
             shared.clone(),
-            found_chores,
+            found_too_long,
             asked_to_expire,
         );
         let (writing, keeping) = (alarm.clone(), alarm.clone());

@@ -1,5 +1,6 @@
 //! How to reach the server that may write, and to bring a session into the state that the store relies on.
 
+use std::error::Error;
 use std::time::Duration;
 
 use rustls::ClientConfig;
@@ -29,35 +30,6 @@ pub(super) struct Connector {
     pub(super) tasks: TaskTracker,
 }
 
-/// Why there is no connection.
-#[derive(Debug, Clone)]
-pub(super) enum NoSession {
-    /// The server is away, starting, or read-only: it may come.
-    Away(String),
-    /// It will not get better by itself.
-    Refused(StoreError),
-}
-
-impl NoSession {
-    pub(super) fn reason(&self) -> String {
-        match self {
-            Self::Away(reason) => reason.clone(),
-            Self::Refused(error) => error.to_string(),
-        }
-    }
-
-    /// For a store that is open, and goes on trying.
-    pub(super) fn to_error(&self) -> StoreError {
-        StoreError::unavailable(self.reason())
-    }
-}
-
-impl From<Failure> for NoSession {
-    fn from(failure: Failure) -> Self {
-        Self::Away(failure.reason().to_owned())
-    }
-}
-
 impl Connector {
     /// Checks the options; connects to nothing. Blocks for the file of certificates.
     pub(super) fn new(options: &PostgresOptions, tasks: TaskTracker) -> Result<Self, StoreError> {
@@ -82,15 +54,15 @@ impl Connector {
     }
 
     /// A session with the first server that lets itself be written to, whatever it holds.
-    pub(super) async fn reach(&self) -> Result<Session, NoSession> {
-        let mut failed = NoSession::Away("no host".to_owned());
+    pub(super) async fn reach(&self) -> Result<Session, Failure> {
+        let mut failed = Failure::Lost("no host".to_owned());
         for host in &self.hosts {
             // A server that is stopped takes connections and says nothing.
             let limit = self.options.connect_timeout;
             failed = match timeout(limit, self.reach_one(host)).await {
                 Ok(Ok(session)) => return Ok(session),
                 Ok(Err(failed)) => failed,
-                Err(_) => NoSession::Away(format!(
+                Err(_) => Failure::Lost(format!(
                     "{} did not answer within {} ms",
                     describe(std::slice::from_ref(host)),
                     limit.as_millis()
@@ -105,7 +77,7 @@ impl Connector {
         Err(failed)
     }
 
-    async fn reach_one(&self, host: &tokio_postgres::Config) -> Result<Session, NoSession> {
+    async fn reach_one(&self, host: &tokio_postgres::Config) -> Result<Session, Failure> {
         let refused = |error| self.judge(&error, host);
         let (client, driver) = match &self.tls {
             Some(tls) => {
@@ -173,7 +145,7 @@ impl Connector {
     }
 
     /// Whether a connection that was not made may be made later.
-    fn judge(&self, error: &tokio_postgres::Error, host: &tokio_postgres::Config) -> NoSession {
+    fn judge(&self, error: &tokio_postgres::Error, host: &tokio_postgres::Config) -> Failure {
         let said = words(error);
         let place = describe(std::slice::from_ref(host));
         let advice = match error.code() {
@@ -182,7 +154,7 @@ impl Connector {
             }
             Some(&SqlState::INVALID_CATALOG_NAME) => "create the database, or name another one",
             Some(&SqlState::INSUFFICIENT_PRIVILEGE) => "grant CONNECT on the database to the user",
-            Some(_) => return NoSession::Away(format!("{place}: {said}")),
+            Some(_) => return Failure::Lost(format!("{place}: {said}")),
             None if said.starts_with("invalid configuration")
                 || said.starts_with("authentication error") =>
             {
@@ -191,21 +163,21 @@ impl Connector {
             None if is_about_tls(error, &said) => {
                 "check the setting tls, the certificates of the authority and the server's name"
             }
-            None => return NoSession::Away(format!("{place}: {said}")),
+            None => return Failure::Lost(format!("{place}: {said}")),
         };
         self.refuse(format!("{place}: {said}; {advice}"))
     }
 
     /// What the server refuses of a statement that is needed to begin, it will refuse again.
-    pub(super) fn explain(&self, failure: Failure, needed: &str) -> NoSession {
+    pub(super) fn explain(&self, failure: Failure, needed: &str) -> Failure {
         match failure {
             Failure::Refused(refusal) => self.refuse(format!("{}; {needed}", refusal.reason)),
-            other => other.into(),
+            other => other,
         }
     }
 
-    pub(super) fn refuse(&self, reason: String) -> NoSession {
-        NoSession::Refused(StoreError::UnusableDatabase {
+    pub(super) fn refuse(&self, reason: String) -> Failure {
+        Failure::Unusable(StoreError::UnusableDatabase {
             database: self.database.clone(),
             reason,
         })
@@ -214,16 +186,11 @@ impl Connector {
 
 /// TLS that the other side refused, not one that a lost connection cut off.
 fn is_about_tls(error: &tokio_postgres::Error, said: &str) -> bool {
-    let mut cause = std::error::Error::source(error);
+    let mut cause = error.source();
     while let Some(error) = cause {
-        if error.is::<rustls::Error>() {
-            return true;
-        }
-        let inner = error.downcast_ref::<std::io::Error>();
-        if inner
-            .and_then(std::io::Error::get_ref)
-            .is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
-        {
+        // What TLS has to say comes inside of an error of I/O.
+        let inside = error.downcast_ref().and_then(std::io::Error::get_ref);
+        if inside.is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>) {
             return true;
         }
         cause = error.source();

@@ -16,6 +16,8 @@ pub(super) enum Failure {
     Conflict(String),
     /// The server refused it. Nothing was stored.
     Refused(Refusal),
+    /// There is no connection, and it will not get better by itself.
+    Unusable(StoreError),
 }
 
 /// What the server said.
@@ -86,23 +88,27 @@ impl Failure {
         })
     }
 
-    pub(super) fn reason(&self) -> &str {
+    pub(super) fn reason(&self) -> String {
         match self {
-            Self::Lost(reason) | Self::Conflict(reason) => reason,
-            Self::Refused(refusal) => &refusal.reason,
+            Self::Lost(reason) | Self::Conflict(reason) => reason.clone(),
+            Self::Refused(refusal) => refusal.reason.clone(),
+            Self::Unusable(error) => error.to_string(),
         }
     }
 
     pub(super) fn is_damage(&self) -> bool {
         matches!(self, Self::Refused(refusal) if refusal.is_damage())
     }
+}
 
-    /// For a transaction that did not come to its COMMIT.
-    pub(super) fn to_error(&self) -> StoreError {
-        if self.is_damage() {
-            return StoreError::damaged(self.reason());
+/// Of a transaction that did not come to its COMMIT.
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            damaged if damaged.is_damage() => Self::damaged(damaged.reason()),
+            Failure::Unusable(error) => error,
+            other => Self::unavailable(other.reason()),
         }
-        StoreError::unavailable(self.reason())
     }
 }
 

@@ -13,13 +13,16 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::trim::Sweep;
-use super::connection::{Connector, NoSession};
+use super::connection::Connector;
+use super::failure::Failure;
 use super::numbers::{from_stored_number, to_stored_number};
 use super::schema;
-use super::session::Session;
+use super::session::{Params, Session};
 use super::shared::Shared;
+use crate::StoreError;
 use crate::expiry_clock::{ExpiryClock, milliseconds};
 use crate::queue::{Reply, answer, closed};
+use crate::retention::EMPTY_FOR;
 
 /// Events of one channel that a step removes.
 pub(super) const STEP_EVENTS: u64 = 500;
@@ -34,20 +37,11 @@ const SWEEP_STEPS: usize = 20;
 /// The pause between steps while there is more to remove.
 const STEP_PAUSE: Duration = Duration::from_millis(20);
 
-/// What the writer finds to be done.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Chore {
-    /// A channel has too many events.
-    Shorten(i64),
-    /// Nothing can be added to a segment: its next free page is damaged.
-    Leave(i32),
-}
-
 pub(super) struct Keeper {
     connector: Connector,
     shared: Arc<Shared>,
-    /// What the writer has found.
-    chores: mpsc::Receiver<Chore>,
+    /// Channels that the writer has found to have too many events.
+    too_long: mpsc::Receiver<i64>,
     /// Somebody wants everything removed that has expired.
     asked: mpsc::Receiver<Reply<u64>>,
     session: Option<Session>,
@@ -64,16 +58,16 @@ impl Keeper {
     pub(super) fn new(
         connector: Connector,
         shared: Arc<Shared>,
-        chores: mpsc::Receiver<Chore>,
+        too_long: mpsc::Receiver<i64>,
         asked: mpsc::Receiver<Reply<u64>>,
     ) -> Self {
         Self {
             connector,
             shared,
-            chores,
+            too_long,
             asked,
             session: None,
-            sweep: Sweep::new(),
+            sweep: Sweep::new(EMPTY_FOR),
             held_up: BTreeSet::new(),
             in_haste: false,
             is_failing: false,
@@ -91,14 +85,16 @@ impl Keeper {
                     next_round = Instant::now() + EVERY;
                     round
                 }
-                Some(chore) = self.chores.recv() => {
-                    stop.run_until_cancelled(self.work(chore)).await
+                Some(channel) = self.too_long.recv() => {
+                    stop.run_until_cancelled(self.shorten(channel)).await
                 }
                 Some(reply) = self.asked.recv() => {
+                    self.in_haste = true;
                     let all = stop.run_until_cancelled(self.everything()).await;
+                    self.in_haste = false;
                     let removed = match all {
                         Some(Ok(removed)) => Ok(removed),
-                        Some(Err(error)) => Err(error.to_error()),
+                        Some(Err(failure)) => Err(StoreError::unavailable(failure.reason())),
                         None => Err(closed()),
                     };
                     answer(reply, removed);
@@ -109,18 +105,10 @@ impl Keeper {
         }
     }
 
-    async fn work(&mut self, chore: Chore) -> Result<u64, NoSession> {
-        match chore {
-            Chore::Shorten(channel) => self.shorten(channel).await,
-            Chore::Leave(segment) => self.leave(segment).await,
-        }
-    }
-
-    fn note(&mut self, done: Option<Result<u64, NoSession>>) {
+    fn note(&mut self, done: Option<Result<u64, Failure>>) {
         match done {
             Some(Err(failed)) if !std::mem::replace(&mut self.is_failing, true) => {
-                let error = failed.to_error();
-                tracing::warn!(%error, "retention has to wait");
+                tracing::warn!(reason = failed.reason(), "retention has to wait");
             }
             Some(Ok(_)) => self.is_failing = false,
             Some(Err(_)) | None => {}
@@ -128,52 +116,38 @@ impl Keeper {
     }
 
     /// What is due every now and then.
-    async fn round(&mut self) -> Result<u64, NoSession> {
-        self.save_clock().await?;
+    async fn round(&mut self) -> Result<u64, Failure> {
+        self.keep_clock().await?;
         // One that is not possible now is no reason against the others.
         let expired = self.expire_segments().await;
         let keys = self.expire_keys().await;
         self.sweep.begin_if_due();
-        let swept = self.sweep_for_a_while().await;
-        let measured = self.measure().await;
-        let removed = expired? + swept?;
-        keys.and(measured)?;
-        Ok(removed)
+        let swept = self.sweep(SWEEP_STEPS).await;
+        keys?;
+        Ok(expired? + swept?)
     }
 
     /// Everything that has expired, at once.
-    async fn everything(&mut self) -> Result<u64, NoSession> {
-        self.in_haste = true;
-        let removed = self.everything_now().await;
-        self.in_haste = false;
-        removed
-    }
-
-    async fn everything_now(&mut self) -> Result<u64, NoSession> {
-        let mut removed = self.expire_segments().await?;
+    async fn everything(&mut self) -> Result<u64, Failure> {
+        let expired = self.expire_segments().await?;
         self.expire_keys().await?;
         self.sweep.begin();
-        // Before the writer has told the time there is nothing to judge by.
-        while self.sweep.is_under_way() && self.reading().is_some() {
-            removed += self.sweep_some().await?;
-        }
-        Ok(removed)
+        Ok(expired + self.sweep(usize::MAX).await?)
     }
 
-    async fn sweep_for_a_while(&mut self) -> Result<u64, NoSession> {
+    async fn sweep(&mut self, mut steps: usize) -> Result<u64, Failure> {
         let mut removed = 0;
-        for _ in 0..SWEEP_STEPS {
+        // Before the writer has told the time there is nothing to judge by.
+        while steps > 0 && self.sweep.seen.is_some() && self.reading().is_some() {
             removed += self.sweep_some().await?;
-            if !self.sweep.is_under_way() {
-                break;
-            }
+            steps -= 1;
             self.pause().await;
         }
         Ok(removed)
     }
 
     /// The connection; made anew if it was lost.
-    async fn session(&mut self) -> Result<&Session, NoSession> {
+    async fn session(&mut self) -> Result<&Session, Failure> {
         let usable = self.session.take().filter(|session| !session.is_closed());
         let session = match usable {
             Some(session) => session,
@@ -188,63 +162,30 @@ impl Keeper {
         clock.map(ExpiryClock::reading).map(to_stored_number)
     }
 
-    async fn save_clock(&mut self) -> Result<(), NoSession> {
+    /// Saves what the expiry clock shows, and looks how large all tables are.
+    async fn keep_clock(&mut self) -> Result<(), Failure> {
         let Some(saved) = self.shared.expiry.get().map(ExpiryClock::save) else {
             return Ok(());
         };
-        let (reading, saved_at) = (
-            to_stored_number(saved.reading),
-            to_stored_number(saved.saved_at),
-        );
-        // Of several processes the one whose clock shows most: it saw the most time pass.
-        self.session()
-            .await?
-            .rows(
-                "UPDATE state SET expiry_clock = $1, expiry_saved_at = $2 WHERE expiry_clock <= $1",
-                &[&reading, &saved_at],
-            )
-            .await?;
+        let [reading, saved_at] = [saved.reading, saved.saved_at].map(to_stored_number);
+        let session = self.session().await?;
+        let keep = "SELECT keep_clock($1, $2)";
+        let bytes = session.row(keep, &[&reading, &saved_at]).await?.get(0);
+        let bytes = from_stored_number(bytes);
+        self.shared.bytes.store(bytes, Relaxed);
         Ok(())
     }
 
-    async fn expire_keys(&mut self) -> Result<(), NoSession> {
+    async fn expire_keys(&mut self) -> Result<(), Failure> {
         let max_age = to_stored_number(milliseconds(self.connector.options.keys.max_age));
-        let Some(cutoff) = self.reading().map(|now| now - max_age) else {
+        let Some(reading) = self.reading() else {
             return Ok(());
         };
-        loop {
-            // A key that a post is renewing is not waited for.
-            let gone = self
-                .session()
-                .await?
-                .rows(
-                    "WITH gone AS (DELETE FROM sender_keys WHERE n = ANY(ARRAY(
-                        SELECT n FROM (SELECT n, kept_at FROM sender_keys ORDER BY n LIMIT $1
-                            FOR UPDATE SKIP LOCKED) oldest
-                        WHERE kept_at <= $2)) RETURNING 1)
-                     SELECT count(*) FROM gone",
-                    &[&STEP_KEYS, &cutoff],
-                )
-                .await?;
-            if gone[0].get::<_, i64>(0) < STEP_KEYS {
-                return Ok(());
-            }
+        let expire = "SELECT expire_keys($1, $2)";
+        let step: Params<'_> = &[&(reading - max_age), &STEP_KEYS];
+        while self.session().await?.row(expire, step).await?.get(0) {
             self.pause().await;
         }
-    }
-
-    async fn measure(&mut self) -> Result<(), NoSession> {
-        let rows = self
-            .session()
-            .await?
-            .rows(
-                "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
-                 WHERE relnamespace = 'hark'::regnamespace AND relkind = 'r'",
-                &[],
-            )
-            .await?;
-        let bytes = from_stored_number(rows[0].get(0));
-        self.shared.bytes.store(bytes, Relaxed);
         Ok(())
     }
 

@@ -164,7 +164,7 @@ async fn around(
 ) -> Result<Vec<Row>, Failure> {
     match session.rows(sql, params).await {
         Err(failure) if failure.is_damage() => {
-            damage.note_database(failure.reason());
+            damage.note_database(&failure.reason());
             session.rows(careful, params).await
         }
         rows => rows,

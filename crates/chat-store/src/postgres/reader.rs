@@ -81,18 +81,15 @@ impl Readers {
         let _room = self.0.take(&self.0.room).await?;
         let session = self.0.session().await?;
         let now = now(&self.0.connector.options.clock);
-        let begun = epochs::begin_epoch(&session, now).await;
-        begun.map_err(|failure| failure.to_error())?;
+        epochs::begin_epoch(&session, now).await?;
         self.0.put_back(session);
         Ok(())
     }
 
     /// The number of logs, whatever time it takes to count them.
     pub(super) async fn count_logs(&self) -> Result<u64, StoreError> {
-        let session = schema::connect(&self.0.connector, &[]).await;
-        let session = session.map_err(|failed| failed.to_error())?;
-        let counted = epochs::count_logs(&session).await;
-        counted.map_err(|failure| failure.to_error())
+        let session = schema::connect(&self.0.connector, &[]).await?;
+        Ok(epochs::count_logs(session).await?)
     }
 
     /// Later questions are refused.
@@ -123,12 +120,12 @@ impl Inner {
                     // The others were lost with it, most likely.
                     lock(&self.idle).clear();
                     if !std::mem::take(&mut again) {
-                        return Err(failure.to_error());
+                        return Err(failure.into());
                     }
                 }
                 answer => {
                     self.put_back(session);
-                    return answer.map_err(|failure| failure.to_error());
+                    return Ok(answer?);
                 }
             }
         }
@@ -145,7 +142,7 @@ impl Inner {
             return Err(error);
         }
         let connected = schema::connect(&self.connector, &QUESTIONS).await;
-        let connected = connected.map_err(|failed| failed.to_error());
+        let connected = connected.map_err(|failure| StoreError::unavailable(failure.reason()));
         let failed = connected.as_ref().err().cloned();
         *lock(&self.failed) = failed.map(|error| (Instant::now(), error));
         connected

@@ -1,6 +1,6 @@
 //! The tables, and how older ones become like them; and what every new connection is asked first.
 
-use super::connection::{Connector, NoSession};
+use super::connection::Connector;
 use super::epochs;
 use super::failure::Failure;
 use super::session::Session;
@@ -17,11 +17,8 @@ const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/0006.sql"),
 ];
 
-/// Makes processes that start together migrate one after the other. A table may be large, and another
-/// process may be at it.
-const BEGIN: &str = "BEGIN;
-    SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;
-    SELECT pg_advisory_xact_lock(hashtext('hark'), hashtext('migrate'))";
+/// Makes processes that start together migrate one after the other.
+const BEGIN: &str = "BEGIN; SELECT pg_advisory_xact_lock(hashtext('hark'), hashtext('migrate'))";
 
 /// Only if it is missing: who owns it need not have the right to make one.
 const CREATE: &str = "DO $$ BEGIN
@@ -34,9 +31,8 @@ const CREATE: &str = "DO $$ BEGIN
 pub(super) async fn connect(
     connector: &Connector,
     statements: &[&'static str],
-) -> Result<Session, NoSession> {
-    let mut session = connector.reach().await?;
-    prepare(connector, &session, connector.options.migrate).await?;
+) -> Result<Session, Failure> {
+    let mut session = prepare(connector, connector.options.migrate).await?;
     let moved = epochs::check_origin(&session, now(&connector.options.clock)).await;
     let moved = moved.map_err(|failure| {
         let needed = "the user must be able to read and write the tables of the schema hark, and to run \
@@ -55,41 +51,29 @@ pub(super) async fn connect(
     Ok(session)
 }
 
-/// Takes care that the database has today's format. After a failure the session is of no use any more.
-pub(super) async fn prepare(
-    connector: &Connector,
-    session: &Session,
-    migrate: bool,
-) -> Result<(), NoSession> {
+/// A session with a database of today's format.
+pub(super) async fn prepare(connector: &Connector, migrate: bool) -> Result<Session, Failure> {
     let known = MIGRATIONS.len();
     let needed = "the user needs CREATE on the database, or the schema hark as its own";
     let explain = |failure| connector.explain(failure, needed);
-    let found = version(session).await.map_err(explain)?;
-    let reached = if migrate && found < known {
-        bring_up(session).await.map_err(explain)?
-    } else {
-        found
-    };
-    if reached < known {
-        let what = match reached {
-            0 => "it holds no schema hark".to_owned(),
-            _ => format!("its format is {found} and this program needs {known}"),
-        };
-        return Err(connector.refuse(format!(
-            "{what}: run `hark migrate`, or set store.postgres.migrate"
-        )));
-    }
-    if reached > known {
-        return Err(connector.refuse(format!(
-            "its format is {reached} and this program knows up to {known}: use the newer program that \
-             made it"
-        )));
-    }
-    if found < known {
+    let session = connector.reach().await?;
+    let mut found = version(&session).await.map_err(explain)?;
+    if migrate && found < known {
+        // On a connection of its own: after a failure it is of no use any more.
+        let session = connector.reach().await?.without_limits().await?;
+        let before = std::mem::replace(&mut found, bring_up(&session).await.map_err(explain)?);
         let database = &connector.database;
-        tracing::info!(database, from = found, to = known, "schema migrated");
+        tracing::info!(database, from = before, to = found, "schema migrated");
     }
-    Ok(())
+    let advice = match found {
+        _ if found == known => return Ok(session),
+        _ if found > known => "use the newer program that made it",
+        _ => "run `hark migrate`, or set store.postgres.migrate",
+    };
+    Err(connector.refuse(match found {
+        0 => format!("it holds no schema hark: {advice}"),
+        _ => format!("its format is {found} and this program knows {known}: {advice}"),
+    }))
 }
 
 /// 0 for a database without the schema. Asked of the catalog itself: what a session remembers of
@@ -107,14 +91,14 @@ async fn version(session: &Session) -> Result<usize, Failure> {
 
 /// All steps that are missing, in one transaction; the version that there is now.
 async fn bring_up(session: &Session) -> Result<usize, Failure> {
-    session.run_long(BEGIN).await?;
+    session.run(BEGIN).await?;
     let done = version(session).await?;
     if done == 0 {
         session.run(CREATE).await?;
     }
     for (step, number) in MIGRATIONS.iter().zip(1..).skip(done) {
         let note = format!("INSERT INTO versions (version) VALUES ({number})");
-        session.run_long(step).await?;
+        session.run(step).await?;
         session.run(&note).await?;
     }
     session.run("COMMIT").await?;

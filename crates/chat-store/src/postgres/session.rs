@@ -60,14 +60,12 @@ impl Session {
         self.limited(sql, self.client.batch_execute(sql)).await
     }
 
-    /// The same for what may take long, such as changing a large table.
-    pub(super) async fn run_long(&self, sql: &str) -> Result<(), Failure> {
-        Ok(self.client.batch_execute(sql).await?)
-    }
-
-    /// Rows of what may take long, such as counting those of a large table.
-    pub(super) async fn long(&self, sql: &str) -> Result<Vec<Row>, Failure> {
-        Ok(self.client.query(sql, &[]).await?)
+    /// Lets statements take as long as they will, such as to change a large table, or count it.
+    pub(super) async fn without_limits(mut self) -> Result<Self, Failure> {
+        self.run("SET statement_timeout = 0; SET lock_timeout = 0")
+            .await?;
+        self.limit = Duration::MAX;
+        Ok(self)
     }
 
     pub(super) async fn rows(&self, sql: &str, params: Params<'_>) -> Result<Vec<Row>, Failure> {
@@ -100,22 +98,11 @@ impl Session {
         row.ok_or_else(|| Failure::Lost("a statement had no row".to_owned()))
     }
 
-    /// The number of rows that were changed.
-    pub(super) async fn execute(&self, sql: &str, params: Params<'_>) -> Result<u64, Failure> {
-        match self.prepared.get(sql) {
-            Some(statement) => {
-                self.limited(sql, self.client.execute(statement, params))
-                    .await
-            }
-            None => self.limited(sql, self.client.execute(sql, params)).await,
-        }
-    }
-
     /// Ends the open transaction, also one in which a statement has failed. No session that refuses
     /// that is of use any more.
     pub(super) async fn roll_back(&self) -> Result<(), Failure> {
         let rolled_back = self.run("ROLLBACK").await;
-        rolled_back.map_err(|failure| Failure::Lost(failure.reason().to_owned()))
+        rolled_back.map_err(|failure| Failure::Lost(failure.reason()))
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -4,8 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::counters::Counters;
 use crate::expiry_clock::ExpiryClock;
@@ -14,10 +13,9 @@ use crate::{Position, StoreStats};
 
 #[derive(Default)]
 pub(super) struct Shared {
-    /// Where this process's lane is published to; `None` until it has one.
-    published_to: Mutex<Option<Position>>,
-    /// The watermark moved.
-    pub(super) moved: Notify,
+    /// Up to where this process's lane is published; `None` until it has one. Those who watch are told
+    /// when it has moved within a lane.
+    pub(super) mark: watch::Sender<Option<Position>>,
     pub(super) follower: Follower,
     pub(super) counters: Counters,
     /// Known from the first connection on.
@@ -28,34 +26,29 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn published_to(&self) -> Option<Position> {
-        *self.lock()
+        *self.mark.borrow()
     }
 
     /// Raises the watermark. One of another lane was published by someone who had not yet heard
     /// that this process has lost that lane; whoever took it over publishes it again.
     pub(super) fn mark_published(&self, up_to: Position) {
-        let mut mark = self.lock();
-        match mark.as_mut() {
-            Some(mark) if mark.lane() == up_to.lane() && *mark < up_to => *mark = up_to,
-            _ => return,
-        }
-        drop(mark);
-        self.moved.notify_one();
+        self.mark.send_if_modified(|mark| match mark {
+            Some(mark) if mark.lane() == up_to.lane() && *mark < up_to => {
+                *mark = up_to;
+                true
+            }
+            _ => false,
+        });
     }
 
     /// The lane is now this one. A watermark of the same lane that is already higher stays.
     pub(super) fn set_lane(&self, published_to: Position, newest: u64) {
-        let mut mark = self.lock();
-        match *mark {
-            Some(mark) if mark.lane() == published_to.lane() && mark > published_to => {}
-            _ => *mark = Some(published_to),
-        }
-        drop(mark);
+        self.mark.send_if_modified(|mark| {
+            let higher = mark.filter(|mark| mark.lane() == published_to.lane());
+            *mark = higher.max(Some(published_to));
+            false
+        });
         self.counters.newest.store(newest, Relaxed);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Position>> {
-        self.published_to.lock()
     }
 
     pub(super) fn stats(&self) -> StoreStats {

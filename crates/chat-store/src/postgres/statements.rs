@@ -2,7 +2,22 @@
 //!
 //! Placeholders for lists are arrays, so that a batch of any size is the same statement.
 
-use super::lane::RENEW;
+/// What became of a batch whose COMMIT was not answered; see `migrations/0005.sql`.
+pub(super) const JUDGE: &str = "SELECT judge_batch($1, $2, $3, $4, $5, $6)";
+
+/// Goes on in a lane if it is still ours, or in another; see `migrations/0005.sql`.
+pub(super) const ENTER: &str = "SELECT * FROM enter_lane($1, $2, $3, $4, $5)";
+
+/// Prolongs the lease and saves the watermark; no row if the lane was taken away.
+pub(super) const RENEW: &str = "
+    UPDATE lanes SET published_to = greatest(published_to, $4),
+        lease_until = clock_timestamp() + $3 * interval '1 millisecond'
+    WHERE lane = $1 AND owner = $2 RETURNING lane";
+
+/// Gives the lane up in good order.
+pub(super) const LEAVE: &str = "
+    UPDATE lanes SET owner = NULL, published_to = greatest(published_to, $3)
+    WHERE lane = $1 AND owner = $2";
 
 pub(super) const BEGIN: &str = "BEGIN";
 
@@ -10,7 +25,7 @@ pub(super) const BEGIN: &str = "BEGIN";
 /// wait and pass as success.
 pub(super) const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 
-/// Advances the lane and locks the channels; see `migrations/0005.sql`.
+/// Advances the lane, if it is ours, and locks the channels; see `migrations/0005.sql`.
 pub(super) const BEGIN_BATCH: &str = "SELECT * FROM begin_batch($1, $2, $3, $4, $5, $6, $7)";
 
 /// Takes back those that no event came into.
@@ -84,6 +99,9 @@ pub(super) const PROBE: &str =
 
 /// Takes over what a process that is gone has left unpublished; see `migrations/0005.sql`.
 pub(super) const RESCUE: &str = "SELECT * FROM rescue($1, $2, $3, $4, $5)";
+
+/// Begins a new segment if it is time; see `migrations/0006.sql`.
+pub(super) const TURN: &str = "SELECT turn_segment($1, $2, $3, $4, $5)";
 
 /// What the writer's connection is often asked.
 pub(super) const OFTEN: [&str; 11] = [

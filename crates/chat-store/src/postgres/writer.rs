@@ -13,22 +13,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use service_kit::log_limit::Working;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
+use uuid::Uuid;
 
 use self::attempt::Done;
-use super::connection::{Connector, NoSession};
+use super::connection::Connector;
 use super::failure::Failure;
-use super::keeper::Chore;
-use super::lane::Owner;
 use super::numbers::to_stored_number;
 use super::schema;
-use super::session::Session;
+use super::session::{Params, Session};
 use super::shared::Shared;
-use super::statements::{OFTEN, PROBE};
-use crate::StoreError;
+use super::statements::{LEAVE, OFTEN, PROBE, RENEW};
 use crate::key_shares::KeyShares;
 use crate::queue::{BATCH_BYTES, Post, Reply, answer};
+use crate::{Position, StoreError};
 
 /// How soon a watermark that moved is saved if no batch takes it along: others ask the database
 /// what is not yet published.
@@ -50,12 +49,16 @@ pub(super) enum Job {
 
 pub(super) struct Writer {
     connector: Connector,
-    owner: Owner,
+    /// Whose lane: one number for each open store. Its lease in milliseconds.
+    us: Uuid,
+    lease: f64,
     shared: Arc<Shared>,
     jobs: mpsc::UnboundedReceiver<Job>,
     /// The job that ended the last batch.
     next_job: Option<Job>,
-    keeper: mpsc::Sender<Chore>,
+    mark: watch::Receiver<Option<Position>>,
+    /// Is told of channels that have too many events.
+    too_long: mpsc::Sender<i64>,
     shares: KeyShares,
     /// 0 before the first.
     lane: i32,
@@ -92,17 +95,19 @@ impl Writer {
         connector: Connector,
         shared: Arc<Shared>,
         jobs: mpsc::UnboundedReceiver<Job>,
-        keeper: mpsc::Sender<Chore>,
+        too_long: mpsc::Sender<i64>,
     ) -> Self {
         let now = Instant::now();
         Self {
-            owner: Owner::new(connector.options.timing.lease),
+            us: Uuid::new_v4(),
+            lease: connector.options.timing.lease.as_secs_f64() * 1000.0,
             shares: KeyShares::new(&connector.options.keys),
             connector,
+            mark: shared.mark.subscribe(),
             shared,
             jobs,
             next_job: None,
-            keeper,
+            too_long,
             lane: 0,
             seen: HashMap::new(),
             pending: None,
@@ -118,7 +123,7 @@ impl Writer {
     }
 
     /// A connection whose lane is ours, if there is one to be had.
-    pub(super) async fn connect(&mut self) -> Result<Session, NoSession> {
+    pub(super) async fn connect(&mut self) -> Result<Session, Failure> {
         let session = schema::connect(&self.connector, &OFTEN).await?;
         self.settle(&session).await?;
         Ok(session)
@@ -133,8 +138,8 @@ impl Writer {
             }
             let Some(up) = session.take() else { break };
             let Err(Lost(reason)) = self.serve(&up).await else {
-                let given = self.owner.give_up(&up, self.lane, self.watermark()).await;
-                if let Err(failure) = given {
+                let params: Params<'_> = &[&self.lane, &self.us, &self.watermark()];
+                if let Err(failure) = up.rows(LEAVE, params).await {
                     // Its lease runs out.
                     tracing::debug!(reason = failure.reason(), "the lane was not given up");
                 }
@@ -176,14 +181,14 @@ impl Writer {
                     }
                 }
             };
-            let settled = match arrived {
+            let failure = match arrived {
                 Ok(session) => match self.settle(&session).await {
                     Ok(()) => return Some(session),
-                    Err(failure) => NoSession::from(failure),
+                    Err(failure) => failure,
                 },
-                Err(failed) => failed,
+                Err(failure) => failure,
             };
-            let reason = settled.reason();
+            let reason = failure.reason();
             if reason != self.down_reason {
                 tracing::warn!(reason, "no connection to PostgreSQL");
                 self.down_reason = reason;
@@ -204,7 +209,7 @@ impl Writer {
             tokio::select! {
                 biased;
                 () = sleep_until(timer) => self.chores(session).await?,
-                () = self.shared.moved.notified() => {
+                Ok(()) = self.mark.changed() => {
                     self.moved_at.get_or_insert_with(Instant::now);
                 }
                 job = next_job(&mut self.next_job, &mut self.jobs) => match job {
@@ -215,7 +220,7 @@ impl Writer {
                     }
                     Some(Job::Check(reply)) => {
                         let checked = self.check(session).await;
-                        answer(reply, checked.as_ref().copied().map_err(Failure::to_error));
+                        answer(reply, checked.clone().map_err(StoreError::from));
                         if let Err(failure) = checked {
                             self.bear(failure)?;
                         }
@@ -259,9 +264,10 @@ impl Writer {
         if saving || self.next_renewal <= now {
             let mark = self.watermark();
             // That also shows that the store can write.
-            match self.owner.renew(session, self.lane, mark).await {
-                Ok(true) => self.note_saved(),
-                Ok(false) => self.change_lane(session).await?,
+            let params: Params<'_> = &[&self.lane, &self.us, &self.lease, &mark];
+            match session.rows(RENEW, params).await {
+                Ok(renewed) if renewed.is_empty() => self.change_lane(session).await?,
+                Ok(_) => self.note_saved(),
                 Err(failure) => self.bear(failure)?,
             }
         }
@@ -306,7 +312,7 @@ impl Writer {
             // Told once: nothing is wrong with the connection, nor with what others post.
             damaged if damaged.is_damage() => {
                 let damage = &self.shared.counters.damage;
-                damage.note_database(damaged.reason());
+                damage.note_database(&damaged.reason());
                 return Ok(());
             }
             Failure::Refused(refusal) if refusal.is_lack_of_room() => {
@@ -331,9 +337,9 @@ impl Writer {
             return Ok(());
         }
         if self.lacks_room {
-            session.execute(PROBE, &[&ROOM]).await?;
+            session.rows(PROBE, &[&ROOM]).await?;
         }
-        session.execute(PROBE, &[&0]).await?;
+        session.rows(PROBE, &[&0]).await?;
         self.note_success();
         Ok(())
     }

@@ -11,28 +11,20 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use super::{Keeper, NoSession, STEP_CHANNELS};
+use super::{Keeper, STEP_CHANNELS};
 use crate::expiry_clock::milliseconds;
 use crate::postgres::failure::Failure;
 use crate::postgres::numbers::{from_stored_number, to_stored_number};
-use crate::postgres::session::{Params, Session};
+use crate::postgres::session::Params;
+use crate::postgres::statements::TURN;
 use crate::retention::EARLY;
 
-/// How long transactions that hold a table are waited for before it is dropped, and how often it is
-/// looked whether they are over.
+/// How long transactions that hold a table are waited for before it is dropped.
 const PATIENCE: Duration = Duration::from_secs(1);
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Into how many segments the log of the longest age, or of the largest size, is cut.
 const SEGMENTS: u64 = 16;
-
-/// The transactions that hold the log or a segment's table.
-const HOLDERS: &str = "
-    SELECT DISTINCT virtualtransaction FROM pg_locks
-    WHERE locktype = 'relation' AND granted AND pid <> pg_backend_pid()
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-        AND relation IN ('hark.log'::regclass, to_regclass(format('hark.log_%s', $1::integer)))";
 
 /// What became of a segment that has expired, or of its table.
 enum Step {
@@ -46,17 +38,23 @@ enum Step {
 
 impl Keeper {
     /// Begins a new segment if it is time, and removes those that have expired.
-    pub(super) async fn expire_segments(&mut self) -> Result<u64, NoSession> {
+    pub(super) async fn expire_segments(&mut self) -> Result<u64, Failure> {
         let Some(reading) = self.reading() else {
             return Ok(0);
         };
-        if let Err(Failure::Conflict(reason)) = self.turn_segment(reading, None).await? {
-            // It is no reason to keep what has expired.
-            tracing::debug!(reason, "no new segment yet");
-        }
         let retention = self.connector.options.retention;
-        let max_age = to_stored_number(milliseconds(retention.max_age));
-        let max_bytes = to_stored_number(retention.max_bytes);
+        let [part_age, max_age] =
+            [SEGMENTS, 1].map(|parts| to_stored_number(milliseconds(retention.max_age) / parts));
+        let [part_bytes, max_bytes] =
+            [SEGMENTS, 1].map(|parts| to_stored_number(retention.max_bytes / parts));
+        let params: Params<'_> = &[&reading, &max_age, &part_age, &part_bytes, &None::<i32>];
+        match self.session().await?.row(TURN, params).await {
+            Ok(turned) if turned.get(0) => tracing::info!("a new segment of the log"),
+            Ok(_) => {}
+            // It is no reason to keep what has expired.
+            Err(Failure::Conflict(reason)) => tracing::debug!(reason, "no new segment yet"),
+            Err(failure) => return Err(failure),
+        }
         let early = to_stored_number(milliseconds(EARLY));
         let expired = "SELECT n, is_early FROM expired_segments($1, $2, $3, $4)";
         let session = self.session().await?;
@@ -69,7 +67,8 @@ impl Keeper {
         let mut removed = 0;
         let was_held_up = !self.held_up.is_empty();
         // For all of them together: where one dump holds one, it holds all.
-        let patience = Instant::now() + PATIENCE;
+        let limit = self.connector.options.statement_timeout / 2;
+        let until = Instant::now() + PATIENCE.min(limit);
         for (segment, is_early) in expired {
             if !self.held_up.contains(&segment) {
                 match self.hide_segment(segment, reading).await? {
@@ -86,7 +85,7 @@ impl Keeper {
                     Step::ByAnother => return Ok(removed),
                 }
             }
-            match self.drop_segment(segment, patience).await? {
+            match self.drop_segment(segment, until - Instant::now()).await? {
                 Step::Done(_) => {
                     self.held_up.remove(&segment);
                 }
@@ -103,49 +102,8 @@ impl Keeper {
         Ok(removed)
     }
 
-    /// Begins a new segment if it is time, or because nothing can be added to this one. What met
-    /// another's lock is no failure of the session.
-    async fn turn_segment(
-        &mut self,
-        reading: i64,
-        broken: Option<i32>,
-    ) -> Result<Result<bool, Failure>, NoSession> {
-        let retention = self.connector.options.retention;
-        let max_age = milliseconds(retention.max_age);
-        let part_age = to_stored_number(max_age / SEGMENTS);
-        let part_bytes = to_stored_number(retention.max_bytes / SEGMENTS);
-        let max_age = to_stored_number(max_age);
-        let turn = "SELECT turn_segment($1, $2, $3, $4, $5)";
-        let params: Params<'_> = &[&reading, &max_age, &part_age, &part_bytes, &broken];
-        match self.session().await?.row(turn, params).await {
-            Ok(row) => {
-                let begun = row.get(0);
-                if begun {
-                    tracing::info!("a new segment of the log");
-                }
-                Ok(Ok(begun))
-            }
-            Err(conflict @ Failure::Conflict(_)) => Ok(Err(conflict)),
-            Err(failure) => Err(failure.into()),
-        }
-    }
-
-    /// Begins a new segment because nothing can be added to this one.
-    pub(super) async fn leave(&mut self, segment: i32) -> Result<u64, NoSession> {
-        let Some(reading) = self.reading() else {
-            return Ok(0);
-        };
-        if let Ok(true) = self.turn_segment(reading, Some(segment)).await? {
-            tracing::error!(
-                segment,
-                "the log goes on in a new segment, for this one is damaged"
-            );
-        }
-        Ok(0)
-    }
-
     /// Hides what a segment holds.
-    async fn hide_segment(&mut self, segment: i32, reading: i64) -> Result<Step, NoSession> {
+    async fn hide_segment(&mut self, segment: i32, reading: i64) -> Result<Step, Failure> {
         const HIDE: &str = "SELECT raised, last, busy FROM hide_segment($1, $2, $3, $4, $5, $6)";
         let (mut next, mut care, mut hidden, mut is_locked) = (Some(0), false, 0, false);
         // Channels that are busy are waited for one by one, so that nothing is held meanwhile.
@@ -173,7 +131,7 @@ impl Keeper {
                 Err(Failure::Conflict(_)) if waits => is_locked = true,
                 Err(Failure::Conflict(_)) => return Ok(Step::HeldUp),
                 Err(failure) if failure.is_damage() => {
-                    self.shared.counters.damage.note_database(failure.reason());
+                    self.shared.counters.damage.note_database(&failure.reason());
                     if std::mem::replace(&mut care, true) {
                         // It stays, and is tried again in the next round; others may be removed.
                         return Ok(Step::HeldUp);
@@ -181,36 +139,25 @@ impl Keeper {
                     next = Some(0);
                     busy.clear();
                 }
-                Err(failure) => return Err(failure.into()),
+                Err(failure) => return Err(failure),
             }
             self.pause().await;
         }
     }
 
     /// Drops the table of a segment, unless somebody reads it for long.
-    async fn drop_segment(&mut self, segment: i32, patience: Instant) -> Result<Step, NoSession> {
-        let session = self.session().await?;
-        // Batches and pages are soon over, and others come; one that stays is not waited for.
-        let mut still = holders(session, segment).await?;
-        while !still.is_empty() {
-            if Instant::now() >= patience {
-                return Ok(Step::HeldUp);
-            }
-            sleep(LOOK_AGAIN).await;
-            let now = holders(session, segment).await?;
-            still.retain(|holder| now.contains(holder));
-        }
-        match session.row("SELECT drop_segment($1)", &[&segment]).await {
-            Ok(row) if row.get(0) => Ok(Step::Done(0)),
-            Ok(_) => Ok(Step::ByAnother),
-            // Somebody came in between.
-            Err(Failure::Conflict(_)) => Ok(Step::HeldUp),
-            Err(failure) => Err(failure.into()),
-        }
+    async fn drop_segment(&mut self, segment: i32, patience: Duration) -> Result<Step, Failure> {
+        let drop = "SELECT drop_segment($1, $2)";
+        let patience = patience.as_secs_f64() * 1000.0;
+        let dropped = self
+            .session()
+            .await?
+            .row(drop, &[&segment, &patience])
+            .await?;
+        Ok(match dropped.get(0) {
+            Some(true) => Step::Done(0),
+            Some(false) => Step::ByAnother,
+            None => Step::HeldUp,
+        })
     }
-}
-
-async fn holders(session: &Session, segment: i32) -> Result<Vec<String>, Failure> {
-    let rows = session.rows(HOLDERS, &[&segment]).await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
 }

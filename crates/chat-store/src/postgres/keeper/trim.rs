@@ -7,7 +7,7 @@ use chat_model::ChannelId;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Keeper, NoSession, STEP_CHANNELS, STEP_EVENTS};
+use super::{Keeper, STEP_CHANNELS, STEP_EVENTS};
 use crate::expiry_clock::milliseconds;
 use crate::postgres::failure::Failure;
 use crate::postgres::numbers::{from_stored_number, to_stored_number};
@@ -19,7 +19,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
 impl Keeper {
     /// Removes the surplus of one channel.
-    pub(super) async fn shorten(&mut self, channel: i64) -> Result<u64, NoSession> {
+    pub(super) async fn shorten(&mut self, channel: i64) -> Result<u64, Failure> {
         let (most, most_bytes) = self.most();
         let (step, early) = (to_stored_number(STEP_EVENTS), EARLY.as_secs_f64());
         let shared = self.shared.clone();
@@ -30,7 +30,7 @@ impl Keeper {
             let rows = match self.session().await?.rows(shorten, params).await {
                 // It cannot even be hidden: the others are no worse for it.
                 Err(failure) if failure.is_damage() => {
-                    shared.counters.damage.note_database(failure.reason());
+                    shared.counters.damage.note_database(&failure.reason());
                     return Ok(removed);
                 }
                 rows => rows?,
@@ -68,7 +68,7 @@ impl Keeper {
     }
 
     /// Looks at some more of all channels.
-    pub(super) async fn sweep_some(&mut self) -> Result<u64, NoSession> {
+    pub(super) async fn sweep_some(&mut self) -> Result<u64, Failure> {
         let (Some(seen), Some(reading)) = (self.sweep.seen, self.reading()) else {
             return Ok(0);
         };
@@ -87,7 +87,7 @@ impl Keeper {
             Err(failure @ Failure::Refused(_)) => {
                 // Whatever it is about these, those behind must not wait for ever.
                 self.sweep.seen = Some(seen + STEP_CHANNELS);
-                return Err(failure.into());
+                return Err(failure);
             }
             row => row?,
         };
@@ -114,33 +114,26 @@ impl Keeper {
 /// Where the sweep over all channels is.
 pub(super) struct Sweep {
     /// The last channel that it has seen; `None` when it is done.
-    seen: Option<i64>,
+    pub(super) seen: Option<i64>,
     next: Instant,
-    /// Channels met of which nothing is kept, and how long that may be. Only those that time alone
-    /// keeps from being forgotten.
+    /// Channels met that could be forgotten, as nothing is kept of them, and how long that may be.
     empty: u64,
     empty_for: Duration,
 }
 
 impl Sweep {
-    /// It starts with the store, since the rules may have changed.
-    pub(super) fn new() -> Self {
+    /// One that begins; the first starts with the store, since the rules may have changed.
+    pub(super) fn new(empty_for: Duration) -> Self {
         Self {
             seen: Some(0),
             next: Instant::now() + SWEEP_EVERY,
             empty: 0,
-            empty_for: EMPTY_FOR,
+            empty_for,
         }
     }
 
-    pub(super) fn is_under_way(&self) -> bool {
-        self.seen.is_some()
-    }
-
     pub(super) fn begin(&mut self) {
-        self.seen = Some(0);
-        self.empty = 0;
-        self.next = Instant::now() + SWEEP_EVERY;
+        *self = Self::new(self.empty_for);
     }
 
     /// Begins it if it is time.

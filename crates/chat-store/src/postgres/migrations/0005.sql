@@ -132,6 +132,28 @@ BEGIN
     RETURN QUERY SELECT l.lane, l.pos, l.published_to, greatest(l.published_to, last) FROM lanes l WHERE l.lane = taken;
 END $$;
 
+-- What became of a batch whose COMMIT was not answered: whether it was stored, or null if nobody can tell. One of its events
+-- is given. It waits for the end of that transaction, which holds the lane's row.
+CREATE FUNCTION judge_batch(of_lane integer, us uuid, last_pos bigint, channel uuid, number bigint, stored bytea)
+RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE met lanes;
+BEGIN
+    SELECT * INTO met FROM lanes WHERE lane = of_lane FOR UPDATE;
+    -- The batch's own transaction has advanced the lane, which never goes back. One that is not there, on a server that took
+    -- over, was made by what was lost with it.
+    IF met IS NULL OR met.pos < last_pos THEN RETURN false; END IF;
+    IF met.owner = us THEN RETURN true; END IF;
+    -- Others have used the lane since, and may have advanced it. The event tells, unless retention was faster.
+    IF EXISTS (SELECT FROM log WHERE channel_no = (SELECT no FROM channels WHERE uuid = channel)
+        AND seq = number AND event = stored)
+    THEN
+        RETURN true;
+    END IF;
+    RETURN NULL;
+EXCEPTION WHEN data_corrupted OR index_corrupted THEN
+    RETURN NULL;
+END $$;
+
 -- Moves the oldest events of a lane whose owner is gone into the lane `ours`, which is to be owned by `us`: `most` of at
 -- most `most_bytes` together, or one. The first row says only up to where our lane is handed out then, or nothing if it is
 -- another's; there is no row if there is nothing to move. With `care` 1 it goes around damage; with 2 it passes over what

@@ -127,17 +127,52 @@ BEGIN
     RETURN seq - channel.floor;
 END $$;
 
--- Drops the table of a segment whose floors are raised; false if another process is at it.
+-- Drops the table of a segment whose floors are raised; null if somebody holds it for long, false if another process is at
+-- it.
 --
--- The whole log is locked for it, which waits for the batches and pages under way and lets later ones wait. Those that were
--- there a moment ago are over; what came since is waited for, not for long, and another time if that is not enough.
-CREATE FUNCTION drop_segment(old integer) RETURNS boolean LANGUAGE plpgsql AS $$
+-- The whole log is locked for it, which would wait for the batches and pages under way and let later ones wait. So those that
+-- are there now are waited for without a lock, `patience` milliseconds; they are soon over, but for a dump. What came since is
+-- waited for, not for long.
+CREATE FUNCTION drop_segment(old integer, patience double precision) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    until timestamptz := clock_timestamp() + patience * interval '1 millisecond';
+    holders text[];
 BEGIN
     IF NOT begin_chore() THEN RETURN false; END IF;
+    LOOP
+        SELECT array_agg(virtualtransaction) INTO holders FROM pg_locks
+            WHERE locktype = 'relation' AND granted AND pid <> pg_backend_pid()
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND relation IN ('hark.log'::regclass, to_regclass(format('hark.log_%s', old)))
+                AND (holders IS NULL OR virtualtransaction = ANY(holders));
+        EXIT WHEN holders IS NULL;
+        IF clock_timestamp() >= until THEN RETURN NULL; END IF;
+        PERFORM pg_sleep(0.05);
+    END LOOP;
     EXECUTE format('DROP TABLE IF EXISTS hark.log_%s', old);
     DELETE FROM segments WHERE n = old;
     RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+    -- Somebody came in between.
+    RETURN NULL;
 END $$;
+
+-- Notes what the expiry clock shows, and returns how many bytes all tables take. Of several processes the one whose clock
+-- shows most: it saw the most time pass.
+CREATE FUNCTION keep_clock(reading bigint, now_is bigint) RETURNS bigint LANGUAGE sql AS $$
+    UPDATE state SET expiry_clock = reading, expiry_saved_at = now_is WHERE expiry_clock <= reading;
+    SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
+        WHERE relnamespace = 'hark'::regnamespace AND relkind = 'r'
+$$;
+
+-- Forgets `step` senders' keys that were kept at or before `cutoff`; whether there may be more. One that a post is renewing is
+-- not waited for.
+CREATE FUNCTION expire_keys(cutoff bigint, step bigint) RETURNS boolean LANGUAGE sql AS $$
+    WITH gone AS (DELETE FROM sender_keys WHERE n = ANY(ARRAY(
+        SELECT n FROM (SELECT n, kept_at FROM sender_keys ORDER BY n LIMIT step FOR UPDATE SKIP LOCKED) oldest
+        WHERE kept_at <= cutoff)) RETURNING 1)
+    SELECT count(*) >= step FROM gone
+$$;
 
 -- Removes the oldest events of a channel, `step` at most, while it keeps more than `most` or more than `most_bytes`. `early`
 -- are those younger than `young` that went for their bytes. Where they cannot be removed they are hidden, and go with

@@ -17,10 +17,10 @@ use uuid::Uuid;
 
 use super::replica::Replica;
 use crate::postgres::failure::Failure;
-use crate::postgres::lane::{ENTER, LOOK, RENEW};
 use crate::postgres::options::Timing;
 use crate::postgres::statements::{
-    BEGIN, BEGIN_BATCH, COMMIT, FIND_KEYS, INSERT_EVENTS, REMEMBER_KEYS, RESCUE, UPDATE_CHANNELS,
+    BEGIN, BEGIN_BATCH, COMMIT, ENTER, FIND_KEYS, INSERT_EVENTS, JUDGE, REMEMBER_KEYS, RENEW,
+    RESCUE, UPDATE_CHANNELS,
 };
 use crate::{Outbox, PageLimit, Position, PostgresOptions, PostgresStore};
 
@@ -52,7 +52,7 @@ enum Moment {
 impl Step {
     fn place(self) -> (Moment, &'static str) {
         match self {
-            Self::LockLane => (Moment::Before, LOOK),
+            Self::LockLane => (Moment::Before, JUDGE),
             Self::TakeLane => (Moment::Before, ENTER),
             Self::RenewLane => (Moment::Before, RENEW),
             Self::Begin => (Moment::Before, BEGIN),

@@ -8,17 +8,14 @@ use tokio::time::Instant;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::Post;
+use super::{Post, Writer};
 use crate::checksum::is_sound;
-use crate::expiry_clock::{ExpiryClock, milliseconds, now};
-use crate::key_shares::KeyShares;
+use crate::expiry_clock::{milliseconds, now};
 use crate::postgres::batch::{Batch, KeyRoom, Known, Log, Moment};
 use crate::postgres::epochs::Epochs;
 use crate::postgres::failure::Failure;
 use crate::postgres::keeper::STEP_EVENTS;
-use crate::postgres::lane::Owner;
 use crate::postgres::numbers::{from_stored, from_stored_number, lane_name, to_stored_number};
-use crate::postgres::options::PostgresOptions;
 use crate::postgres::session::{Session, pipelined};
 use crate::postgres::statements::{
     BEGIN, BEGIN_BATCH, COMMIT, DROP_CHANNELS, FIND_KEYS, FORGET_KEYS, INSERT_EVENTS, KEY_ROOM,
@@ -65,41 +62,36 @@ impl From<Failure> for Setback {
     }
 }
 
-/// One attempt at a batch.
-pub(super) struct Attempt<'a> {
-    pub(super) session: &'a Session,
-    pub(super) owner: &'a Owner,
-    pub(super) lane: i32,
-    pub(super) published_to: i64,
-    pub(super) options: &'a PostgresOptions,
-    pub(super) expiry: &'a ExpiryClock,
-    pub(super) shares: &'a KeyShares,
-    pub(super) posts: &'a [Post],
-    pub(super) started: Instant,
-}
-
-impl Attempt<'_> {
-    pub(super) async fn run(&self) -> Result<Done, Setback> {
-        let moment = Moment {
-            now: now(&self.options.clock),
-            expiry: self.expiry.reading(),
+impl Writer {
+    pub(super) async fn attempt(
+        &self,
+        session: &Session,
+        posts: &[Post],
+        started: Instant,
+    ) -> Result<Done, Setback> {
+        let Some(expiry) = self.shared.expiry.get() else {
+            return Err(Failure::Lost("the store has no clock".to_owned()).into());
         };
-        let (mut batch, base) = match self.begin(moment).await {
+        let moment = Moment {
+            now: now(&self.connector.options.clock),
+            expiry: expiry.reading(),
+        };
+        let (mut batch, base) = match self.begin(session, posts, moment).await {
             Ok(begun) => begun,
             Err(setback) => {
                 if !matches!(setback, Setback::Failed(Failure::Lost(_))) {
-                    self.session.roll_back().await?;
+                    session.roll_back().await?;
                 }
                 return Err(setback);
             }
         };
-        let outcomes = (self.posts.iter().zip(base + 1..))
+        let outcomes = (posts.iter().zip(base + 1..))
             .map(|(post, pos)| batch.append(&post.new, pos))
             .collect();
         let keys = &batch.key_room;
         let done = Done {
             lane: self.lane,
-            last_pos: base + to_stored_number(self.posts.len() as u64),
+            last_pos: base + to_stored_number(posts.len() as u64),
             is_written: !batch.events.event.is_empty(),
             outcomes,
             committed_at: moment.now,
@@ -107,47 +99,44 @@ impl Attempt<'_> {
             too_long: self.too_long(&batch),
             keys: (!batch.keys.key.is_empty()).then_some(keys.count + batch.keys.key.len() as u64),
             keys_dropped_early: batch.dropped_early,
-            started: self.started,
+            started,
         };
         if !done.is_written {
-            self.session.roll_back().await?;
+            session.roll_back().await?;
             return Ok(done);
         }
-        self.commit(&batch, done).await
+        self.commit(session, &batch, done).await
     }
 
     /// The first round trip: everything is locked, and what must be known is read.
-    async fn begin(&self, moment: Moment) -> Result<(Batch<'_>, i64), Setback> {
-        let (session, rules) = (self.session, &self.options.keys);
-        let channels: BTreeSet<Uuid> = self.posts.iter().map(|p| p.new.channel.uuid()).collect();
+    async fn begin(
+        &self,
+        session: &Session,
+        posts: &[Post],
+        moment: Moment,
+    ) -> Result<(Batch<'_>, i64), Setback> {
+        let rules = &self.connector.options.keys;
+        let channels: BTreeSet<Uuid> = posts.iter().map(|p| p.new.channel.uuid()).collect();
         let channels: Vec<Uuid> = channels.into_iter().collect();
-        let keyed = self.posts.iter().filter_map(|post| {
+        let keyed = posts.iter().filter_map(|post| {
             let key = key_of(&post.new)?.1.to_vec();
             Some((post.new.channel.uuid(), key))
         });
         let (asked_channels, asked_keys): (Vec<Uuid>, Vec<Vec<u8>>) = keyed.unzip();
         let is_keyed = !asked_keys.is_empty();
-        let count = to_stored_number(self.posts.len() as u64);
+        let count = to_stored_number(posts.len() as u64);
         let new_keys = to_stored_number(asked_keys.len() as u64);
         let most_keys = to_stored_number(rules.max_count);
         let reading = to_stored_number(moment.expiry);
         // Before the first is old, all are young: a reading is never negative.
         let old = moment.expiry.checked_sub(milliseconds(rules.min_age));
         let old = old.map_or(-1, to_stored_number);
-        let (us, lease) = (&self.owner.id, &self.owner.lease);
+        let (us, lease, mark) = (&self.us, &self.lease, self.watermark());
         let (begun, locked, known, room) = pipelined!(
             session.run(BEGIN),
             session.rows(
                 BEGIN_BATCH,
-                &[
-                    &self.lane,
-                    us,
-                    &count,
-                    &self.published_to,
-                    &reading,
-                    lease,
-                    &channels
-                ],
+                &[&self.lane, us, &count, &mark, &reading, lease, &channels],
             ),
             session.rows_if(is_keyed, FIND_KEYS, &[&asked_channels, &asked_keys]),
             session.rows_if(is_keyed, KEY_ROOM, &[&new_keys, &most_keys, &old]),
@@ -161,7 +150,7 @@ impl Attempt<'_> {
             // Retention has just forgotten one that was there before.
             return Err(Failure::Conflict("a channel is gone".to_owned()).into());
         }
-        let mut batch = Batch::new(moment, rules, self.shares, lane_name(self.lane));
+        let mut batch = Batch::new(moment, rules, &self.shares, lane_name(self.lane));
         batch.segment = first.get("current_segment");
         batch.incarnations = first.get("incarnations");
         batch.forgotten = from_stored(first.get("forgotten"));
@@ -179,8 +168,12 @@ impl Attempt<'_> {
     }
 
     /// The second round trip: everything is written and committed.
-    async fn commit(&self, batch: &Batch<'_>, done: Done) -> Result<Done, Setback> {
-        let session = self.session;
+    async fn commit(
+        &self,
+        session: &Session,
+        batch: &Batch<'_>,
+        done: Done,
+    ) -> Result<Done, Setback> {
         let (events, keys, logs) = (&batch.events, &batch.keys, batch.changed_logs());
         let bytes: Vec<&[u8]> = events.event.iter().map(AsRef::as_ref).collect();
         let key: Vec<&[u8]> = keys.key.iter().map(<[u8; 17]>::as_slice).collect();
@@ -263,7 +256,7 @@ impl Attempt<'_> {
     /// Trimming starts a little above the limit, so that a busy channel is not trimmed for every
     /// single event, and is asked for once for each step that is due.
     fn too_long(&self, batch: &Batch<'_>) -> Vec<i64> {
-        let retention = &self.options.retention;
+        let retention = &self.connector.options.retention;
         let events = retention.max_per_channel;
         let bytes = retention.max_bytes_per_channel;
         batch.longer_than(

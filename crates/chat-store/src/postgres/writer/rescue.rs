@@ -68,11 +68,10 @@ impl Writer {
     async fn move_some(&self, session: &Session) -> Result<Vec<Row>, Failure> {
         let mut care = 0;
         loop {
-            let us = &self.owner.id;
-            let params: Params<'_> = &[&self.lane, us, &care, &STEP_EVENTS, &STEP_BYTES];
+            let params: Params<'_> = &[&self.lane, &self.us, &care, &STEP_EVENTS, &STEP_BYTES];
             match session.rows(RESCUE, params).await {
                 Err(failure) if failure.is_damage() && care < 2 => {
-                    self.shared.counters.damage.note_database(failure.reason());
+                    self.shared.counters.damage.note_database(&failure.reason());
                     care += 1;
                 }
                 moved => return moved,

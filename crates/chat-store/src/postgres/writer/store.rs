@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::attempt::{Attempt, Done, Setback};
+use super::attempt::{Done, Setback};
 use super::{Lost, Pending, Post, Writer, answer};
+use crate::expiry_clock::ExpiryClock;
 use crate::postgres::failure::Failure;
-use crate::postgres::keeper::Chore;
-use crate::postgres::session::Session;
+use crate::postgres::numbers::to_stored_number;
+use crate::postgres::session::{Params, Session};
+use crate::postgres::statements::TURN;
 use crate::sender_keys::key_of;
 use crate::{Appended, StoreError, Unpublished};
 
@@ -22,25 +24,7 @@ impl Writer {
     pub(super) async fn store(&mut self, session: &Session, posts: Vec<Post>) -> Result<(), Lost> {
         let started = Instant::now();
         loop {
-            let Some(expiry) = self.shared.expiry.get() else {
-                self.fail(
-                    posts,
-                    &StoreError::unavailable("the store has no clock yet"),
-                );
-                return Ok(());
-            };
-            let attempt = Attempt {
-                session,
-                owner: &self.owner,
-                lane: self.lane,
-                published_to: self.watermark(),
-                options: &self.connector.options,
-                expiry,
-                shares: &self.shares,
-                posts: &posts,
-                started,
-            };
-            let failure = match attempt.run().await {
+            let failure = match self.attempt(session, &posts, started).await {
                 Ok(done) => {
                     if done.is_written {
                         self.see(done.lane, done.last_pos);
@@ -59,18 +43,13 @@ impl Writer {
                     Ok(()) => continue,
                     Err(failure) => failure,
                 },
-                Err(Setback::Full(segment)) => {
-                    if self.keeper.try_send(Chore::Leave(segment)).is_err() {
-                        tracing::debug!(segment, "the keeper has much to do; it is asked again");
-                    }
-                    if started.elapsed() < self.connector.options.timing.patience {
-                        sleep(NEXT_SEGMENT).await;
+                Err(Setback::Full(segment)) => match self.leave_segment(session, segment).await {
+                    Ok(()) if started.elapsed() < self.connector.options.timing.patience => {
                         continue;
                     }
-                    let reason = format!("segment {segment} of the log takes nothing more");
-                    self.fail(posts, &StoreError::damaged(reason));
-                    return Ok(());
-                }
+                    Ok(()) => Failure::damaged(format!("segment {segment} of the log")),
+                    Err(failure) => failure,
+                },
                 Err(Setback::Failed(failure)) => failure,
             };
             match failure {
@@ -88,11 +67,28 @@ impl Writer {
                     return self.store_halves(session, posts).await;
                 }
                 failure => {
-                    self.fail(posts, &failure.to_error());
+                    self.fail(posts, &failure.clone().into());
                     return self.bear(failure);
                 }
             }
         }
+    }
+
+    /// Begins a new segment, because nothing can be added to this one; or lets others do it.
+    async fn leave_segment(&self, session: &Session, segment: i32) -> Result<(), Failure> {
+        let reading = self.shared.expiry.get().map_or(0, ExpiryClock::reading);
+        let reading = to_stored_number(reading);
+        let broken = Some(segment);
+        let params: Params<'_> = &[&reading, &0_i64, &0_i64, &0_i64, &broken];
+        match session.row(TURN, params).await {
+            Ok(turned) if turned.get(0) => {
+                let why = "the log goes on in a new segment, for this one is damaged";
+                tracing::error!(segment, why);
+            }
+            Ok(_) | Err(Failure::Conflict(_)) => sleep(NEXT_SEGMENT).await,
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
     }
 
     async fn store_halves(&mut self, session: &Session, mut posts: Vec<Post>) -> Result<(), Lost> {
@@ -154,7 +150,7 @@ impl Writer {
             .fetch_add(done.keys_dropped_early, Relaxed);
         for channel in done.too_long {
             // One that finds no room is told of again by a later event.
-            if self.keeper.try_send(Chore::Shorten(channel)).is_err() {
+            if self.too_long.try_send(channel).is_err() {
                 break;
             }
         }
