@@ -1,10 +1,10 @@
 //! Which web pages may use a service: CORS, and the rules that protect a service without log-in from
-//! pages of strangers that run in its user's browser.
+//! strangers' pages in its user's browser.
 //!
-//! One function decides about an `Origin`, and everything else follows from it, which is why this is
-//! not a generic CORS layer: a page that is not allowed gets no CORS headers (its browser keeps the
-//! answer from it), and its POST is refused before it does anything, because plain text and form
-//! bodies are sent without a preflight.
+//! This is not a generic CORS layer, because one function decides about an `Origin` and everything else
+//! follows from that. A page that is not allowed gets no CORS headers, so its browser withholds the
+//! answer from it. Its POST is refused before it does anything, because browsers send plain text and
+//! form bodies without a preflight.
 
 mod host;
 mod origin;
@@ -35,9 +35,9 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, POST");
 const REQUEST_HEADERS: HeaderValue =
     HeaderValue::from_static("content-type, idempotency-key, last-event-id, x-request-id");
 const EXPOSED: HeaderValue = HeaderValue::from_static("retry-after, location, x-request-id");
-/// How many refused requests of pages are named in the log in a minute.
+/// How many refused requests from pages are logged per minute.
 const REFUSALS: u32 = 3;
-/// In characters: the origin or host within it is a stranger's.
+/// In characters, because the origin or host in the text comes from a stranger.
 const LONGEST_REASON: usize = 400;
 /// Two hours, the longest that Chromium keeps a preflight.
 const PREFLIGHT_AGE: HeaderValue = HeaderValue::from_static("7200");
@@ -46,25 +46,27 @@ const PREFLIGHT_AGE: HeaderValue = HeaderValue::from_static("7200");
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccessConfig {
-    /// Origins (`https://chat.example`) whose pages may use the service, besides those that are
-    /// allowed by themselves; `*` allows every page.
+    /// Origins (`https://chat.example`) whose pages may use the service, besides those that are always
+    /// allowed; `*` allows every page.
     pub allowed_origins: Vec<String>,
-    /// Host names that requests may be for besides the service's own: those under which a reverse
-    /// proxy serves it, and public names of this machine. `*` allows every host.
+    /// Host names that requests may name, besides the service's own: those under which a reverse proxy
+    /// serves it, and public names of this machine. `*` allows every host.
     pub allowed_hosts: Vec<String>,
 }
 
 /// Who may use a service from a web page.
 ///
-/// A request must be for a host that the service knows as its own. A name that a stranger has made
-/// to point to this machine (DNS rebinding) would make his page same-origin with the service.
+/// A request must name a host that the service knows as its own. Otherwise a stranger could point a
+/// name at this machine (DNS rebinding), and the stranger's page would be same-origin with the service.
 ///
-/// On loopback, the own hosts are `localhost`, loopback addresses and `allowed_hosts`, and pages of
-/// any port of them are allowed. When open to others, they are every address, every name that no
-/// stranger can register (without a dot, or below `local`, `internal`, `localhost` or `home.arpa`),
-/// the machine's own name and `allowed_hosts`, and a page of the host that the request itself is for
-/// is allowed, whatever its port. Open to others by TLS, the host is not checked: a browser that was
-/// led astray finds a certificate of another name.
+/// - On loopback, the service's own hosts are `localhost`, loopback addresses and `allowed_hosts`.
+///   Pages of these hosts are allowed, whatever their port.
+/// - On the network without TLS, its own hosts are every address, every name that no stranger can
+///   register (without a dot, or below `local`, `internal`, `localhost` or `home.arpa`), the machine's
+///   own name and `allowed_hosts`. Pages of the host that the request names are allowed, whatever their
+///   port.
+/// - On the network with TLS, the host is not checked: a misled browser finds a certificate for another
+///   name.
 #[derive(Clone, Debug)]
 pub struct AccessPolicy {
     any_origin: bool,
@@ -85,7 +87,7 @@ enum Reach {
 }
 
 impl AccessPolicy {
-    /// The policy of a service that listens on `listen`, by TLS or without.
+    /// The policy of a service that listens on `listen`, with or without TLS.
     pub fn new(config: &AccessConfig, listen: SocketAddr, tls: bool) -> Self {
         let reach = match (listen.ip().to_canonical().is_loopback(), tls) {
             (true, _) => Reach::Loopback,
@@ -111,8 +113,8 @@ impl AccessPolicy {
         }
     }
 
-    /// The policy of an operators' listener on loopback: for the hosts of its service, and no pages but
-    /// those of loopback. `None`: the service has no `access.allowed_hosts`.
+    /// The policy of an operators' listener on loopback. It allows the hosts of its service, and only
+    /// loopback pages. `None` means that the service has no setting `access.allowed_hosts`.
     pub fn of_operators(allowed_hosts: Option<&[String]>) -> Self {
         let config = AccessConfig {
             allowed_origins: Vec::new(),
@@ -124,7 +126,7 @@ impl AccessPolicy {
         }
     }
 
-    /// Puts the policy around all of `router`, its errors and its 404 included: call it after
+    /// Puts the policy around all of `router`, including its errors and its 404. Call this after
     /// [`router::layered`](crate::router::layered).
     pub fn layer(self, router: Router) -> Router {
         router.layer(AroundLayer((Identify, self.into_guard())))
@@ -174,14 +176,14 @@ impl AccessPolicy {
         listed.any(|listed| Host::parse(listed) == Some(host))
     }
 
-    /// The request's host, or why the request is refused.
+    /// The request's host, or the reason to refuse the request.
     fn check_host<'a>(&self, request: &'a Request) -> Result<Option<Host<'a>>, Problem> {
         let named = named_host(request)?;
         let Some(named) = named else {
             return Ok(None);
         };
         match Host::parse(named) {
-            None => Err(bad_host(&format!("{named:?} is no host"))),
+            None => Err(bad_host(&format!("{named:?} is not a host"))),
             Some(host) if !self.allows_host(host) => Err(self.foreign_host(host)),
             host => Ok(host),
         }
@@ -189,13 +191,13 @@ impl AccessPolicy {
 
     fn foreign_host(&self, host: Host<'_>) -> Problem {
         let why = if self.reach == Reach::Loopback {
-            "this service listens on loopback only, and that is not a name of loopback"
+            "this service listens on loopback only, and that is not a loopback name"
         } else {
-            "anybody on the internet could have made that name point here"
+            "anybody on the internet could have pointed that name here"
         };
         let host = host.to_string();
         let advice = if self.is_set {
-            "if it is the name of this service, or of a proxy before it, add it to access.allowed_hosts"
+            "if it is the name of this service, or of a proxy in front of it, add it to access.allowed_hosts"
         } else {
             "ask for localhost or 127.0.0.1"
         };
@@ -228,7 +230,7 @@ struct Guarded {
 }
 
 impl Guarded {
-    /// Tells the operator, too: of a page that is kept out its own user sees only that nothing works.
+    /// Logs the refusal for the operator: the user of a refused page sees only that nothing works.
     fn tell(&self, what: &str, reason: &str) {
         if let Some(left_out) = self.refused.line() {
             let reason: String = reason.chars().take(LONGEST_REASON).collect();
@@ -282,13 +284,13 @@ impl Around for Guard {
     }
 }
 
-/// The host that the request is for, as it was written; `None` if it names none, which only HTTP/1.0
+/// The host that the request names, as it was written. `None` if it names none, which only HTTP/1.0
 /// may do.
 fn named_host(request: &Request) -> Result<Option<&str>, Problem> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let header = hosts.next();
     if hosts.next().is_some() {
-        return Err(bad_host("the request has two of them"));
+        return Err(bad_host("this request has two of them"));
     }
     if let Some(authority) = request.uri().authority() {
         return Ok(Some(authority.as_str()));
@@ -300,7 +302,7 @@ fn named_host(request: &Request) -> Result<Option<&str>, Problem> {
         },
         None if request.version() <= Version::HTTP_10 => Ok(None),
         None => Err(bad_host(
-            "the request has none; a probe sends Host: localhost, or asks by HTTP/1.0, which needs none",
+            "this request has none; a probe can send Host: localhost, or use HTTP/1.0, which needs none",
         )),
     }
 }
@@ -331,7 +333,7 @@ fn preflight(allowed: bool) -> Response {
 /// RFC 9112, section 3.2.
 fn bad_host(why: &str) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "bad-host", "Bad Host")
-        .detail(format!("a request names its host once, in Host: {why}"))
+        .detail(format!("a request must name its host once, in Host: {why}"))
 }
 
 fn advice(origin: &HeaderValue) -> String {

@@ -1,4 +1,5 @@
-//! Who a request comes from when proxies stand in between, and who counts as one client.
+//! Finds out which client a request comes from when proxies stand in between, and what counts as one
+//! client.
 
 mod client;
 
@@ -17,8 +18,8 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks(Vec<IpNet>);
 
-/// The proxies whose `X-Forwarded-For` is believed. Anybody else can write into that header what they
-/// like.
+/// The proxies whose `X-Forwarded-For` is trusted. Anybody else can write what they like into that
+/// header.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TrustedProxies(Networks);
@@ -26,9 +27,9 @@ pub struct TrustedProxies(Networks);
 impl TrustedProxies {
     /// The client of a request that came from `peer`.
     ///
-    /// The header is read from its end, where the nearest proxy has added whom it has seen: the
-    /// first address that is not a trusted proxy's is the client's. Where it becomes unreadable, the
-    /// proxy that has passed it on is as far as can be seen.
+    /// The header is read from its end, where the nearest proxy has added its peer. The first address
+    /// that does not belong to a trusted proxy is the client's. If an entry cannot be read, the proxy
+    /// that added it counts as the client.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
         if self.0.0.is_empty() {
@@ -52,7 +53,7 @@ impl TrustedProxies {
         client
     }
 
-    /// Whether this is the address of one of them.
+    /// Whether this is the address of a trusted proxy.
     pub fn trusts(&self, address: IpAddr) -> bool {
         self.0.contains(address)
     }
@@ -65,7 +66,7 @@ impl From<Networks> for TrustedProxies {
 }
 
 impl Networks {
-    /// Whether one of them has this address.
+    /// Whether one of them contains this address.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
@@ -145,7 +146,7 @@ mod tests {
     fn client_is_the_last_that_no_trusted_proxy_is() {
         let one = "10.0.0.0/8, ::1";
         assert_eq!(client(one, "10.0.0.1", &["1.2.3.4"]), "1.2.3.4");
-        // What the client itself sent stands before.
+        // The client's own entries come first.
         assert_eq!(client(one, "10.0.0.1", &["9.9.9.9, 1.2.3.4"]), "1.2.3.4");
         assert_eq!(client(one, "::1", &["1.2.3.4, 10.0.0.7"]), "1.2.3.4");
         assert_eq!(

@@ -1,5 +1,5 @@
-//! An HTTP server that strangers may talk to, plain or by TLS, HTTP/1 or HTTP/2: everything a client can hold on to (a connection, a
-//! head, a body, an answer it does not read) has a time or a size at which it ends.
+//! The HTTP server, plain or with TLS, HTTP/1 or HTTP/2. Everything that a client can hold (a
+//! connection, a request head, a body, an answer that it does not read) has a limit in time or size.
 
 use std::io;
 use std::net::SocketAddr;
@@ -34,42 +34,43 @@ pub use shares::Shares;
 pub use takeover::{Framing, Offer, Taken};
 pub use until_written::until_written;
 
-/// Waiting connections that the kernel holds while the server is busy. tokio's own 128 is too few
-/// for a thousand browsers that reconnect at once: each SYN dropped costs its client a second.
+/// How many waiting connections the kernel holds while the server is busy. Tokio's default of 128 is
+/// too few when a thousand browsers reconnect at once: each dropped SYN costs its client a second.
 const BACKLOG: i32 = 4096;
 
-/// Limits of a server. The defaults suit an open port.
+/// Limits of a server. The defaults suit a port that is open to strangers.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
-    /// From the first byte of a request head (for a new connection: from accepting) to its end.
+    /// Time from the first byte of a request head to its end. For a new connection it begins with the
+    /// accept.
     pub header_timeout: Duration,
     /// How long a kept-alive connection may wait for its next request.
     pub idle_timeout: Duration,
-    /// From the first read of a request body to its end.
+    /// Time from the first read of a request body to its end.
     pub body_timeout: Duration,
-    /// How long a client may take no byte of what waits to be written.
+    /// How long a client may read nothing while there is something to write.
     pub write_stall: Duration,
-    /// How often an HTTP/2 client is asked whether it is still there (RFC 9113, section 6.7). It
-    /// then has `write_stall` to answer.
+    /// How often an HTTP/2 client is pinged (RFC 9113, section 6.7). It has `write_stall` to answer.
     pub ping_every: Duration,
-    /// `TCP_USER_TIMEOUT`: how long sent bytes may go without the peer's acknowledgement.
+    /// `TCP_USER_TIMEOUT`: how long sent bytes may remain unacknowledged by the peer.
     pub user_timeout: Duration,
-    /// `SO_SNDBUF` in bytes, as the kernel takes it (Linux doubles it); `None` leaves it automatic.
+    /// `SO_SNDBUF` in bytes, as passed to the kernel (Linux doubles it); `None` leaves it automatic.
     pub send_buffer: Option<usize>,
-    /// Request heads up to this many bytes are read, at least 8192. Beyond, and certainly beyond
-    /// twice of it, they get 431: the limit is on the read buffer, which grows in steps.
+    /// The largest request head in bytes, at least 8192. Larger heads get 431, at the latest when they
+    /// are twice as large: the limit applies to the read buffer, which grows in steps.
     pub max_head_bytes: usize,
-    /// Connections at a time. For further ones the oldest idle ones are ended; while none is idle they
-    /// wait in the kernel's backlog.
+    /// The most connections at a time. To make room for another, the oldest idle ones are closed; while
+    /// none is idle, it waits in the kernel's backlog.
     pub max_connections: usize,
-    /// Each client's share of them. At it the client's own oldest idle connection gives way; while none
-    /// of its own is idle, further ones are told so by a 429 (over TLS: closed).
+    /// Each client's share of these connections. A client that has used its share loses its own oldest
+    /// idle connection when it opens another. While none of its own is idle, the new one gets a 429
+    /// (over TLS it is closed).
     pub shares: Shares,
     /// Certificate and key; `None` serves plain HTTP. A plain connection may speak HTTP/2 from its
     /// first byte (RFC 9113, section 3.3), as proxies do.
     pub tls: Option<Arc<ServerTls>>,
-    /// Counts the connections that were ended because of `write_stall`; over HTTP/2, those with
-    /// answers under way.
+    /// Counts the connections that were closed because of `write_stall`. Over HTTP/2, it counts only
+    /// those with answers under way.
     pub stalled: Counter,
 }
 
@@ -92,10 +93,10 @@ impl Default for HttpOptions {
     }
 }
 
-/// Why an address cannot be listened on. The text says what to do.
+/// Why the server cannot listen on an address. The text says what to do.
 #[derive(Debug, Error)]
 pub enum BindError {
-    /// Something else listens there.
+    /// Another program listens there.
     #[error(
         "cannot listen on {addr}: the port is taken; stop what uses it (`ss -ltnp` shows it) or choose another port"
     )]
@@ -103,7 +104,7 @@ pub enum BindError {
         /// The address.
         addr: SocketAddr,
     },
-    /// A port below 1024, usually.
+    /// Not permitted; usually a port below 1024.
     #[error(
         "cannot listen on {addr}: not permitted; ports below 1024 need privileges, choose one above"
     )]
@@ -117,7 +118,7 @@ pub enum BindError {
         /// The address.
         addr: SocketAddr,
     },
-    /// Anything else.
+    /// Any other error.
     #[error("cannot listen on {addr}: {source}")]
     Other {
         /// The address.
@@ -127,7 +128,7 @@ pub enum BindError {
     },
 }
 
-/// Listens on `addr`; port 0 is any free port. Call it inside a tokio runtime.
+/// Listens on `addr`; port 0 means any free port. Call it inside a tokio runtime.
 ///
 /// # Errors
 /// [`BindError`], which says what to do.
@@ -142,7 +143,7 @@ pub fn bind(addr: SocketAddr) -> Result<TcpListener, BindError> {
 
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    // A restart must not wait for the connections of the process before to leave TIME_WAIT.
+    // A restart must not wait until the previous process's connections have left TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
@@ -150,7 +151,7 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// How clients reach a server on `addr`.
+/// The URL at which clients reach a server on `addr`.
 pub fn url(addr: SocketAddr, tls: bool) -> String {
     format!("{}://{addr}", scheme(tls))
 }
@@ -160,7 +161,7 @@ pub fn scheme(tls: bool) -> &'static str {
     if tls { "https" } else { "http" }
 }
 
-/// Raises the soft limit of open files to the hard one and returns it; `None` is unlimited.
+/// Raises the soft limit of open files to the hard limit and returns it; `None` means unlimited.
 ///
 /// # Errors
 /// When the system refuses.

@@ -1,7 +1,7 @@
-//! Asking other services: HTTP/1.1, plain or by TLS, over connections that are kept.
+//! An HTTP/1.1 client for calls to other services, plain or with TLS, over connections that are kept.
 //!
-//! It is hyper's client with rustls and one choice of whom to trust. No redirects, no proxies, no
-//! time-outs but that of connecting: whoever asks knows how long an answer may take.
+//! It is hyper's client with rustls and one set of trusted authorities. It has no redirects, no proxies,
+//! and only a time-out for connecting: the caller knows how long an answer may take.
 
 use std::error::Error;
 use std::fmt;
@@ -22,12 +22,12 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 
-/// A client of any number of servers. Cheap to clone.
+/// A client for any number of servers. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct HttpClient(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
 impl HttpClient {
-    /// `trust` says whom to trust behind `https`; connecting may take `connect_timeout`.
+    /// `trust` says whom to trust for `https`; connecting may take `connect_timeout`.
     pub fn new(trust: &ClientConfig, connect_timeout: Duration) -> Self {
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
@@ -44,8 +44,8 @@ impl HttpClient {
         Self(client)
     }
 
-    /// The head of the answer; its body is still to come. A user name and password in the URL become
-    /// the header `Authorization` (RFC 7617).
+    /// Sends a request and returns the head of the answer; its body is still to come. A user name and
+    /// password in the URL become the header `Authorization` (RFC 7617).
     ///
     /// # Errors
     /// When there is no answer.
@@ -76,7 +76,7 @@ fn authorize(request: &mut Request<Full<Bytes>>) {
 pub struct NoAnswer(String);
 
 impl NoAnswer {
-    /// An error with all its causes: the outermost alone often says nothing.
+    /// An error with all its causes: the outermost error alone often says nothing.
     pub fn of(error: &(dyn Error + 'static)) -> Self {
         let causes = std::iter::successors(Some(error), |error| (*error).source());
         let mut words: Vec<String> = causes.map(ToString::to_string).collect();
@@ -88,14 +88,14 @@ impl NoAnswer {
 /// The URL of a service, to which paths are appended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
-    /// With a slash at its end.
+    /// Ends with a slash.
     text: String,
     https: bool,
 }
 
 /// The text is not the URL of a service.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must begin with http:// or https:// and name a host, and have no query: {0:?} does not")]
+#[error("must begin with http:// or https://, name a host, and have no query: {0:?}")]
 pub struct NotABaseUrl(String);
 
 impl BaseUrl {
@@ -104,14 +104,14 @@ impl BaseUrl {
         self.https
     }
 
-    /// The URL of `path`, which begins without a slash and may have a query.
+    /// The URL of `path`, which does not begin with a slash and may have a query.
     ///
     /// # Panics
-    /// When `path` is no path: it is the program's own.
+    /// When `path` is not a path. It must come from the program itself.
     pub fn join(&self, path: &str) -> Uri {
         format!("{}{path}", self.text)
             .parse()
-            .expect("a path of the program, at a URL that was checked, is a URL")
+            .expect("a checked URL with the program's own path is a URL")
     }
 }
 
@@ -138,7 +138,7 @@ impl FromStr for BaseUrl {
 }
 
 impl fmt::Display for BaseUrl {
-    /// Without a password.
+    /// Shows the URL without its password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.text.split_once("://") {
             Some((scheme, rest)) => {

@@ -1,4 +1,5 @@
-//! The id of a request: in its head, in the answer's, in a problem and in the log.
+//! Gives each request an id, which appears in its head, in the answer's head, in a problem and in the
+//! log.
 
 mod request_id;
 
@@ -16,8 +17,8 @@ pub use request_id::RequestId;
 /// The header that carries a request's id, in and out.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Gives the request an id (the caller's, if it sent one that can be used), the answer the same as a
-/// header, and a problem the member `request_id`. Around each other, all see the same id.
+/// Gives the request an id (the caller's, if it sent a usable one). The answer gets it as a header, and a
+/// problem gets it as the member `request_id`. Nested layers all see the same id.
 #[derive(Clone)]
 pub(crate) struct Identify;
 

@@ -1,8 +1,8 @@
-//! An HTTP server that strangers may talk to: shares and time limits for connections, TLS and HTTP/2,
-//! problem+json (RFC 9457), origins and hosts, health and metrics for operators; and the client that
-//! the services ask each other with.
+//! An HTTP server that can face strangers, and a small HTTP client for calls between the services.
 //!
-//! It knows nothing of chat, and it is no framework: a service gives it an axum router.
+//! The server has limits for each client, time limits, TLS, HTTP/2, problem+json (RFC 9457), checks of
+//! origins and hosts, and health and metrics for operators. It knows nothing of chat, and it is not a
+//! framework: a service gives it an axum router.
 //!
 //! ```no_run
 //! use std::time::Duration;

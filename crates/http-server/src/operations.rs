@@ -1,4 +1,4 @@
-//! The operators' side: `/healthz`, `/readyz` and `/metrics` on a listener of their own, which
+//! Health and metrics for operators: `/healthz`, `/readyz` and `/metrics` on a separate listener, which
 //! several services of one process may share.
 
 use std::future::Future;
@@ -23,17 +23,17 @@ pub use requests::RequestMetrics;
 
 use process::Process;
 
-/// A readiness check that takes longer has failed.
+/// A readiness check that takes longer than this has failed.
 const CHECK_TIME: Duration = Duration::from_secs(2);
 
-/// How one of the things that a service needs is doing.
+/// The health of something that a service needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// As it should.
+    /// It works.
     Ok,
-    /// Not as it should, but the service does its work without it; the reason.
+    /// It does not work, but the service can do its work without it. The text is the reason.
     Degraded(String),
-    /// The service cannot do its work; the reason.
+    /// The service cannot do its work. The text is the reason.
     Failed(String),
 }
 
@@ -43,9 +43,9 @@ type Check = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Health> + Send>> + Send
 #[derive(Clone, Default)]
 pub struct Operations {
     shared: Arc<Shared>,
-    /// What the names of checks that are added here begin with.
+    /// The prefix for the names of checks that are added here.
     service: Option<&'static str>,
-    /// How the reasons of checks that are added here are said.
+    /// Rewords the reasons of checks that are added here.
     words: Option<Words>,
 }
 
@@ -62,15 +62,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Operations {
-    /// No checks yet, and the metrics of the process alone.
+    /// Starts without checks, and with the metrics of the process only.
     pub fn new() -> Self {
         let operations = Self::default();
         operations.register(|registry| registry.register_collector(Box::new(Process)));
         operations
     }
 
-    /// The same, for one of several services in a process: its checks are named
-    /// `<service>.<check>`, so that two of them may have a check of the same name.
+    /// A clone for one of several services in a process. Its checks are named `<service>.<check>`, so
+    /// that two services may have checks of the same name.
     #[must_use]
     pub fn of_service(&self, service: &'static str) -> Self {
         let shared = Arc::clone(&self.shared);
@@ -81,8 +81,8 @@ impl Operations {
         }
     }
 
-    /// The same, for a service whose settings have other names in this process: the reasons of its
-    /// checks go through `words`.
+    /// Adapts this to a service whose settings have other names in this process: `words` rewrites the
+    /// reasons of its checks.
     #[must_use]
     pub fn worded(self, words: fn(&str) -> String) -> Self {
         Self {
@@ -91,13 +91,13 @@ impl Operations {
         }
     }
 
-    /// Registers metrics. Names begin with the service's own prefix, such as `hark_chat_`, so that
-    /// services can share a registry; prometheus-client adds `_total` to counters itself.
+    /// Registers metrics. Their names must begin with the service's prefix, such as `hark_chat_`, so that
+    /// services can share a registry. prometheus-client adds `_total` to counters by itself.
     pub fn register<R>(&self, register: impl FnOnce(&mut Registry) -> R) -> R {
         register(&mut lock(&self.shared.registry))
     }
 
-    /// Adds a readiness check under a name that operators know, such as `store`. It must answer
+    /// Adds a readiness check under a name that operators understand, such as `store`. It must answer
     /// within two seconds.
     pub fn add_check<F, T>(&self, name: impl Into<String>, check: F)
     where
@@ -116,7 +116,7 @@ impl Operations {
         lock(&self.shared.checks).push((name, check));
     }
 
-    /// All checks, asked at the same time, in the order they were added.
+    /// Runs all checks at the same time; the results are in the order in which checks were added.
     pub async fn readiness(&self) -> Vec<(String, Health)> {
         let checks = lock(&self.shared.checks).clone();
         join_all(checks.into_iter().map(|(name, check)| async move {
@@ -131,7 +131,7 @@ impl Operations {
     /// All metrics in the OpenMetrics text format.
     pub fn metrics_text(&self) -> String {
         let mut text = String::new();
-        // Writing into a String cannot fail; a broken collector would leave the text incomplete.
+        // Writing to a String cannot fail, but a broken collector would leave the text incomplete.
         if let Err(error) =
             prometheus_client::encoding::text::encode(&mut text, &lock(&self.shared.registry))
         {
@@ -140,8 +140,8 @@ impl Operations {
         text
     }
 
-    /// `/healthz`: 200 while the process runs. `/readyz`: 200, or 503 when a check has failed, with
-    /// every check by name. `/metrics`: OpenMetrics text.
+    /// `/healthz` answers 200 while the process runs. `/readyz` answers 200, or 503 if a check has failed,
+    /// and lists every check by name. `/metrics` answers with OpenMetrics text.
     pub fn router(&self) -> Router {
         crate::router::layered(
             Router::new()

@@ -1,4 +1,4 @@
-//! Errors as `application/problem+json` (RFC 9457).
+//! Error answers as `application/problem+json` (RFC 9457).
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use serde_json::{Map, Value};
 
 /// One problem: what went wrong and what to change.
 ///
-/// `type` is the relative reference `/problems/<slug>`: stable, what programs look at. `title` is the
-/// same for all problems of a type, `detail` is about this one.
+/// `type` is the relative reference `/problems/<slug>`. It is stable, and programs can rely on it.
+/// `title` is the same for all problems of a type; `detail` describes this one.
 #[derive(Clone, Debug)]
 pub struct Problem(Box<Parts>);
 
-/// Boxed, because a problem is the rare half of many a `Result`.
+/// Boxed, because a problem is the rare case of many `Result`s.
 #[derive(Clone, Debug, Serialize)]
 struct Parts {
     #[serde(rename = "type")]
@@ -59,19 +59,19 @@ impl Problem {
         }))
     }
 
-    /// What is wrong with this request and what to change.
+    /// Says what is wrong with this request and what to change.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.0.detail = Some(detail.into());
         self
     }
 
-    /// What [`detail`](Self::detail) has said, for a log; the title where it has said nothing.
+    /// The detail, for a log; the title if there is no detail.
     pub fn reason(&self) -> &str {
         self.0.detail.as_deref().unwrap_or(self.0.title)
     }
 
-    /// A further member, such as `field`.
+    /// Adds a member, such as `field`.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.0.extra.insert(name.to_owned(), value.into());
@@ -85,14 +85,15 @@ impl Problem {
         self
     }
 
-    /// Ends the connection after this answer: the rest of the request will not be read.
+    /// Closes the connection after this answer: the rest of the request will not be read.
     #[must_use]
     pub fn closing(mut self) -> Self {
         self.0.close = true;
         self
     }
 
-    /// Why it happened, for the log and never for the answer: it is logged once, with the request's id.
+    /// Says why it happened. This is for the log only, never for the answer. It is logged once, with the
+    /// request's id.
     #[must_use]
     pub fn caused_by(mut self, cause: impl Display) -> Self {
         self.0.cause = Some(cause.to_string().into());
@@ -104,24 +105,24 @@ impl Problem {
         self.0.status
     }
 
-    /// A failure of ours; say [what caused it](Self::caused_by), for the log.
+    /// An internal error. Add [its cause](Self::caused_by), for the log.
     pub fn internal() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal",
             "Internal error",
         )
-        .detail("something went wrong here; the request id finds it in the log")
+        .detail("something went wrong in the service; search its log for the request id")
     }
 
-    /// Why it happened, if somebody has said it.
+    /// Why it happened, if that was given.
     pub(crate) fn cause(&self) -> Option<&str> {
         self.0.cause.as_deref()
     }
 
     /// The body of the answer.
     pub(crate) fn body(&self) -> Vec<u8> {
-        // Strings, numbers and JSON values: nothing here can fail to serialise.
+        // Strings, numbers and JSON values always serialise.
         serde_json::to_vec(&self.0).unwrap_or_default()
     }
 }
@@ -144,7 +145,7 @@ impl IntoResponse for Problem {
         if self.0.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        // For `identify`, which adds the request's id to the body.
+        // `identify` takes it from here and adds the request's id to the body.
         response.extensions_mut().insert(self);
         response
     }

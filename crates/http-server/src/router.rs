@@ -1,5 +1,5 @@
-//! What stands around a service's routes: problems for unknown paths, wrong methods, overlong targets
-//! and panics, each with the request's id; origins and hosts; metrics.
+//! The layers around a service's routes: problems for unknown paths, wrong methods, overlong targets
+//! and panics, each with the request's id; checks of origins and hosts; metrics.
 
 use axum::Router;
 use axum::extract::Request;
@@ -12,24 +12,25 @@ use crate::identify::Identify;
 use crate::operations::RequestMetrics;
 use crate::problem::Problem;
 
-/// The longest path and query that are looked at, in bytes: 100 channels and a cursor of 2 KB take
-/// 6 KB. What is longer gets 414 (and 431 once it does not even fit the server's head buffer).
+/// The longest path and query that are accepted, in bytes: 100 channels and a cursor of 2 KB take 6 KB.
+/// Longer ones get 414, or 431 if they do not even fit into the server's head buffer.
 pub const MAX_TARGET: usize = 16 * 1024;
 
-/// Names the call that was meant by one that there is not, if that can be told.
+/// Names the call that was probably meant by one that does not exist, if it can be guessed.
 pub type Meant = fn(&Method, &Uri) -> Option<String>;
 
-/// The answer to a path that nothing is at.
+/// The answer for an unknown path.
 fn not_found(method: &Method, uri: &Uri, meant: Meant) -> Problem {
-    let detail = format!("nothing is at {}", shortened(uri.path()));
+    let detail = format!("there is nothing at {}", shortened(uri.path()));
     Problem::new(StatusCode::NOT_FOUND, "not-found", "Not found")
         .detail(with_meant(detail, meant(method, uri)))
 }
 
-/// The answer to a method that a path does not have; `Allow` names those it has (RFC 9110, 15.5.6).
+/// The answer for a method that a path does not support; `Allow` names those that it does (RFC 9110,
+/// 15.5.6).
 fn method_not_allowed(method: &Method, uri: &Uri, meant: Meant) -> Problem {
     let path = shortened(uri.path());
-    let detail = format!("{path} does not take {method}; see the Allow header");
+    let detail = format!("{path} does not support {method}; see the Allow header");
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "method-not-allowed",
@@ -45,27 +46,27 @@ fn with_meant(detail: String, meant: Option<String>) -> String {
     }
 }
 
-/// Enough of a path to recognise it by; paths are ASCII.
+/// Enough of a path to recognise it; paths are ASCII.
 fn shortened(path: &str) -> &str {
     path.get(..200).unwrap_or(path)
 }
 
-/// The router with problem+json for unknown paths, wrong methods, overlong targets and panics, and
-/// with request ids. Add routes before and the access policy after. A service whose requests are
-/// counted calls [`guarded`] instead.
+/// The router with problem+json for unknown paths, wrong methods, overlong targets and panics, and with
+/// request ids. Add routes before this and the access policy after it. A service whose requests are
+/// counted uses [`guarded`] instead.
 pub fn layered(router: Router) -> Router {
     helpful(router, |_, _| None)
 }
 
-/// [`layered`], with help for those who ask for what there is not.
+/// [`layered`], with hints for callers that ask for something that does not exist.
 pub fn helpful(router: Router, meant: Meant) -> Router {
     with_fallbacks(router, meant).layer(AroundLayer((Identify, LimitTarget)))
 }
 
-/// Everything that a service puts around its routes, as one layer: [`layered`], the access policy
-/// around that, and metrics around all of it. Each layer of a router is cloned, allocated for and
-/// moved through at every request. Add routes before and nothing after. `meant` helps those who ask
-/// for what there is not.
+/// Everything that a service puts around its routes, as one layer: [`layered`], the access policy around
+/// that, and metrics around all of it. One layer, because each request clones, allocates and moves
+/// through every layer of a router. Add routes before this and nothing after it. `meant` gives hints to
+/// callers that ask for something that does not exist.
 pub fn guarded(
     router: Router,
     meant: Meant,

@@ -1,4 +1,4 @@
-//! Running out of file descriptors. Alone in its binary, because it lowers the limit of the process.
+//! Running out of file descriptors. In a binary of its own, because it lowers the process's limit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,14 +57,14 @@ async fn accepting_goes_on_when_descriptors_are_free_again() {
         held.push(stream);
     }
     assert!(held.len() > 10, "only {} connections", held.len());
-    // Those that do nothing give way; this one waits for an answer.
+    // Idle connections are closed; this one waits for an answer.
     goes_on.notify_one();
     assert!(
         answer(&mut before).await.contains("here"),
         "a request under way is not affected"
     );
 
-    // The last one was never accepted; with descriptors free again, it is.
+    // The last one was not accepted so far; now that descriptors are free again, it is.
     let mut last = held.pop().unwrap();
     held.truncate(5);
     assert!(

@@ -1,9 +1,9 @@
-//! Hosts as requests and pages name them: in `Host`, in `:authority`, in `Origin`.
+//! Parses hosts as requests and pages name them: in `Host`, in `:authority`, in `Origin`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A host without its port. Names are as they were written; compare them without regard to case.
+/// A host without its port. Names keep their case; comparisons must ignore it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Host<'a> {
     Address(IpAddr),
@@ -11,11 +11,12 @@ pub(crate) enum Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    /// Reads `host` or `host:port` (RFC 3986, section 3.2, without a user). `None` if it is anything
-    /// else, to the last character: whoever compares beginnings or ends of such a text can be fooled.
+    /// Reads `host` or `host:port` (RFC 3986, section 3.2, without a user). `None` if the text is
+    /// anything else. It is checked to the last character, because code that compares only the beginning
+    /// or the end of such a text can be fooled.
     ///
-    /// A name has letters, digits, `-`, `_` and dots, and its last part is no number: such a name is
-    /// an address to browsers (WHATWG URL, section 3.5).
+    /// A name consists of letters, digits, `-`, `_` and dots. Its last part is not a number: browsers
+    /// would take such a name for an address (WHATWG URL, section 3.5).
     pub(crate) fn parse(authority: &'a str) -> Option<Self> {
         if let Some(rest) = authority.strip_prefix('[') {
             let (address, after) = rest.split_once(']')?;
@@ -38,7 +39,7 @@ impl<'a> Host<'a> {
         is_name(host).then_some(Self::Name(host.strip_suffix('.').unwrap_or(host)))
     }
 
-    /// Whether only this machine answers to it.
+    /// Whether it always means this machine.
     pub(crate) fn is_loopback(&self) -> bool {
         match self {
             Self::Address(address) => address.is_loopback(),
@@ -46,9 +47,9 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// Whether no stranger can make it point somewhere: the name server of the internet has no name
-    /// without a dot, and none below the domains that are kept for private use (RFC 6761, 6762,
-    /// 8375; `internal` by ICANN's resolution 2024.07.29.06).
+    /// Whether it is a name that no stranger can register. Public DNS has no names without a dot, and
+    /// none below the domains reserved for private use (RFC 6761, 6762, 8375; `internal` by ICANN's
+    /// resolution 2024.07.29.06).
     pub(crate) fn is_private_name(&self) -> bool {
         let Self::Name(name) = self else {
             return false;
@@ -77,7 +78,7 @@ impl fmt::Display for Host<'_> {
     }
 }
 
-/// The host of a page by its `Origin`, which is a scheme and an authority and nothing else.
+/// The host in a page's `Origin`, which consists of a scheme and an authority only.
 pub(crate) fn of_page(origin: &str) -> Option<Host<'_>> {
     let authority = ["http://", "https://"].iter().find_map(|scheme| {
         let (start, rest) = origin.split_at_checked(scheme.len())?;
@@ -185,7 +186,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is read as a host here is the host to a browser too.
+        /// Whatever this code reads as a host is the same host to a browser.
         #[test]
         fn no_text_means_another_host_to_a_browser(
             text in "(\\[?[:0-9a-f.]{0,12}\\]?|localhost|[a-z0-9.@:/?#\\\\%_ -]{0,12})(:[0-9]{1,6})?([@:/.#]?[a-z.]{0,9})"
@@ -193,7 +194,7 @@ mod tests {
             let origin = format!("http://{text}");
             let Some(ours) = of_page(&origin) else { return Ok(()) };
             let browsers = url::Url::parse(&origin);
-            // Labels that are no punycode, or empty, are refused there and simply unknown here.
+            // Browsers refuse labels that are empty or not punycode; here they are simply unknown.
             let Ok(theirs) = browsers else { return Ok(()) };
             prop_assert_eq!(theirs.path(), "/");
             prop_assert!(theirs.username().is_empty() && theirs.password().is_none());

@@ -1,5 +1,4 @@
-//! Origins as people write them into a configuration, and what to tell a page of one that is not
-//! allowed.
+//! Parses origins from the configuration, and says what to do when a page's origin is not allowed.
 
 use service_kit::config::ConfigError;
 use thiserror::Error;
@@ -7,19 +6,19 @@ use url::Url;
 
 use super::AccessConfig;
 
-/// The text names no origin; says how to write one.
+/// The text is not an origin. The message says how to write one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
-    "an origin is scheme, host and port without a path, such as https://chat.example; or `*` for every page"
+    "write an origin as scheme, host and port without a path, such as https://chat.example, or `*` for every page"
 )]
 pub struct NotAnOrigin;
 
-/// Reads an origin (RFC 6454, section 6.2) that shall be allowed: `https://chat.example:8443`, `null`
-/// (files and sandboxed frames), or `*` for all. It comes out as browsers send it: in ASCII, without a
-/// port that its scheme implies.
+/// Reads an origin to be allowed (RFC 6454, section 6.2): `https://chat.example:8443`, `null` (files and
+/// sandboxed frames), or `*` for all. Returns it as browsers send it: in ASCII, without the default port
+/// of its scheme.
 ///
 /// # Errors
-/// [`NotAnOrigin`]: what a browser would never send would allow nobody, in silence.
+/// [`NotAnOrigin`] for text that no browser would send: it would silently allow nobody.
 pub fn parse(text: &str) -> Result<String, NotAnOrigin> {
     let text = text.trim().trim_end_matches('/');
     if text == "*" || text.eq_ignore_ascii_case("null") {
@@ -35,14 +34,14 @@ pub fn parse(text: &str) -> Result<String, NotAnOrigin> {
     if origin.is_tuple() {
         return Ok(origin.ascii_serialization());
     }
-    // Such as that of an extension, which to the URL standard is none.
+    // An extension, for example, has an origin that the URL standard calls opaque.
     let port = url.port().map(|port| format!(":{port}"));
     let port = port.unwrap_or_default();
     Ok(format!("{}://{host}{port}", url.scheme()))
 }
 
 impl AccessConfig {
-    /// Checks what types cannot say.
+    /// Checks what the types cannot express.
     ///
     /// # Errors
     /// [`ConfigError::Invalid`] with the key.
@@ -56,16 +55,16 @@ impl AccessConfig {
     }
 }
 
-/// What whoever opened a page of `origin` can do, so that it may use a service.
+/// What to do so that a page of `origin` may use the service.
 pub(super) fn advice(origin: &str) -> String {
     if origin == "null" {
-        "this page was opened from a file (file://) or is in a sandboxed frame, and so has the origin \"null\", \
-         which any page can give itself: serve it over http, for example by `python3 -m http.server 8001` in \
-         its folder, and open http://localhost:8001/"
+        "this page was opened from a file (file://) or is in a sandboxed frame, so its origin is \"null\", \
+         which any page can give itself: serve the page over http, for example with `python3 -m http.server 8001` \
+         in its folder, and open http://localhost:8001/"
             .to_owned()
     } else {
         format!(
-            "pages of {origin:?} may not use this service; add that to access.allowed_origins to let them (hark: \
+            "pages of {origin:?} may not use this service; to allow them, add it to access.allowed_origins (hark: \
              --allow-origin {origin})"
         )
     }

@@ -131,7 +131,7 @@ async fn open_to_others_a_name_that_anybody_can_register_is_refused() {
         "10.0.0.1.nip.example",
     ] {
         assert_eq!(status(OPEN, host).await, 403, "{host}");
-        // Its page finds a certificate of another name.
+        // The page finds a certificate for another name.
         assert_eq!(status(OPEN_BY_TLS, host).await, 200, "{host}");
     }
     for host in [
@@ -302,7 +302,7 @@ async fn the_operator_reads_which_page_was_refused_and_what_to_set_and_no_flood_
         .into_iter()
         .chain(std::iter::repeat_n("http://a.example", 1_000))
     {
-        // A stream: the page gets no word but that it failed.
+        // A stream: the page learns only that it failed.
         let request = Request::get("/events")
             .header(HOST, "localhost:8080")
             .header(ORIGIN, origin);

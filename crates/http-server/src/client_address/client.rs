@@ -1,8 +1,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
-/// Who counts as one client: an IPv4 address; of IPv6, a network of 64 bits, of which one client has
-/// all addresses; or loopback, all of which is this machine.
+/// One client. An IPv4 address is one client. An IPv6 /64 is one client, because its owner can use all
+/// its addresses. All of loopback is one client: this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Client(IpAddr);
 
@@ -16,17 +16,18 @@ impl Client {
         })
     }
 
-    /// Whether it is this machine: one of its programs, or a proxy that stands for many.
+    /// Whether it is this machine: a local program, or a proxy that stands for many clients.
     pub fn is_loopback(self) -> bool {
         self.0.is_loopback()
     }
 
-    /// Whether its address is one of IPv4.
+    /// Whether it has an IPv4 address.
     pub fn is_ipv4(self) -> bool {
         self.0.is_ipv4()
     }
 
-    /// What one customer of a provider may have, by its first address: a /48, or a /24 of IPv4.
+    /// The first address of the network that one customer of a provider may have: a /48, or a /24 of
+    /// IPv4.
     pub fn network(self) -> IpAddr {
         match self.0 {
             IpAddr::V6(v6) => prefix(v6.segments(), 3),
@@ -37,7 +38,7 @@ impl Client {
         }
     }
 
-    /// A number of its own; no other client has it.
+    /// A number that no other client has.
     pub fn number(self) -> u64 {
         match self.0 {
             IpAddr::V4(v4) => u64::from(v4.to_bits()),

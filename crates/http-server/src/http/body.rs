@@ -13,11 +13,11 @@ use super::deadline::Deadline;
 use super::guarded::Phase;
 use super::takeover::TakeOver;
 
-/// A request body that must arrive within a time, counted from the first read.
+/// A request body that must arrive within a time limit, counted from the first read.
 pub(super) struct TimedBody {
-    /// There until it is dropped.
+    /// `Some` until this is dropped.
     inner: Option<Incoming>,
-    /// Of HTTP/1, where the next request comes after this body.
+    /// Only for HTTP/1, where the next request follows this body.
     phase: Option<Arc<Phase>>,
     limit: Duration,
     until: Option<Instant>,
@@ -75,7 +75,7 @@ impl HttpBody for TimedBody {
 
 impl Drop for TimedBody {
     fn drop(&mut self) {
-        // A chunked body knows its end only by having been read to it.
+        // A chunked body knows its end only after it has been read completely.
         if self.ended || self.is_end_stream() {
             return;
         }
@@ -85,11 +85,11 @@ impl Drop for TimedBody {
     }
 }
 
-/// An answer's body; its end is the end of the request. Once it is written, the connection is idle.
+/// An answer's body. The request ends when the body does; once that is written, the connection is idle.
 pub(super) struct AnswerBody {
     inner: Body,
     phase: Arc<Phase>,
-    /// Who gets the socket when the body has nothing more to say.
+    /// Who gets the socket after the body's last bytes.
     take_over: Option<TakeOver>,
 }
 

@@ -11,7 +11,7 @@ use super::http1::{self, Transport};
 use super::http2;
 use super::visit::Visit;
 
-/// Answers the requests of one connection, in the protocol that the client speaks.
+/// Answers the requests of one connection, in whichever protocol the client speaks.
 pub(super) async fn run(stream: TcpStream, visit: Visit) {
     let Some(tls) = visit.options.tls.clone() else {
         return speak(stream, visit).await;
@@ -22,7 +22,7 @@ pub(super) async fn run(stream: TcpStream, visit: Visit) {
             http2::run(stream, Bytes::new(), visit).await;
         }
         Some(Ok(stream)) => speak(stream, visit).await,
-        Some(Err(error)) => debug!(peer = %visit.peer, %error, "no TLS connection"),
+        Some(Err(error)) => debug!(peer = %visit.peer, %error, "TLS handshake failed"),
     }
 }
 
@@ -33,7 +33,7 @@ async fn speak<S: Transport>(stream: S, visit: Visit) {
     }
 }
 
-/// `None` at the server's end, or when somebody else needs the place.
+/// `None` when the server stops, or when another client needs this connection's place.
 async fn shake_hands(
     tls: &ServerTls,
     stream: TcpStream,

@@ -18,33 +18,33 @@ use super::last_time::LastTime;
 use super::places::Idleness;
 use super::takeover::TakeOver;
 
-/// How long, and how many bytes of, a request that was refused unread are taken in before the
-/// connection is closed. A close with unread bytes is a reset, and a reset can overtake the answer.
+/// How much of a request that was refused unread is still read before the connection is closed, in time
+/// and in bytes. Closing with unread bytes sends a reset, which can overtake the answer.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
 
-/// How the preface of HTTP/2 begins (RFC 9113, section 3.4); `PRI` is no method of HTTP/1.
+/// The beginning of the HTTP/2 preface (RFC 9113, section 3.4). HTTP/1 has no method `PRI`.
 const HTTP2: &[u8] = b"PRI ";
 
-/// Where a connection stands between two requests: what its I/O cannot see by itself.
+/// The state of a connection between requests that its I/O cannot see by itself.
 #[derive(Debug)]
 pub(super) struct Phase {
     /// Requests whose head has been read.
     requested: AtomicU64,
-    /// Requests whose answer has been given to its end.
+    /// Requests whose answer has been produced completely.
     answered: AtomicU64,
-    /// Requests whose answer has been written as well, and when the last was.
+    /// Requests whose answer has also been written, and when the last one was.
     written: AtomicU64,
     last_answer: LastTime,
-    /// What becomes of a request body that is let go of before its end.
+    /// What happens to a request body that is dropped before its end.
     left: Mutex<Left>,
-    /// That has happened, and nobody has read the rest.
+    /// A body was dropped before its end, and nobody has read the rest.
     unread_body: AtomicBool,
-    /// Who gets the socket; known once the body of an answer has said all that it will here.
+    /// Who gets the socket; set once an answer's body has produced all that is written here.
     take_over: OnceLock<TakeOver>,
-    /// What it said has been written as well.
+    /// What that body produced has also been written.
     flushed: AtomicBool,
-    /// The client speaks HTTP/2, from the first byte.
+    /// The client speaks HTTP/2 from the first byte.
     http2: AtomicBool,
 }
 
@@ -69,15 +69,14 @@ impl Phase {
         }
     }
 
-    /// The answer's body has nothing more to say here: who is to have the socket once what was said
-    /// has been written.
+    /// The answer's body has ended here. `take_over` gets the socket once everything has been written.
     pub(super) fn hold(&self, take_over: TakeOver) {
-        // The first is the last: the connection is taken for it.
+        // Only the first counts: it takes the connection.
         self.take_over.get_or_init(|| take_over);
     }
 
-    /// Everything that was written before has gone out. hyper flushes only when its own buffer is
-    /// empty, and polls the body before it flushes.
+    /// Everything written so far has been sent: hyper flushes only when its own buffer is empty, and
+    /// polls the body before it flushes.
     fn flushed(&self) {
         let answered = self.answered.load(Ordering::Relaxed);
         if self.written.load(Ordering::Relaxed) != answered {
@@ -89,7 +88,7 @@ impl Phase {
         }
     }
 
-    /// Who is to have the socket now.
+    /// Who gets the socket now, if anyone.
     pub(super) fn released(&self) -> Option<&TakeOver> {
         let flushed = self.flushed.load(Ordering::Relaxed);
         flushed.then(|| self.take_over.get()).flatten()
@@ -107,7 +106,7 @@ impl Phase {
         self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request body was let go of before its end.
+    /// A request body was dropped before its end.
     pub(super) fn leave_body(&self, body: Incoming) {
         let mut left = self.lock_left();
         if matches!(*left, Left::Kept(None)) {
@@ -117,17 +116,17 @@ impl Phase {
         }
     }
 
-    /// What is left of a body will not be read.
+    /// The rest of a body will not be read.
     pub(super) fn note_unread_body(&self) {
         self.unread_body.store(true, Ordering::Relaxed);
     }
 
-    /// From here on a body that is let go of is kept.
+    /// From now on, a body that is dropped is kept.
     pub(super) fn keep_body(&self) {
         *self.lock_left() = Left::Kept(None);
     }
 
-    /// The body that was kept, if there is one; others are not kept any more.
+    /// The body that was kept, if any. Later bodies are no longer kept.
     pub(super) fn kept_body(&self) -> Option<Incoming> {
         match std::mem::replace(&mut *self.lock_left(), Left::Dropped) {
             Left::Kept(body) => body,
@@ -155,7 +154,7 @@ impl Idleness for Phase {
     }
 }
 
-/// The times that a connection must keep.
+/// The time limits of a connection.
 #[derive(Clone, Debug)]
 pub(super) struct Times {
     header: Duration,
@@ -175,21 +174,21 @@ impl From<&HttpOptions> for Times {
     }
 }
 
-/// What is being waited for from the client.
+/// What the connection is waiting for.
 enum Waiting {
-    /// A request head, at the latest by then.
+    /// A request head, which must arrive by then.
     Head { until: Instant },
-    /// The first byte of a next request, at the latest by then.
+    /// The first byte of the next request, which must arrive by then.
     Idle { until: Instant },
-    /// A request is being answered; its body has its own time.
+    /// A request is being answered; its body has its own time limit.
     Busy,
 }
 
-/// A connection whose client must keep moving: heads, the time between requests, and the taking of
-/// what is written to it are bounded. Passing a time ends the connection with `TimedOut`.
+/// A connection with time limits for request heads, for the pause between requests, and for reading
+/// what is written to the client. Exceeding one ends the connection with `TimedOut`.
 pub(super) struct GuardedStream<S> {
     stream: S,
-    /// What the client began with, if it is HTTP/2; `None` before it has begun.
+    /// The first bytes, if they are HTTP/2; `None` until the client has sent some.
     beginning: Option<Bytes>,
     phase: Arc<Phase>,
     times: Times,
@@ -225,12 +224,12 @@ impl<S> GuardedStream<S> {
         }
     }
 
-    /// The stream, and what has been read of it and not passed on.
+    /// The stream, and the bytes that were read from it but not passed on.
     pub(super) fn into_parts(self) -> (S, Bytes) {
         (self.stream, self.beginning.unwrap_or_default())
     }
 
-    /// Keeps the first bytes of the connection back if they are not HTTP/1.
+    /// Holds back the first bytes of the connection if they are not HTTP/1.
     fn keep_http2(&mut self, read: &[u8]) -> bool {
         if self.beginning.is_some() || read.is_empty() {
             return false;
@@ -247,7 +246,7 @@ impl<S> GuardedStream<S> {
         http2
     }
 
-    /// Notes which phase a read falls into. A whole request may have come and gone since the last.
+    /// Notes which phase a read falls into. A whole request may have come and gone since the last read.
     fn before_read(&mut self) {
         if self.phase.is_busy() {
             self.waiting = Waiting::Busy;
@@ -273,7 +272,7 @@ impl<S> GuardedStream<S> {
             self.times.stalled.inc();
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                "the client takes nothing of what is sent to it",
+                "the client does not read what is sent to it",
             )));
         }
         Poll::Pending
@@ -297,7 +296,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for GuardedStream<S> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut this.stream).poll_read(cx, buffer);
         if this.keep_http2(&buffer.filled()[before..]) {
-            // Whoever polls the connection sees it, and nothing is read here any more.
+            // The poller of the connection sees it; nothing more is read here.
             buffer.set_filled(before);
             return Poll::Pending;
         }
@@ -318,8 +317,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for GuardedStream<S> {
                 Poll::Pending
             }
             (Waiting::Busy, Poll::Pending) => {
-                // hyper does not read again when the answer is given, as this read still waits: the
-                // timer makes it, early enough to see how long the connection has been idle.
+                // This read is still pending, so hyper does not read again after the answer. The timer
+                // makes it read, early enough to see how long the connection has been idle.
                 let _wakes_the_task = this.head.passed(cx, Instant::now() + this.times.idle);
                 Poll::Pending
             }

@@ -26,11 +26,11 @@ use super::takeover::{Offer, TakeOver, Taken};
 use super::unread;
 use super::visit::Visit;
 
-/// What a connection can be taken from.
+/// A stream that a connection can run on.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// The bare socket, if there is nothing between it and HTTP.
+    /// The bare socket, if nothing lies between it and HTTP.
     fn into_socket(self) -> Option<TcpStream>;
-    /// Whether there is.
+    /// Whether this is a bare socket.
     const IS_SOCKET: bool;
 }
 
@@ -48,9 +48,9 @@ impl Transport for TlsStream<TcpStream> {
     const IS_SOCKET: bool = false;
 }
 
-/// Answers the requests of one connection until it ends, an answer takes it over, the soft token
-/// lets it end after the request under way, or the hard one drops it. A client that speaks HTTP/2
-/// instead is left to the caller, with what it has said so far.
+/// Answers the requests of one connection until it ends or an answer takes it over. After the soft
+/// token it ends after the request under way; the hard token drops it. If the client speaks HTTP/2, the
+/// connection is returned to the caller, with the bytes received so far.
 pub(super) async fn run<S: Transport>(stream: S, visit: Visit) -> Option<(S, Bytes, Visit)> {
     let Visit {
         peer,
@@ -98,7 +98,7 @@ pub(super) async fn run<S: Transport>(stream: S, visit: Visit) -> Option<(S, Byt
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        // The guarded stream knows idle connections from slow heads; hyper's timer does not.
+        // The guarded stream can tell idle connections from slow heads; hyper's timer cannot.
         .header_read_timeout(None)
         .max_buf_size(options.max_head_bytes)
         .serve_connection(TokioIo::new(guarded), service);
@@ -135,7 +135,7 @@ pub(super) async fn run<S: Transport>(stream: S, visit: Visit) -> Option<(S, Byt
                 if phase.idle_since().is_some() {
                     return None;
                 }
-                // A request came in this moment: it is answered, and the last one.
+                // A request arrived at this moment: it is answered, as the last one.
                 draining = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
@@ -146,13 +146,13 @@ pub(super) async fn run<S: Transport>(stream: S, visit: Visit) -> Option<(S, Byt
         }
     };
     if let Err(error) = result {
-        // Clients go away in many ways, none of which needs anybody's attention.
+        // Clients leave in many ways, none of which needs attention.
         debug!(%peer, %error, cause = ?std::error::Error::source(&error), "connection ended");
     }
     None
 }
 
-/// What polling a connection has brought.
+/// The result of polling a connection.
 enum Progress<'a> {
     Ended(hyper::Result<()>),
     Released(&'a TakeOver),

@@ -1,4 +1,4 @@
-//! One connection of HTTP/2 (RFC 9113): many requests at a time, streams of events among them.
+//! One HTTP/2 connection (RFC 9113): many requests at a time, including event streams.
 
 mod frames;
 mod stream;
@@ -32,20 +32,20 @@ use super::places::{Idleness, TO_LEAVE};
 use super::visit::Visit;
 use stream::HeardStream;
 
-/// Requests at a time on one connection. Clients wait, or open another one.
+/// The most requests at a time on one connection. For more, clients wait or open another connection.
 const MOST_STREAMS: u32 = 250;
-/// Bytes of one answer that wait for the client's window: what a stream of events costs here at
-/// most when its client is slow.
+/// The most bytes of one answer that wait for the client's window. This is the most that an event
+/// stream to a slow client costs here.
 const MOST_WAITING: usize = 64 * 1024;
-/// How often a connection looks whether it is idle or stuck.
+/// How often a connection checks whether it is idle or stuck.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 static FLOODED: LogLimit = LogLimit::per_minute(5);
 
-/// Answers the requests of a connection until it ends, the soft token lets it end after the requests
-/// under way, or the hard one drops it. It ends by itself when it is idle, when the client does not
-/// answer, and when the client takes nothing of any of the answers that it asked for. `beginning` is
-/// what has been read of the stream.
+/// Answers the requests of a connection until it ends. After the soft token it ends after the requests
+/// under way; the hard token drops it. It also ends when it is idle, when the client does not answer
+/// pings, or when the client reads nothing of any of its answers. `beginning` holds the bytes already
+/// read from the stream.
 pub(super) async fn run<S>(stream: S, beginning: Bytes, visit: Visit)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -88,7 +88,7 @@ where
         .max_send_buf_size(MOST_WAITING)
         .max_header_list_size(u32::try_from(options.max_head_bytes).unwrap_or(u32::MAX))
         .keep_alive_interval(options.ping_every)
-        // Left to the look below, which sees whether there were answers.
+        // The check below comes first: it can tell whether there were answers.
         .keep_alive_timeout(2 * options.write_stall + 2 * LOOK_EVERY)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
@@ -100,7 +100,7 @@ where
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut draining = false;
     let mut giving_way = false;
-    // When a connection that gives way has had its time.
+    // When a connection that gives way must have ended.
     let mut leave_at = None;
     let result = loop {
         tokio::select! {
@@ -114,7 +114,7 @@ where
             }
             () = sleep_until(leave_at.unwrap_or_else(Instant::now)), if leave_at.is_some() => {
                 leave_at = None;
-                // Otherwise a request came in that moment: it is answered, and the last one.
+                // If not, a request arrived at that moment: it is answered, as the last one.
                 if answers.open.load(Relaxed) == 0 {
                     return;
                 }
@@ -128,12 +128,12 @@ where
                     if answers.begun_bodies.load(Relaxed) > 0 {
                         options.stalled.inc();
                     }
-                    debug!(%peer, "the client answers no ping");
+                    debug!(%peer, "the client does not answer pings");
                     return;
                 }
                 if answers.stuck_for() > options.write_stall {
                     options.stalled.inc();
-                    debug!(%peer, "the client takes nothing of what is sent to it");
+                    debug!(%peer, "the client does not read what is sent to it");
                     return;
                 }
                 if !draining && answers.idle_for() > options.idle_timeout {
@@ -145,23 +145,23 @@ where
     };
     if heard.flooded.load(Relaxed) {
         if let Some(left_out) = FLOODED.line() {
-            info!(left_out, %peer, "too many frames of HTTP/2 that bring nothing: connection ended");
+            info!(left_out, %peer, "too many useless HTTP/2 frames: connection ended");
         }
     } else if let Err(error) = result {
-        // Clients go away in many ways, none of which needs anybody's attention.
+        // Clients leave in many ways, none of which needs attention.
         debug!(%peer, %error, cause = ?std::error::Error::source(&error), "connection ended");
     }
 }
 
-/// What is heard of a client.
+/// What has been received from a client.
 struct Heard {
-    /// When it last said anything.
+    /// When it last sent anything.
     last: LastTime,
-    /// It sent too much that brings nothing.
+    /// It sent too many useless frames.
     flooded: AtomicBool,
 }
 
-/// Puts `:authority` where HTTP/1 has it (RFC 9113, section 8.3.1): handlers read `Host`.
+/// Copies `:authority` to `Host`, where handlers look for it (RFC 9113, section 8.3.1).
 fn name_host(request: &mut Request<Body>) {
     if request.headers().contains_key(HOST) {
         return;
@@ -172,16 +172,16 @@ fn name_host(request: &mut Request<Body>) {
     }
 }
 
-/// How the answers of a connection stand.
+/// The state of a connection's answers.
 struct Answers {
     /// Requests under way.
     open: AtomicUsize,
     /// Answers whose bodies have begun.
     begun_bodies: AtomicUsize,
-    /// Those of them that had nothing to say when they were last asked. The others wait for the
-    /// client to take what they said.
+    /// Those of them that had nothing to send when they were last polled. The others wait until the
+    /// client reads.
     silent: AtomicUsize,
-    /// When a request began or ended, or a body was asked.
+    /// When a request last began or ended, or a body was polled.
     moved: LastTime,
 }
 
@@ -195,7 +195,7 @@ impl Answers {
         }
     }
 
-    /// How long there has been no request.
+    /// How long there has been no request under way.
     fn idle_for(&self) -> Duration {
         if self.open.load(Relaxed) > 0 {
             return Duration::ZERO;
@@ -203,8 +203,8 @@ impl Answers {
         self.moved.elapsed()
     }
 
-    /// How long there have been answers of which the client takes nothing. One that has nothing to
-    /// say is no sign that the client is stuck.
+    /// How long there have been answers that the client does not read. An answer with nothing to send
+    /// does not mean that the client is stuck.
     fn stuck_for(&self) -> Duration {
         let bodies = self.begun_bodies.load(Relaxed);
         if bodies == 0 || self.silent.load(Relaxed) > 0 {
@@ -238,7 +238,7 @@ impl Drop for Open {
     }
 }
 
-/// An answer's body that notes whether it waits for words or for the client.
+/// An answer's body that records whether it waits for content or for the client.
 struct WatchedBody {
     inner: Body,
     open: Open,

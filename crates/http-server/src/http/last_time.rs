@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// When something last happened on a connection, to the millisecond; at first, when this was made.
-/// Noted and asked from several places.
+/// When something last happened on a connection, to the millisecond; initially, when this was created.
+/// Several places may write and read it.
 #[derive(Debug)]
 pub(super) struct LastTime {
     begun: Instant,
@@ -21,9 +21,9 @@ impl LastTime {
         }
     }
 
-    /// It happens now.
+    /// Records that it happens now.
     pub(super) fn note(&self) {
-        // The end of 64 bits is far beyond that of any connection.
+        // No connection lasts long enough to overflow 64 bits.
         let after = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.after.store(after, Relaxed);
     }

@@ -16,29 +16,29 @@ use tracing::warn;
 use super::shares::Shares;
 use crate::client_address::Client;
 
-/// How soon it is looked again for connections that have become idle when all places are taken.
+/// How often to look for connections that have become idle, while all places are taken.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// How long a connection that was told to go may take to write what it has answered.
+/// How long a connection that was told to close may take to write what it has answered.
 pub(super) const TO_LEAVE: Duration = Duration::from_secs(1);
-/// When places are needed, a hundredth of them is cleared at once: looking for the oldest takes longer
-/// than clearing them.
+/// When places are needed, one in this many is cleared at once: finding the oldest takes longer than
+/// clearing them.
 const CLEARED: usize = 100;
 
-/// A client's connections that were told to go count until they have gone: a tenth of its share may do
-/// so while others of its own come.
+/// A client's connections that were told to close count until they are closed. Meanwhile the client may
+/// exceed its share by one part in this many.
 const SLACK: usize = 10;
 
 static FULL: LogLimit = LogLimit::per_minute(2);
 static SHARE_TAKEN: LogLimit = LogLimit::per_minute(2);
 
-/// Whether a connection does anything for its client.
+/// Whether a connection is in use.
 pub(super) trait Idleness: Send + Sync {
-    /// Since when it has not; `None` while a request is under way.
+    /// Since when the connection has been idle; `None` while a request is under way.
     fn idle_since(&self) -> Option<Instant>;
 }
 
-/// The connections that a server has room for. A place that does nothing is given to who needs one:
-/// the oldest idle connections go, which their clients open again when they have something to say.
+/// The places for connections that a server has. When a place is needed, the oldest idle connections
+/// are closed; their clients open them again when they need them.
 pub(super) struct Places {
     most: usize,
     shares: Shares,
@@ -48,19 +48,19 @@ pub(super) struct Places {
 
 #[derive(Default)]
 struct Seats {
-    /// Connections, those that were taken over included.
+    /// Connections, including those that were taken over.
     taken: usize,
-    /// The same by client, of those that have a share.
+    /// The same for each client that has a share.
     by_client: HashMap<Client, Share>,
-    /// Those that can be told to go.
+    /// Those that can be told to close.
     removable: Slab<Removable>,
 }
 
-/// What a client has of the places.
+/// A client's share of the places.
 #[derive(Default)]
 struct Share {
     taken: usize,
-    /// When none of them was idle.
+    /// When a search last found none of them idle.
     looked: Option<Instant>,
 }
 
@@ -68,7 +68,7 @@ struct Removable {
     client: Option<Client>,
     accepted: Instant,
     idleness: Option<Arc<dyn Idleness>>,
-    /// Ends the connection; cancelled already if it is on its way out.
+    /// Ends the connection; already cancelled if it was told to close.
     end: CancellationToken,
 }
 
@@ -82,11 +82,11 @@ impl Places {
         })
     }
 
-    /// Waits until there is room for one more. Only one may wait, and take places.
+    /// Waits until there is room for one more. Only one task may wait and take places.
     pub(super) async fn room(&self) {
         let mut cleared_at: Option<Instant> = None;
         while lock(&self.seats).taken >= self.most {
-            // Those that were told to go may be on their way.
+            // Those that were told to close may still be closing.
             if cleared_at.is_some_and(|at| at.elapsed() <= TO_LEAVE) {
                 self.wait().await;
                 continue;
@@ -97,15 +97,16 @@ impl Places {
                 warn!(
                     left_out,
                     cleared,
-                    "as many connections as max_connections allows: idle ones give way, others wait"
+                    "max_connections reached: idle connections are closed to make room, new ones wait"
                 );
             }
             self.wait().await;
         }
     }
 
-    /// A place for a connection of `peer`, which `end` ends when somebody else needs it. At its share,
-    /// a client's oldest idle connections give way; `None` while none of its own is idle.
+    /// A place for a connection from `peer`. `end` is cancelled when another client needs the place. If
+    /// the client's share is used up, its own oldest idle connections are closed; `None` if none of them
+    /// is idle.
     pub(super) fn take(self: &Arc<Self>, peer: IpAddr, end: CancellationToken) -> Option<Place> {
         let client = self.shares.client(peer);
         let mut seats = lock(&self.seats);
@@ -130,7 +131,7 @@ impl Places {
         })
     }
 
-    /// Ends the oldest idle connections, at least one if there is any, and returns how many.
+    /// Ends the oldest idle connections, at least one if there are any, and returns how many.
     pub(super) fn clear(&self) -> usize {
         lock(&self.seats).clear((self.most / CLEARED).max(1), |_| true)
     }
@@ -143,13 +144,13 @@ impl Places {
     }
 
     async fn wait(&self) {
-        // Late or not, the caller looks again.
+        // The caller looks again in either case.
         let _late = timeout(LOOK_AGAIN, self.freed.notified()).await;
     }
 }
 
 impl Seats {
-    /// Whether a client may have one more, after its idle ones have been told to go if need be.
+    /// Whether a client may have one more. If necessary, its idle ones are told to close.
     fn share_has_room(&mut self, client: Client, most: usize) -> bool {
         let now = Instant::now();
         let Some(share) = self.by_client.get_mut(&client) else {
@@ -158,12 +159,12 @@ impl Seats {
         if share.taken < most {
             return true;
         }
-        // Those that were told to go have not gone yet: so many may they be.
+        // Connections that were told to close may not have closed yet; this many may exceed the share.
         let has_slack = share.taken < most + (most / SLACK).max(1);
-        // Looking takes time, and whoever opens many at once must not make it be spent on each.
+        // Searching takes time: a client that opens many at once must not cause a search for each.
         let has_looked = share.looked.is_some_and(|at| now - at < LOOK_AGAIN);
         if let Some(left_out) = SHARE_TAKEN.line() {
-            warn!(left_out, %client, "as many connections of one address as max_connections_per_address allows: its idle ones give way, further ones are refused; if it is a proxy, name it in limits.trusted_proxies");
+            warn!(left_out, %client, "max_connections_per_address reached: the address's idle connections are closed to make room, further ones are refused; if it is a proxy, name it in limits.trusted_proxies");
         }
         if !has_slack || has_looked {
             return false;
@@ -175,13 +176,13 @@ impl Seats {
         cleared > 0
     }
 
-    /// Ends the oldest idle connections of those that are `meant`, and returns how many.
+    /// Ends the oldest idle connections among those for which `meant` is true, and returns how many.
     fn clear(&self, most: usize, meant: impl Fn(&Removable) -> bool) -> usize {
         let removable = self.removable.iter().map(|(_, seat)| seat);
         let mut idle: Vec<(Instant, &CancellationToken)> = removable
             .filter(|seat| !seat.end.is_cancelled() && meant(seat))
             .filter_map(|seat| {
-                // Before it can be asked it shakes hands, and has not asked for anything.
+                // Without this, the connection is still in its handshake and has requested nothing.
                 let idleness = seat.idleness.as_ref();
                 let since = idleness.map_or(Some(seat.accepted), |it| it.idle_since());
                 Some((since?, &seat.end))
@@ -203,12 +204,12 @@ impl Seats {
 pub struct Place {
     places: Arc<Places>,
     client: Option<Client>,
-    /// `None` once the connection is not to be ended for others any more.
+    /// `None` once the connection may no longer be closed for others.
     removable: Option<usize>,
 }
 
 impl Place {
-    /// A place of nobody else, for tests of what holds one.
+    /// A place that belongs to no server, for tests.
     #[doc(hidden)]
     pub fn alone() -> Self {
         let places = Places::new(1, Shares::default());
@@ -220,7 +221,7 @@ impl Place {
         }
     }
 
-    /// Whom to ask from now on whether the connection does anything.
+    /// Sets what to ask from now on whether the connection is idle.
     pub(super) fn watch(&self, idleness: Arc<dyn Idleness>) {
         let mut seats = lock(&self.places.seats);
         let seat = self.removable.and_then(|key| seats.removable.get_mut(key));

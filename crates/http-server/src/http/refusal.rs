@@ -1,4 +1,4 @@
-//! What a client is told that has as many connections as it may have.
+//! The answer to a client that already has as many connections as it may have.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +9,17 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// Refusals that are written at a time. Further connections are closed without a word.
+/// The most refusals being written at a time. Further connections are closed without an answer.
 const AT_A_TIME: usize = 64;
-/// How long a client may take to ask and to read that it is refused.
+/// How long a client may take to send its request and to read the refusal.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How much of what it asks is read, so that the close is no reset, which could overtake the answer.
+/// How much of the request is read, in bytes. Closing with unread bytes would send a reset, which could
+/// overtake the answer.
 const MOST_READ: usize = 64 * 1024;
 
-const BODY: &str = r#"{"type":"/problems/too-many-connections","title":"Too many connections","status":429,"detail":"this address has as many connections as one may have here; close some, or send several requests on one"}"#;
+const BODY: &str = r#"{"type":"/problems/too-many-connections","title":"Too many connections","status":429,"detail":"this address has reached its limit of connections; close some, or send several requests on one"}"#;
 
-/// Tells clients of plain HTTP/1 why they get no connection; others see theirs closed.
+/// Tells clients of plain HTTP/1 why they get no connection. For others the connection is just closed.
 #[derive(Clone)]
 pub(super) struct Refusals {
     life: Lifecycle,
@@ -40,7 +41,7 @@ impl Refusals {
         }
     }
 
-    /// Answers the first thing that the client says, and closes.
+    /// Answers the client's first request and closes the connection.
     pub(super) fn tell(&self, mut stream: TcpStream) {
         let Ok(permit) = Arc::clone(&self.at_a_time).try_acquire_owned() else {
             return;
@@ -48,7 +49,7 @@ impl Refusals {
         let (answer, soft) = (Arc::clone(&self.answer), self.life.soft());
         self.life.spawn_transient(async move {
             let told = timeout(PATIENCE, tell(&mut stream, &answer));
-            // A client that has gone, or says nothing, needs no answer.
+            // A client that has left, or sends nothing, needs no answer.
             let _told = soft.run_until_cancelled(told).await;
             drop(permit);
         });

@@ -23,10 +23,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 static EXHAUSTED: LogLimit = LogLimit::per_minute(2);
 static RESUMED: LogLimit = LogLimit::per_minute(2);
 
-/// Accepts connections and answers their requests until shutdown: on the soft token accepting stops
-/// and connections end after the request under way (an open stream must end by itself), on the hard
-/// token they are dropped. Returns when the last connection has ended, those that were
-/// [taken over](super::Offer) included.
+/// Accepts connections and answers their requests until shutdown. On the soft token, accepting stops and
+/// connections end after the request under way (an open stream must end by itself). On the hard token,
+/// connections are dropped. Returns when the last connection has ended, including those that were
+/// [taken over](super::Offer).
 ///
 /// The peer's address is the request extension `ConnectInfo<SocketAddr>`.
 pub async fn serve(listener: TcpListener, router: Router, options: HttpOptions, life: &Lifecycle) {
@@ -43,13 +43,13 @@ pub async fn serve(listener: TcpListener, router: Router, options: HttpOptions, 
             () = soft.cancelled() => break,
             accepted = accepting.accept(&listener, &places) => accepted,
         };
-        // It waits here, and those behind it in the backlog.
+        // This connection waits here, and those after it in the backlog.
         tokio::select! {
             () = soft.cancelled() => break,
             () = places.room() => {}
         }
         if let Err(error) = prepare(&stream, &options) {
-            // The client has gone already.
+            // The client has already left.
             debug!(%peer, %error, "connection lost before it began");
             continue;
         }
@@ -76,7 +76,7 @@ pub async fn serve(listener: TcpListener, router: Router, options: HttpOptions, 
     places.empty().await;
 }
 
-/// Runs what must go on as long as the server: without it the process ends.
+/// Runs a task that must run as long as the server. If it ends, the process ends.
 fn watch(life: &Lifecycle, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
     let soft = life.soft();
     life.spawn(name, async move {
@@ -95,14 +95,14 @@ fn prepare(stream: &TcpStream, options: &HttpOptions) -> io::Result<()> {
     Ok(())
 }
 
-/// The accept side; remembers what it has complained about, so that each trouble is logged once.
+/// The accepting side. It remembers which problems it has logged, so that each is logged once.
 #[derive(Default)]
 struct Accepting {
     exhausted: bool,
 }
 
 impl Accepting {
-    /// When descriptors run out, idle connections give way as they do when places run out.
+    /// When descriptors run out, idle connections are closed, as when places run out.
     async fn accept(
         &mut self,
         listener: &TcpListener,
@@ -123,13 +123,13 @@ impl Accepting {
                     if !self.exhausted {
                         self.exhausted = true;
                         if let Some(left_out) = EXHAUSTED.line() {
-                            warn!(left_out, %error, "accepting pauses until descriptors or memory are free again");
+                            warn!(left_out, %error, "not accepting connections until descriptors or memory are free again");
                         }
                     }
                     places.clear();
                     tokio::time::sleep(PAUSE).await;
                 }
-                // The connection died in the backlog (accept(2)): it concerns nobody else.
+                // The connection died in the backlog (accept(2)); others are not affected.
                 Err(error) => debug!(%error, "a connection ended before it was accepted"),
             }
         }
@@ -147,7 +147,8 @@ fn is_exhaustion(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    /// With the certificates of today for ever, it would serve until they end, and then nobody.
+    /// Without this task, the server would keep today's certificates and become useless when they
+    /// expire.
     #[tokio::test]
     async fn process_ends_when_nobody_looks_for_new_certificates_any_more() {
         let life = Lifecycle::new();

@@ -5,16 +5,16 @@ use crate::client_address::{Client, TrustedProxies};
 /// How many of a server's connections one [`Client`] may have.
 #[derive(Clone, Debug)]
 pub struct Shares {
-    /// Connections of one client at a time.
+    /// The most connections of one client at a time.
     pub most: usize,
-    /// Loopback has a share as well; otherwise it may be a proxy that stands for many.
+    /// Whether loopback has a share too. If not, it may be a proxy that stands for many clients.
     pub limits_loopback: bool,
-    /// They stand for many, and have no share.
+    /// Proxies stand for many clients and have no share.
     pub proxies: TrustedProxies,
 }
 
 impl Default for Shares {
-    /// No share is smaller than the whole.
+    /// Each client may use all connections.
     fn default() -> Self {
         Self {
             most: usize::MAX,
@@ -25,7 +25,7 @@ impl Default for Shares {
 }
 
 impl Shares {
-    /// Whose share a connection takes; `None` if it takes nobody's.
+    /// The client whose share a connection counts towards; `None` if it counts towards none.
     pub(super) fn client(&self, peer: IpAddr) -> Option<Client> {
         let client = Client::new(peer);
         let is_free = client.is_loopback() && !self.limits_loopback;

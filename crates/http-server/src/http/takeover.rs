@@ -15,47 +15,47 @@ use tokio::net::TcpStream;
 
 use super::places::Place;
 
-/// How an answer's body of unknown length is framed (RFC 9112, sections 6.3 and 7.1).
+/// The framing of an answer's body of unknown length (RFC 9112, sections 6.3 and 7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// HTTP/1.1: chunks, of which the empty one is the last.
+    /// HTTP/1.1: chunks; an empty chunk is the last.
     Chunked,
-    /// HTTP/1.0: the bytes as they are; the connection's end ends them.
+    /// HTTP/1.0: the bytes as they are, until the connection is closed.
     UntilClose,
 }
 
-/// Leave to take the connection over, in the extensions of every request that [`serve`] reads.
+/// Permission to take over the connection, in the extensions of every request that [`serve`] reads.
 ///
-/// A handler that means to write to one client for a long time can have the bare socket once the
-/// answer's head is on its way: then nothing of the HTTP server (tasks, buffers, timers) stays
-/// behind. Requests that come some other way carry no offer; their answers are ordinary bodies.
+/// A handler that wants to write to one client for a long time can have the bare socket once the
+/// answer's head is on its way. Then nothing of the HTTP server (tasks, buffers, timers) remains.
+/// Requests that arrive in other ways carry no offer; their answers are ordinary bodies.
 ///
 /// [`serve`]: super::serve
 #[derive(Clone, Copy, Debug)]
 pub struct Offer {
-    /// What is written to the socket must be framed like this.
+    /// The framing to use for what is written to the socket.
     pub framing: Framing,
 }
 
-/// A connection whose answer's head, and the first bytes of the body, have been written. What comes
-/// after is the taker's to write, to end, and to give up when the client takes nothing.
+/// A connection on which the answer's head and the first bytes of the body have been written. The new
+/// owner writes the rest, ends it, and gives up when the client does not read.
 #[derive(Debug)]
 pub struct Taken {
     /// The socket, non-blocking, with the options that the server has set.
     pub socket: TcpStream,
     /// The client.
     pub peer: SocketAddr,
-    /// Bytes that the client has sent after its request: the start of another one, which nobody
-    /// will answer.
+    /// Bytes that the client has sent after its request: the start of another request, which nobody will
+    /// answer.
     pub unread: Bytes,
-    /// The connection's place among those the server allows, to be held as long as the socket.
+    /// The connection's place among those that the server allows. Hold it as long as the socket.
     pub place: Place,
 }
 
 type Take = Box<dyn FnOnce(Taken) + Send>;
 
-/// In the extensions of an answer: who gets the socket. It is not taken if the client goes first,
-/// or has only asked for the head.
+/// In the extensions of an answer: who gets the socket. Nobody gets it if the client leaves first or
+/// has asked only for the head.
 #[derive(Clone)]
 pub(super) struct TakeOver(Arc<Mutex<Option<Take>>>);
 
@@ -69,12 +69,12 @@ impl Offer {
         Self { framing }
     }
 
-    /// The offer that came with a request; `None` if its socket cannot be had.
+    /// The offer that came with a request; `None` if its socket cannot be taken over.
     pub fn get(extensions: &Extensions) -> Option<Self> {
         extensions.get().copied()
     }
 
-    /// Takes it: `response` gets `first` as the beginning of its body, and when all of that has been
+    /// Accepts the offer. `response` gets `first` as the beginning of its body; when all of that has been
     /// written, `take` is called. It runs on the connection's task and must not block.
     #[must_use]
     pub fn accept(
@@ -83,8 +83,8 @@ impl Offer {
         first: Bytes,
         take: impl FnOnce(Taken) + Send + 'static,
     ) -> Response {
-        // A body that begins and does not go on. Nothing wakes its task after that, and nothing needs
-        // to: the connection looks whether the socket can be taken each time it has polled the body.
+        // A body that begins and then stays pending. Nothing needs to wake its task: the connection
+        // checks whether the socket can be taken each time it has polled the body.
         let first = stream::iter((!first.is_empty()).then_some(Ok::<_, Infallible>(first)));
         let held = Body::from_stream(first.chain(stream::pending()));
         let mut response = response.map(|_| held);

@@ -1,4 +1,4 @@
-//! The rest of a request that was answered before its body was read.
+//! Handles the rest of a request that was answered before its body was read.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use tokio::time::timeout;
 
 use super::guarded::Phase;
 
-/// What is read of such a body, in bytes, and how long: less than a new connection costs both sides.
+/// How much of such a body is read, in bytes and in time: less than a new connection costs both sides.
 const MOST: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Reads the rest, if it is little and comes soon. Otherwise the answer ends the connection, and says so
+/// Reads the rest if it is short and arrives soon. Otherwise the answer ends the connection and says so
 /// (RFC 9112, section 9.6). A client that waits for 100 Continue need not send its body at all.
 pub(super) async fn settle(body: Incoming, expects: bool, response: &mut Response, phase: &Phase) {
     let closes = response.headers().contains_key(CONNECTION);
@@ -27,7 +27,7 @@ pub(super) async fn settle(body: Incoming, expects: bool, response: &mut Respons
     response.headers_mut().insert(CONNECTION, close);
 }
 
-/// Whether the end of it came.
+/// Reads the body; returns whether it reached the end.
 async fn run_out(body: Incoming) -> bool {
     if body.size_hint().lower() > MOST as u64 {
         return false;

@@ -8,10 +8,10 @@ use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
-/// The same answer; `held` is dropped when all of its body has been written, or the client has gone.
+/// The same answer. `held` is dropped when all of the body has been written, or the client has left.
 ///
-/// HTTP/2 takes a body faster than its client does, and keeps what the client leaves no window for:
-/// therefore it is the bytes themselves that hold, not the body that they come from.
+/// HTTP/2 reads a body faster than the client does, and buffers what does not fit into the client's
+/// window. Therefore the bytes themselves hold `held`, not the body that they come from.
 pub fn until_written<T: Send + Sync + 'static>(answer: Response, held: T) -> Response {
     let held = Arc::new(held);
     answer.map(|inner| Body::new(HoldingBody { inner, held }))

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::HttpOptions;
 use super::places::Place;
 
-/// A client that has connected, and all that its connection needs.
+/// A client that has connected, and everything that its connection needs.
 pub(super) struct Visit {
     pub(super) peer: SocketAddr,
     pub(super) place: Place,
@@ -15,6 +15,6 @@ pub(super) struct Visit {
     pub(super) options: Arc<HttpOptions>,
     pub(super) soft: CancellationToken,
     pub(super) hard: CancellationToken,
-    /// Others need the place of this connection, which was idle.
+    /// Cancelled when others need the place of this idle connection.
     pub(super) give_way: CancellationToken,
 }

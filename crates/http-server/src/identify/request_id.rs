@@ -9,10 +9,10 @@ use bytes::Bytes;
 
 use super::REQUEST_ID;
 
-/// Longest id that is taken over from a caller, in bytes.
+/// The longest id that is accepted from a caller, in bytes.
 const MAX_LENGTH: usize = 64;
 
-/// Names one request, in its answer and in the log. A request extension behind
+/// Identifies one request, in its answer and in the log. It is a request extension inside
 /// [`layered`](super::layered).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId(HeaderValue);
@@ -20,7 +20,7 @@ pub struct RequestId(HeaderValue);
 impl RequestId {
     /// The id as text.
     pub fn as_str(&self) -> &str {
-        // Only visible ASCII gets in.
+        // Only visible ASCII is ever accepted.
         self.0.to_str().unwrap_or_default()
     }
 
@@ -28,7 +28,7 @@ impl RequestId {
         self.0
     }
 
-    /// The id of a request, which has one from now on.
+    /// The id of a request. It gets one if it has none yet.
     pub(crate) fn given_to(request: &mut Request) -> Self {
         if let Some(known) = request.extensions().get::<Self>() {
             return known.clone();
@@ -45,7 +45,7 @@ impl RequestId {
         id
     }
 
-    /// Unique within a process and, by its random beginning, as good as unique among processes.
+    /// Unique within a process and, because of its random beginning, practically unique among processes.
     fn fresh() -> Self {
         static PROCESS: OnceLock<String> = OnceLock::new();
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -61,6 +61,6 @@ impl RequestId {
             text.push(b"0123456789abcdef"[(number >> (4 * place)) as usize & 15]);
         }
         let value = HeaderValue::from_maybe_shared(Bytes::from(text));
-        Self(value.expect("hexadecimal digits and a dash are a header value"))
+        Self(value.expect("hexadecimal digits and a dash form a header value"))
     }
 }

@@ -1,4 +1,4 @@
-//! What the process takes, under the names that Prometheus's own clients give it.
+//! The resource use of the process, under the metric names that Prometheus's own clients use.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use rustix::process::{Resource, getrlimit};
 
-/// Read when asked for; what the system does not tell is left out.
+/// Read on each request; values that the system does not provide are left out.
 #[derive(Debug)]
 pub(super) struct Process;
 
@@ -59,7 +59,7 @@ fn resident_bytes() -> Option<i64> {
     Some(pages * i64::try_from(rustix::param::page_size()).ok()?)
 }
 
-/// proc_pid_stat(5): fields 14 and 15, in ticks. Counted from the end of the name, which may hold
+/// proc_pid_stat(5): fields 14 and 15, in ticks. Counted from the end of the name, which may contain
 /// spaces.
 fn processor_seconds() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;

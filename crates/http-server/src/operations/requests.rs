@@ -12,13 +12,13 @@ use tokio::time::Instant;
 use super::Operations;
 use crate::around::Around;
 
-/// Upper bounds of the answer times, in seconds.
+/// Upper bounds of the histogram buckets, in seconds.
 const BUCKETS: [f64; 12] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0,
 ];
 
-/// Counts a service's requests by route, method and status, and times them up to the answer's head.
-/// The route is the pattern that matched, never the path, so that strangers cannot make up labels.
+/// Counts a service's requests by route, method and status, and measures the time until the answer's
+/// head. The route is the pattern that matched, never the path, so that strangers cannot create labels.
 #[derive(Clone, Debug)]
 pub struct RequestMetrics {
     shared: Arc<Shared>,
@@ -28,7 +28,7 @@ pub struct RequestMetrics {
 struct Shared {
     requests: Family<Answered, Counter>,
     durations: Family<Route, Histogram>,
-    /// As many as the router has routes.
+    /// At most one for each route of the router.
     routes: RwLock<Vec<Arc<RouteMetrics>>>,
 }
 
@@ -101,13 +101,13 @@ pub(crate) struct Begun {
     at: Instant,
 }
 
-/// The metrics of one route, looked up once: a family asks for a label of its own, a `String`, and
-/// hashes it, at every look-up.
+/// The metrics of one route, looked up only once: each look-up in a family allocates a `String` for the
+/// label and hashes it.
 #[derive(Debug)]
 struct RouteMetrics {
     name: String,
     durations: Histogram,
-    /// By method and status, of which a route has a handful.
+    /// By method and status; a route has only a handful.
     answers: RwLock<Vec<(&'static str, u16, Counter)>>,
 }
 
@@ -126,7 +126,7 @@ impl Shared {
             durations: self.durations.get_or_create(&label).clone(),
             answers: RwLock::default(),
         });
-        // Two at once may both enter it; they count in the same metrics.
+        // Two threads may both add it; they count in the same metrics.
         let mut routes = self.routes.write();
         routes.push(Arc::clone(&route));
         route
@@ -152,7 +152,7 @@ impl Shared {
     }
 }
 
-/// Methods are the caller's to make up; labels are not.
+/// Callers can invent methods, but must not be able to invent labels.
 fn known_method(method: &str) -> &'static str {
     match method {
         "GET" => "GET",

@@ -35,7 +35,7 @@ pub(crate) async fn client(
         .unwrap();
     #[expect(clippy::disallowed_methods, reason = "a task of the test")]
     let ended = tokio::spawn(async move {
-        // How the server ends it is the test's to see.
+        // The test checks how the server ends it.
         drop(connection.await);
     });
     (sender, ended)
@@ -47,8 +47,8 @@ pub(crate) fn request(path: &str) -> Request<Full<Bytes>> {
         .unwrap()
 }
 
-/// `/stream` says the number of turns, and again whenever that changes; `/flood` never stops;
-/// `/echo` answers what it is sent.
+/// `/stream` sends the number of turns, and sends it again whenever it changes. `/flood` never stops.
+/// `/echo` answers with what it is sent.
 pub(crate) fn router(turns: watch::Receiver<u64>) -> Router {
     let stream = move |request: Request| {
         let turns = turns.clone();
@@ -157,7 +157,7 @@ async fn client_that_does_not_even_answer_a_ping_is_let_go() {
         answer = sender.send_request(request("/stream")) => answer.unwrap(),
         copied = copy_bidirectional(&mut far, &mut socket) => panic!("{copied:?}"),
     };
-    // From here on nobody reads. The stream has little to say, and all of that has room on the way.
+    // From here on nobody reads. The stream sends little, and all of it fits into the buffers on the way.
     counted(&cut, 1).await;
     drop((answer, sender, far));
     ended.await.unwrap();
@@ -210,7 +210,7 @@ async fn posting_byte_by_byte_is_not_taken_for_http2() {
     server.stop().await;
 }
 
-/// What has been answered, and waits for the client's window, comes although the connection has to go.
+/// An answer that waits for the client's window arrives although the connection has to close.
 #[tokio::test]
 async fn connection_that_gives_way_writes_what_it_has_answered() {
     const ANSWER: &[u8] = &[b'x'; 60_000];
@@ -224,7 +224,7 @@ async fn connection_that_gives_way_writes_what_it_has_answered() {
     let answer = sender.send_request(request("/large")).await.unwrap();
     let mut body = answer.into_body();
     let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
-    // Somebody else needs the place.
+    // Another client needs the place.
     let mut other = server.connect().await;
     let ask = b"GET /large HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     other.write_all(ask).await.unwrap();

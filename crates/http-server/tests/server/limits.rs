@@ -1,4 +1,4 @@
-//! What a client may hold on to, and for how long.
+//! What a client may hold, and for how long.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use crate::{LONG, ask, options, rest, start};
 
 const SHORT: Duration = Duration::from_millis(300);
 const GET: &str = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
-/// It is asked for its body, so that the request is surely under way; "hi" is the body.
+/// The server asks for the body, so the request is certainly under way; "hi" is the body.
 const EXPECTING: &str =
     "POST /read HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n";
 
@@ -50,7 +50,7 @@ async fn client_that_says_nothing_is_closed() {
     server.stop().await;
 }
 
-/// Says `first` and then a byte now and then, until the server has closed; what it has answered.
+/// Sends `first` and then a byte now and then until the server closes; returns the server's answer.
 async fn drip(stream: TcpStream, first: &str) -> String {
     let (mut reader, mut writer) = stream.into_split();
     writer.write_all(first.as_bytes()).await.unwrap();
@@ -103,7 +103,7 @@ async fn idle_connection_outlives_the_header_time_and_ends_at_its_own() {
     assert_eq!(rest(&mut stream).await, "");
     assert!(begun.elapsed() >= idle - SHORT, "{:?}", begun.elapsed());
 
-    // A head that has begun on an idle connection has the header's time, not the idle one's.
+    // A head that has begun on an idle connection has the header time limit, not the idle one.
     let mut stream = server.connect().await;
     ask(&mut stream, GET, "here").await;
     stream.write_all(b"GET / HT").await.unwrap();
@@ -154,7 +154,7 @@ async fn head_over_the_limit_is_a_431() {
     stream.write_all(request.as_bytes()).await.unwrap();
     assert!(rest(&mut stream).await.starts_with("HTTP/1.1 431"));
 
-    // 30 KiB, such as a cursor of many channels, is fine.
+    // 30 KiB, for example a cursor of many channels, is fine.
     let long = "x".repeat(30 * 1024);
     let request = format!("GET / HTTP/1.1\r\nhost: localhost\r\nlast-event-id: {long}\r\n\r\n");
     ask(&mut server.connect().await, &request, "here").await;
@@ -257,7 +257,7 @@ async fn client_that_takes_nothing_is_disconnected_and_a_slow_one_is_not() {
 
     let mut slow = server.connect().await;
     slow.write_all(GET.as_bytes()).await.unwrap();
-    // Takes something within every stall time, for several of them.
+    // Reads something within each stall time, several times.
     let mut taken = vec![0; 512 * 1024];
     for _ in 0..8 {
         timeout(
@@ -274,7 +274,7 @@ async fn client_that_takes_nothing_is_disconnected_and_a_slow_one_is_not() {
     let begun = Instant::now();
     timeout(LONG, ended.recv())
         .await
-        .expect("the one that stopped reading is let go of")
+        .expect("the one that stopped reading is disconnected")
         .unwrap();
     assert!(begun.elapsed() >= SHORT);
     server.stop().await;
@@ -294,14 +294,14 @@ async fn the_oldest_idle_connection_gives_its_place_to_a_new_one() {
     let mut second = server.connect().await;
     ask(&mut first, GET, "here").await;
     ask(&mut second, GET, "here").await;
-    // The second is idle for longer now; it is told to the millisecond.
+    // The second has been idle for longer now; times are measured in milliseconds.
     tokio::time::sleep(Duration::from_millis(5)).await;
     ask(&mut first, GET, "here").await;
     let mut third = server.connect().await;
     ask(&mut third, GET, "here").await;
     assert_eq!(rest(&mut second).await, "");
     ask(&mut first, GET, "here").await;
-    // One that never says anything is idle as well: all of them are, but the last.
+    // A connection that never sends anything is idle too: all but the last are.
     let mut silent = Vec::new();
     for _ in 0..5 {
         silent.push(server.connect().await);
@@ -315,7 +315,7 @@ async fn the_oldest_idle_connection_gives_its_place_to_a_new_one() {
     server.stop().await;
 }
 
-/// Far more than the buffers of the sockets hold.
+/// Far more than the sockets' buffers hold.
 const LARGE: usize = 16 << 20;
 
 #[tokio::test]
@@ -329,7 +329,7 @@ async fn connection_whose_answer_is_still_being_written_is_not_idle() {
     let request = "GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let head = ask(&mut slow, request, "x").await;
     let read = head.split_once("\r\n\r\n").unwrap().1.len();
-    // Idle for less long than the slow one would be.
+    // Idle for less time than the slow one would be.
     let mut idle = server.connect().await;
     ask(&mut idle, GET, "here").await;
     ask(&mut server.connect().await, GET, "here").await;
@@ -337,7 +337,7 @@ async fn connection_whose_answer_is_still_being_written_is_not_idle() {
     let mut left = vec![0; LARGE - read];
     let answer = timeout(LONG, slow.read_exact(&mut left)).await;
     answer.unwrap().expect("the whole answer");
-    // Now it is, as soon as it is written.
+    // It is idle as soon as the answer is written.
     let mut others = [server.connect().await, server.connect().await];
     for other in &mut others {
         ask(other, GET, "here").await;
@@ -380,7 +380,7 @@ async fn client_at_its_share_takes_no_place_of_another() {
         ..options()
     };
     let server = start(echo(), limits);
-    // A proxy stands for many, and has no share.
+    // A proxy stands for many clients and has no share.
     let mut others = Vec::new();
     for _ in 0..3 {
         let socket = TcpSocket::new_v4().unwrap();
@@ -393,11 +393,11 @@ async fn client_at_its_share_takes_no_place_of_another() {
     ask(&mut busy, EXPECTING, "100 Continue\r\n\r\n").await;
     let mut idle = server.connect().await;
     ask(&mut idle, GET, "here").await;
-    // Its own idle one gives way, not the others' older ones.
+    // Its own idle connection is closed, not the others' older ones.
     let mut third = server.connect().await;
     ask(&mut third, EXPECTING, "100 Continue\r\n\r\n").await;
     assert_eq!(rest(&mut idle).await, "");
-    // None of its own is idle: it is told so.
+    // None of its own is idle: it gets a 429.
     let mut fourth = server.connect().await;
     fourth.write_all(GET.as_bytes()).await.unwrap();
     let answer = rest(&mut fourth).await;

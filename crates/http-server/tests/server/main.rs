@@ -1,4 +1,4 @@
-//! The HTTP server over real sockets: what strangers do to it, and how it ends.
+//! Tests of the HTTP server over real sockets: what strangers do to it, and how it ends.
 
 mod http2;
 mod limits;
@@ -27,7 +27,7 @@ pub(crate) struct Running {
     pub(crate) life: Lifecycle,
 }
 
-/// Short times, so that the tests need not wait long; those that matter are set by the test.
+/// Short time limits, so that tests need not wait long. Each test sets those that matter to it.
 pub(crate) fn options() -> HttpOptions {
     HttpOptions {
         header_timeout: LONG,
@@ -49,7 +49,7 @@ pub(crate) fn start(router: Router, options: HttpOptions) -> Running {
     Running { addr, life }
 }
 
-/// Waits until something was counted so often.
+/// Waits until the counter has reached `count`.
 pub(crate) async fn counted(counter: &Counter, count: u64) {
     timeout(LONG, async {
         while counter.get() < count {
@@ -71,7 +71,7 @@ impl Running {
     }
 }
 
-/// Everything until the server closes; a reset counts as its end.
+/// Reads everything until the server closes; a reset counts as the end.
 pub(crate) async fn rest(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     timeout(LONG, async {

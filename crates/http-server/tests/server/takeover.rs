@@ -1,4 +1,4 @@
-//! Answers that take their connection over.
+//! Answers that take over their connection.
 
 use axum::Router;
 use axum::body::Body;
@@ -14,17 +14,17 @@ use tokio::time::timeout;
 
 use super::{LONG, Running, ask, options, rest, start};
 
-/// What the taker got, and how it has to frame what it writes.
+/// The connection that was taken over, and the framing to use on it.
 type Takeover = (Framing, Taken);
 
-/// `/stream` begins with `first` and is taken over; `/hello` is an ordinary answer.
+/// `/stream` begins with `first` and is taken over; `/hello` gives an ordinary answer.
 fn serve(first: Bytes, options: HttpOptions) -> (Running, mpsc::UnboundedReceiver<Takeover>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let stream = move |request: Request| {
         let (first, sender) = (first.clone(), sender.clone());
         async move {
             let offer = Offer::get(request.extensions()).expect("the server makes one");
-            // Dropped untaken, the sender in it tells.
+            // If it is dropped without being taken, the closed channel shows that.
             offer.accept(Response::new(Body::empty()), first, move |taken| {
                 sender.send((offer.framing, taken)).unwrap();
             })
@@ -129,7 +129,7 @@ fn small() -> HttpOptions {
 
 #[tokio::test]
 async fn what_does_not_fit_in_one_go_comes_before_the_takers_bytes() {
-    // More than the server keeps before it flushes, and less, but more than the kernel takes.
+    // More than the server buffers before it flushes; then less, but still more than the kernel takes.
     for first in [large(), large().slice(..24 << 10)] {
         let (server, mut takeovers) = serve(first.clone(), small());
         let socket = TcpSocket::new_v4().unwrap();
@@ -163,7 +163,7 @@ async fn who_goes_before_the_head_is_out_is_not_taken() {
         .write_all(b"GET /stream HTTP/1.1\r\nhost: a\r\n\r\n")
         .await
         .unwrap();
-    // The answer has begun, and there is no room for all of it.
+    // The answer has begun, but there is no room for all of it.
     read_exactly(&mut client, 100).await;
     drop(client);
     server.stop().await;
@@ -186,7 +186,7 @@ async fn a_taken_connection_keeps_its_place() {
         .write_all(b"GET /hello HTTP/1.1\r\nhost: a\r\n\r\n")
         .await
         .unwrap();
-    // Were the place free, the answer would be under way before all tasks have come to rest.
+    // If the place were free, the answer would be under way before all tasks are idle.
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }

@@ -1,4 +1,4 @@
-//! TLS: what is spoken over it, and new certificates.
+//! TLS: the protocols spoken over it, and new certificates.
 
 mod client_ca;
 
@@ -134,14 +134,14 @@ async fn new_certificate_is_used_without_a_restart() {
     let before = site.connect(&[]).await.unwrap();
     write_pair(site.folder.path(), "second");
     timeout(LONG, async {
-        // Only the new one is trusted by now.
+        // By now only the new one is trusted.
         while site.connect(&[]).await.is_err() {
             tokio::task::yield_now().await;
         }
     })
     .await
     .expect("the new certificate is used");
-    // A connection keeps what it began with.
+    // A connection keeps the certificate that it began with.
     hello_over_http1(before).await;
     site.server.stop().await;
 }

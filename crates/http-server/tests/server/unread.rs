@@ -1,4 +1,4 @@
-//! Requests over HTTP/1.1 that are answered before their body was read.
+//! HTTP/1.1 requests that are answered before their body was read.
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -9,7 +9,7 @@ use super::{Running, ask, options, rest, start};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
-/// Refuses posts without a look at their body.
+/// Refuses posts without reading their body.
 fn refusing() -> Running {
     let refuse = || async { (StatusCode::TOO_MANY_REQUESTS, "refused") };
     let router = Router::new()
@@ -38,7 +38,7 @@ async fn small_rest_of_a_body_keeps_the_connection() {
         assert!(!refused.contains("connection:"), "{refused}");
         ask(&mut stream, GET, "here").await;
     }
-    // The body comes late, but soon.
+    // The body comes late, but soon enough.
     stream.write_all(length.as_bytes()).await.unwrap();
     let refused = ask(&mut stream, &small, "refused").await;
     assert!(!refused.contains("connection:"), "{refused}");

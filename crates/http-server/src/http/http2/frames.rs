@@ -2,32 +2,32 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The connection preface that comes before the first frame (RFC 9113, section 3.4).
+/// The length of the connection preface before the first frame (RFC 9113, section 3.4).
 const PREFACE: u32 = 24;
 /// Length, type, flags and stream of a frame (section 4.1).
 const HEAD: usize = 9;
 const DATA: u8 = 0;
 
-/// What a frame costs, in bytes of useful work. More than the answer to a ping has, or pings would
-/// pay for themselves.
+/// The price of a frame, in bytes of useful work. Higher than the size of an answer to a ping, or pings
+/// would pay for themselves.
 const COST: u64 = 32;
-/// What a connection may be ahead: 2,000 frames that bring nothing. Clients begin with some settings,
-/// priorities and windows.
+/// The credit of a connection: 2,000 useless frames. Clients begin with some settings, priorities and
+/// windows.
 const MOST: u64 = 2_000 * COST;
-/// What a connection gets by itself: 100 such frames a second.
+/// The credit that a connection gains by itself: 100 such frames a second.
 const PER_SECOND: u64 = 100 * COST;
 
-/// What a client of HTTP/2 may send that brings nothing: settings, pings and their answers, resets,
-/// windows, priorities, empty data. h2 itself bounds the frames of one head, and the resets that are
-/// not yet dealt with; everything else costs it time for as long as it comes (RFC 9113, section
-/// 10.5). Frames are paid for by what is useful, bytes of bodies that the client sends and everything
-/// that is sent to it, whose windows it must keep open.
+/// Limits how many useless frames an HTTP/2 client may send: settings, pings and their answers, resets,
+/// windows, priorities, empty data. h2 itself limits the frames of one head and the resets that are not
+/// yet handled; all other frames cost it time for as long as they arrive (RFC 9113, section 10.5).
+/// Frames are paid for with useful bytes: the bodies that the client sends, and everything sent to it,
+/// for which it must keep its windows open.
 #[derive(Debug)]
 pub(super) struct FrameBudget {
     /// Bytes until the next frame's head.
     skip: u32,
     head: [u8; HEAD],
-    /// Bytes of `head` that are there.
+    /// How many bytes of `head` have arrived.
     head_bytes: usize,
     credit: u64,
     filled: Instant,
@@ -44,13 +44,13 @@ impl FrameBudget {
         }
     }
 
-    /// Pays for the frames that begin in these bytes of the client; `false` if it is ahead too far.
+    /// Pays for the frames that begin in these bytes from the client; `false` if the credit is used up.
     pub(super) fn pay_for(&mut self, mut read: &[u8]) -> bool {
         let mut cost = 0;
         while !read.is_empty() {
             if self.skip > 0 {
                 let skipped = read.len().min(self.skip as usize);
-                // Not more than `skip` was.
+                // At most `skip`.
                 self.skip -= u32::try_from(skipped).unwrap_or(self.skip);
                 read = &read[skipped..];
                 continue;
@@ -72,7 +72,7 @@ impl FrameBudget {
         self.spend(cost)
     }
 
-    /// So many bytes were sent to the client.
+    /// Adds credit for bytes that were sent to the client.
     pub(super) fn earn(&mut self, bytes: u64) {
         self.credit = (self.credit + bytes).min(MOST);
     }
@@ -86,8 +86,8 @@ impl FrameBudget {
         left.is_some()
     }
 
-    /// Looking at the clock waits until the credit is used up: it loses what time has brought before
-    /// that, and nothing else.
+    /// Adds the credit for the time that has passed. It is called only when the credit is used up; what
+    /// exceeds the maximum by then is lost.
     fn fill(&mut self) {
         let now = Instant::now();
         let passed = (now - self.filled).min(Duration::from_secs(60));
@@ -121,7 +121,7 @@ mod tests {
             let flood = frame(6, 8).repeat(2_000);
             assert!(flood.chunks(chunk).all(|chunk| budget.pay_for(chunk)));
             assert!(!budget.pay_for(&frame(6, 8)), "in chunks of {chunk}");
-            // A hundred a second are no flood.
+            // A hundred a second are not a flood.
             tokio::time::advance(Duration::from_secs(1)).await;
             assert!(budget.pay_for(&frame(6, 8).repeat(100)));
             assert!(!budget.pay_for(&frame(6, 8)));
@@ -137,7 +137,7 @@ mod tests {
             budget.earn(100);
             assert!(budget.pay_for(&frame(8, 4).repeat(2)));
         }
-        // Empty data are no body.
+        // Empty data frames are not a body.
         assert!(!budget.pay_for(&frame(DATA, 0).repeat(3_000)));
     }
 

@@ -10,9 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::Heard;
 use super::frames::FrameBudget;
 
-/// A stream whose first bytes may have been read already, to tell the protocol, and are read again;
-/// it notes
-/// when the client last said anything, and ends with an error when that brings nothing too often.
+/// A stream whose first bytes may have been read already to recognise the protocol; it returns them
+/// again. It records when the client last sent anything, and fails when too many frames are useless.
 pub(super) struct HeardStream<S> {
     beginning: Bytes,
     stream: S,
@@ -30,13 +29,13 @@ impl<S> HeardStream<S> {
         }
     }
 
-    /// Has the frames in what was read paid for.
+    /// Charges for the frames in the bytes that were read.
     fn pay_for(&mut self, read: &[u8]) -> io::Result<()> {
         if self.budget.pay_for(read) {
             return Ok(());
         }
         self.heard.flooded.store(true, Relaxed);
-        Err(io::Error::other("too many frames that bring nothing"))
+        Err(io::Error::other("too many useless frames"))
     }
 
     fn earn(&mut self, written: &Poll<io::Result<usize>>) {

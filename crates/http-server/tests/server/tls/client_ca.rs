@@ -1,4 +1,4 @@
-//! Clients that must show a certificate: which get a connection, and when files are replaced.
+//! Clients that must show a certificate: which of them get a connection, also after files are replaced.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ fn authority(name: &str) -> Authority {
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-/// A server that only the clients of `ours` may use, as it begins.
+/// A server that at first only clients of `ours` may use.
 struct Site {
     folder: TempDir,
     server: Running,
@@ -72,12 +72,12 @@ impl Site {
         self.folder.path().join(name)
     }
 
-    /// Trusts the server, and shows nothing.
+    /// Trusts the server and shows no certificate.
     fn stranger(&self) -> ClientConfig {
         (*tls::client(Some(&self.path("cert.pem"))).unwrap()).clone()
     }
 
-    /// Trusts the server, and shows a certificate of this authority.
+    /// Trusts the server and shows a certificate from this authority.
     fn client(&self, authority: &Authority, usage: ExtendedKeyUsagePurpose) -> ClientConfig {
         let [cert, key] = ["client.pem", "client.key"].map(|name| self.path(name));
         write_client(&cert, &key, authority, usage);
@@ -91,7 +91,7 @@ impl Site {
         connector.connect(name, self.server.connect().await).await
     }
 
-    /// What a GET of nothing is answered; over TLS 1.3 a client learns only then that it was refused.
+    /// The answer to a GET of an unknown path. Over TLS 1.3 a client learns only then that it was refused.
     async fn ask(&self, config: &ClientConfig) -> io::Result<(String, HandshakeKind)> {
         let mut stream = self.connect(config).await?;
         let get = "GET /nothing HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
@@ -142,7 +142,7 @@ async fn only_clients_of_the_authority_get_a_connection() {
     assert!(!site.takes(&site.stranger()).await);
     let others = site.client(&site.others, ExtendedKeyUsagePurpose::ClientAuth);
     assert!(!site.takes(&others).await);
-    // What makes a server known makes no client.
+    // A certificate for servers is not valid for a client.
     let server = site.client(&site.ours, ExtendedKeyUsagePurpose::ServerAuth);
     assert!(!site.takes(&server).await);
     // Over TLS 1.2 as well, where the handshake itself fails.
@@ -154,12 +154,12 @@ async fn only_clients_of_the_authority_get_a_connection() {
         let tls12 = only_tls12(&site, shown);
         assert_eq!(site.connect(&tls12).await.is_ok(), taken);
     }
-    // Those that are there already notice nothing.
+    // Open connections are not affected.
     hello_over_http1(open).await;
     site.server.stop().await;
 }
 
-/// A client that remembers sessions, and speaks TLS 1.2 only.
+/// A client that remembers sessions and speaks only TLS 1.2.
 fn only_tls12(site: &Site, shown: Option<&Authority>) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
@@ -219,7 +219,7 @@ async fn client_shows_a_new_certificate_without_a_restart() {
     let client = site.client(&site.others, ExtendedKeyUsagePurpose::ClientAuth);
     assert!(!site.takes(&client).await);
     let [cert, key] = ["client.pem", "client.key"].map(|name| site.path(name));
-    // Half of a pair changes nothing, and the rest of it does.
+    // Half of a pair changes nothing; the complete pair does.
     let before = std::fs::read(&key).unwrap();
     write_client(&cert, &key, &site.ours, ExtendedKeyUsagePurpose::ClientAuth);
     let after = std::fs::read(&key).unwrap();
