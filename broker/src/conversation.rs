@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use rumqttd::Notification;
 use rumqttd::protocol::Packet;
 use tokio::io::AsyncRead;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::clients::Client;
 use crate::connection::{Connection, End, READ, read_some};
@@ -19,6 +19,13 @@ use crate::wire;
 /// Bytes of an unfinished packet that count as a sign of life: a client that sends a large one can
 /// send no PINGREQ meanwhile, and one that sends a byte a minute sends none at all.
 const HEARD: usize = 1000;
+
+/// When the router owes a client so many acknowledgements, it is given [`ANSWER_TIME`] for them
+/// before the client is read from again: as long as there is something to take in, it takes that,
+/// five hundred times, and keeps all acknowledgements meanwhile. Not more time, as it may want to hear
+/// the client first.
+const MOST_UNANSWERED: usize = 1000;
+const ANSWER_TIME: Duration = Duration::from_millis(10);
 
 /// Carries packets both ways. Neither way waits for the other: a client that takes little is heard
 /// all the same.
@@ -33,6 +40,8 @@ pub(crate) struct Conversation<'a, R, W> {
     batch: VecDeque<Notification>,
     /// The router waits to hear that there is room again.
     unscheduled: bool,
+    /// Packets for which the router owes an acknowledgement, since it last said anything.
+    unanswered: usize,
     /// Bytes that were read while the client did not take what it is sent.
     ahead: usize,
     /// When the client was last heard, and how much it has sent since then.
@@ -60,6 +69,7 @@ impl<'a, R: AsyncRead + Unpin, W: Sink> Conversation<'a, R, W> {
             to_router: Vec::new(),
             batch: VecDeque::new(),
             unscheduled: false,
+            unanswered: 0,
             ahead: 0,
             heard: Instant::now(),
             unfinished: 0,
@@ -74,6 +84,9 @@ impl<'a, R: AsyncRead + Unpin, W: Sink> Conversation<'a, R, W> {
         let stalled = sleep_until(now + STALL);
         tokio::pin!(stalled);
         loop {
+            if !self.batch.is_empty() {
+                self.unanswered = 0;
+            }
             // What came with CONNECT is looked at first.
             let farewell = self.take().await?;
             self.fill().await?;
@@ -95,9 +108,14 @@ impl<'a, R: AsyncRead + Unpin, W: Sink> Conversation<'a, R, W> {
                     let read = read?;
                     self.ahead += read;
                     self.unfinished += read;
-                    if self.batch.is_empty() && self.ahead < READ {
-                        // A client that sends without end is answered as well.
-                        self.link.receive(&mut self.batch).now_or_never().transpose()?;
+                    if self.batch.is_empty() && !outbox.is_stuck() {
+                        // A client that sends without pause is answered as well.
+                        let received = self.link.receive(&mut self.batch);
+                        if self.unanswered < MOST_UNANSWERED {
+                            received.now_or_never().transpose()?;
+                        } else {
+                            timeout(ANSWER_TIME, received).await.ok().transpose()?;
+                        }
                     }
                 }
                 written = outbox.write(sink), if outbox.is_stuck() => written?,
@@ -186,6 +204,7 @@ impl<'a, R: AsyncRead + Unpin, W: Sink> Conversation<'a, R, W> {
             if matches!(read.packet, Packet::Publish(..) | Packet::Subscribe(..)) {
                 self.client.works();
             }
+            self.unanswered += usize::from(read.wants_ack);
             let (pass, answer) = match self.guard.admit(read).map_err(End::Refused)? {
                 Admitted::Pass(packet) => (Some(packet), None),
                 Admitted::Answer(packet) => (None, Some(packet)),
@@ -236,13 +255,17 @@ impl<'a, R: AsyncRead + Unpin, W: Sink> Conversation<'a, R, W> {
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::pin::Pin;
     use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::Relaxed;
+    use std::task::{Context, Poll};
 
     use bytes::BytesMut;
     use rumqttd::protocol::Publish;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, WriteHalf};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf, WriteHalf};
     use tokio::task::JoinHandle;
-    use tokio::time::{advance, sleep, timeout};
+    use tokio::time::{advance, sleep};
 
     use super::*;
     use crate::BrokerConfig;
@@ -275,10 +298,6 @@ mod tests {
         converse_by(router, link, width, waiting, silence)
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the test itself waits for the task, and tells whether it ended"
-    )]
     fn converse_by(
         router: Arc<RouterLife>,
         link: Link,
@@ -287,7 +306,24 @@ mod tests {
         silence: Option<Duration>,
     ) -> (DuplexStream, JoinHandle<Result<(), End>>) {
         let (outside, inside) = tokio::io::duplex(width);
-        let (reader, sink) = tokio::io::split(inside);
+        let halves = tokio::io::split(inside);
+        (outside, converse_on(router, link, halves, waiting, silence))
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the test itself waits for the task, and tells whether it ended"
+    )]
+    fn converse_on(
+        router: Arc<RouterLife>,
+        link: Link,
+        (reader, sink): (
+            impl AsyncRead + Unpin + Send + 'static,
+            WriteHalf<DuplexStream>,
+        ),
+        waiting: &[u8],
+        silence: Option<Duration>,
+    ) -> JoinHandle<Result<(), End>> {
         let mut outbox = Outbox::new();
         outbox.bytes().extend_from_slice(waiting);
         let connection = Connection {
@@ -298,15 +334,14 @@ mod tests {
             max_packet: 512 * 1024,
         };
         let clients = Arc::new(Clients::new(1, 1));
-        let conversing = tokio::spawn(async move {
+        tokio::spawn(async move {
             let _router = router;
             let (mut client, _ended) = clients.enter("192.0.2.1".parse().unwrap());
             let state = GuardState::new(&BrokerConfig::default());
             let guard = Guard::new(&state, client.share(), false);
             let mut conversation = Conversation::new(connection, link, guard, &mut client);
             conversation.run(silence).await
-        });
-        (outside, conversing)
+        })
     }
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -427,5 +462,53 @@ mod tests {
             }
         }
         assert!(taken < flood * 1000, "heard after {taken} bytes");
+    }
+
+    /// PUBLISH of QoS 1 to "t" (§3.3).
+    const PUBLISH: [u8; 8] = *b"\x32\x06\x00\x01t\x00\x01!";
+
+    /// There is always something to read, until that many bytes have been.
+    struct Flood {
+        read: Arc<AtomicUsize>,
+        end: usize,
+    }
+
+    impl AsyncRead for Flood {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let before = self.read.load(Relaxed);
+            let count = buffer.remaining().min(self.end - before);
+            if count == 0 {
+                return Poll::Pending;
+            }
+            for at in before..before + count {
+                buffer.put_slice(&[PUBLISH[at % PUBLISH.len()]]);
+            }
+            self.read.store(before + count, Relaxed);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn client_that_sends_without_pause_is_answered_meanwhile() {
+        let router = Arc::new(RouterLife::start(&BrokerConfig::default()).unwrap());
+        let link = router.door().open().await.unwrap();
+        let read = Arc::new(AtomicUsize::new(0));
+        let end = 100_000 * PUBLISH.len();
+        let flood = Flood {
+            read: Arc::clone(&read),
+            end,
+        };
+        let (mut outside, inside) = tokio::io::duplex(1024);
+        let (_, sink) = tokio::io::split(inside);
+        let _conversing = converse_on(router, link, (flood, sink), &[], None);
+        let mut answer = [0; 4];
+        outside.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, [0x40, 2, 0, 1]);
+        let read = read.load(Relaxed);
+        assert!(read < end, "answered after all {read} bytes");
     }
 }

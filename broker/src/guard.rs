@@ -133,6 +133,7 @@ impl Guard {
         let Read {
             packet,
             exactly_once,
+            ..
         } = read;
         #[cfg(test)]
         if self.asleep {

@@ -13,12 +13,17 @@ pub(crate) struct Read {
     pub(crate) packet: Packet,
     /// The packet id of a PUBLISH of QoS 2. rumqttd does not show it in its packet.
     pub(crate) exactly_once: Option<u16>,
+    /// Whether it asks for an acknowledgement that the router gives: a PUBLISH of QoS 1, SUBSCRIBE or
+    /// UNSUBSCRIBE.
+    pub(crate) wants_ack: bool,
 }
 
-/// The types of two packets in the upper half of their first byte (§2.2.1), and the two bits of the
-/// QoS of a PUBLISH (§3.3.1).
+/// The types of packets in the upper half of their first byte (§2.2.1), and the two bits of the QoS of
+/// a PUBLISH (§3.3.1).
 const TYPE: u8 = 0xf0;
 const PUBLISH: u8 = 0x30;
+const SUBSCRIBE: u8 = 0x80;
+const UNSUBSCRIBE: u8 = 0xa0;
 const QOS: u8 = 0b0110;
 
 /// Takes the next packet out of what was read; `None` while it is not there as a whole.
@@ -35,10 +40,15 @@ pub(crate) fn read(inbox: &mut BytesMut, max: usize) -> Result<Option<Read>, Ref
         }
         _ => None,
     };
+    let wants_ack = inbox.first().is_some_and(|first| match first & TYPE {
+        PUBLISH => first & QOS == 0b0010,
+        kind => kind == SUBSCRIBE || kind == UNSUBSCRIBE,
+    });
     match V4.read_mut(inbox, max) {
         Ok(packet) => Ok(Some(Read {
             packet,
             exactly_once,
+            wants_ack,
         })),
         Err(Error::InsufficientBytes(_)) => Ok(None),
         Err(Error::PayloadSizeLimitExceeded(_)) => Err("a packet over max_packet"),
