@@ -26,8 +26,8 @@ use tracing::warn;
 
 use crate::hub::{Hub, ListenError, Listener, Start, TooManyChannels, Waker};
 use crate::metrics::Metrics;
+use crate::open_streams::{Full, OpenStreams, StreamPlace};
 use crate::paths;
-use crate::permit::{Full, StreamPermit, Streams};
 use crate::query::{self, QueryError, QueryLimits, StreamQuery};
 use crate::stream::{self, EventStream, Form};
 use crate::writers::Writers;
@@ -46,7 +46,7 @@ pub(crate) struct AppState {
     pub(crate) writers: Writers<EventStream>,
     pub(crate) limits: QueryLimits,
     /// Those that may be open.
-    pub(crate) streams: Arc<Streams>,
+    pub(crate) streams: Arc<OpenStreams>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) lifecycle: Lifecycle,
 }
@@ -98,9 +98,9 @@ fn last_event_id(request: &Parts) -> Option<&[u8]> {
 
 impl AppState {
     /// Leave to open one more stream. Whoever has none is told why, or to come back later.
-    fn permit(&self, peer: SocketAddr, request: &Parts) -> Result<StreamPermit, Option<Problem>> {
+    fn place(&self, peer: SocketAddr, request: &Parts) -> Result<StreamPlace, Option<Problem>> {
         let full = match self.streams.take(peer.ip(), &request.headers) {
-            Ok(permit) if !self.lifecycle.is_shutting_down() => return Ok(permit),
+            Ok(place) if !self.lifecycle.is_shutting_down() => return Ok(place),
             Ok(_stopping) => None,
             Err(full) => Some(full),
         };
@@ -123,27 +123,27 @@ impl AppState {
         peer: SocketAddr,
         request: &Parts,
     ) -> Result<Response, Problem> {
-        let permit = match self.permit(peer, request) {
-            Ok(permit) => permit,
+        let place = match self.place(peer, request) {
+            Ok(place) => place,
             Err(why) => return refused(why),
         };
         let starts = query.starts();
         let Some(offer) = Offer::get(&request.extensions) else {
             let waker = Arc::new(Notify::new());
-            let listener = match self.listen(&permit, &starts, waker.clone(), request).await {
+            let listener = match self.listen(&place, &starts, waker.clone(), request).await {
                 Ok(listener) => listener,
                 Err(why) => return refused(why),
             };
-            let stream = EventStream::new(listener, form, permit);
+            let stream = EventStream::new(listener, form, place);
             let body = stream.into_body(waker, self.hub.pings(), &self.lifecycle);
             return Ok(event_stream(Body::from_stream(body)));
         };
         let slot = self.writers.reserve();
-        let listener = match self.listen(&permit, &starts, slot.clone(), request).await {
+        let listener = match self.listen(&place, &starts, slot.clone(), request).await {
             Ok(listener) => listener,
             Err(why) => return refused(why),
         };
-        let mut stream = EventStream::new(listener, form, permit);
+        let mut stream = EventStream::new(listener, form, place);
         let first = stream.beginning();
         let take = move |taken| slot.adopt(taken, stream.framed(offer.framing));
         Ok(offer.accept(event_stream(Body::empty()), first, take))
@@ -152,14 +152,14 @@ impl AppState {
     /// Adds a listener. Whoever would need too many channels is told so, or to come back later.
     async fn listen(
         &self,
-        permit: &StreamPermit,
+        place: &StreamPlace,
         starts: &[(ChannelId, Start)],
         waker: Arc<dyn Waker>,
         request: &Parts,
     ) -> Result<Listener, Option<Problem>> {
-        let client = permit.client();
+        let client = place.client();
         // Open mode: nobody is known, and nobody need be.
-        let caller = Caller::default();
+        let caller = Caller::NOBODY;
         let number = client.map(Client::number);
         let listener = self.hub.listen(&caller, number, starts, waker).await;
         listener.map_err(|error| {

@@ -18,7 +18,7 @@ use crate::config::{Config, SubscribeMode};
 use crate::frame;
 use crate::hub::{History, Hub, HubMetrics};
 use crate::metrics::{BrokerSide, Metrics};
-use crate::permit::Streams;
+use crate::open_streams::OpenStreams;
 use crate::query::QueryLimits;
 use crate::writers::Writers;
 
@@ -177,7 +177,7 @@ impl Server {
                 channels: config.hub.max_channels,
                 newest: MAX_NEWEST,
             },
-            streams: Streams::new(&config.hub, config.limits, metrics.clone()),
+            streams: OpenStreams::new(&config.hub, config.limits, metrics.clone()),
             metrics,
             lifecycle: lifecycle.clone(),
         };

@@ -18,7 +18,7 @@ use tokio_stream::Stream;
 
 use crate::frame::{self, EventFrame};
 use crate::hub::{Entry, Listener, Sent};
-use crate::permit::StreamPermit;
+use crate::open_streams::StreamPlace;
 use crate::writers::{Flow, Source};
 
 /// Bytes that a stream takes from its listener at a time. What is taken is what one unfinished
@@ -54,17 +54,17 @@ pub(crate) struct EventStream {
     framing: Framing,
     /// Bytes that the client sent after its request.
     unasked: usize,
-    _permit: StreamPermit,
+    _place: StreamPlace,
 }
 
 impl EventStream {
-    pub(crate) fn new(listener: Listener, form: Form, permit: StreamPermit) -> Self {
+    pub(crate) fn new(listener: Listener, form: Form, place: StreamPlace) -> Self {
         Self {
             listener,
             form,
             framing: Framing::UntilClose,
             unasked: 0,
-            _permit: permit,
+            _place: place,
         }
     }
 

@@ -10,8 +10,8 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::BrokerConfig;
-use crate::door::{RouterDoor, Way};
 use crate::link::{HasRoom, RouterGone};
+use crate::router_links::{RouterLinks, Way};
 use crate::threads::{Threads, refusable};
 
 /// The router did not start, or its threads did not.
@@ -21,9 +21,9 @@ pub(crate) type StartError = std::io::Error;
 ///
 /// rumqttd cannot be stopped: a router lasts until it panics or the process ends. Dropping this ends
 /// the connections. Of a router that hangs two threads remain: its own, and the one that waits for
-/// it to open and to end links (see [`RouterDoor`]).
+/// it to open and to end links (see [`RouterLinks`]).
 pub(crate) struct RouterLife {
-    door: RouterDoor,
+    door: RouterLinks,
     is_gone: Box<dyn Fn() -> bool + Send + Sync>,
     /// The sessions' threads, none of which ever waits for the router.
     sessions: Threads,
@@ -48,7 +48,7 @@ impl RouterLife {
     pub(crate) fn start(config: &BrokerConfig) -> Result<Self, StartError> {
         let sessions = Threads::start("broker-network", THREADS)?;
         // The router comes last: it cannot be stopped any more when something else is refused.
-        let (door, begin) = RouterDoor::start()?;
+        let (door, begin) = RouterLinks::start()?;
         let router = refusable(|| Ok(Router::new(0, router_config(config)).spawn()))?;
         let links = router.clone();
         let open = move |id: &str| {
@@ -90,7 +90,7 @@ impl RouterLife {
         (self.is_gone)()
     }
 
-    pub(crate) fn door(&self) -> RouterDoor {
+    pub(crate) fn door(&self) -> RouterLinks {
         self.door.clone()
     }
 
@@ -119,7 +119,7 @@ impl RouterLife {
     }
 }
 
-async fn ping(door: RouterDoor) -> Result<(), RouterGone> {
+async fn ping(door: RouterLinks) -> Result<(), RouterGone> {
     let mut link = door.open().await?;
     link.send(&mut vec![Packet::PingReq(PingReq)]).await?;
     let mut answers = VecDeque::new();

@@ -16,10 +16,10 @@ use tracing::debug;
 use crate::clients::{Client, Ended};
 use crate::connection::{Connection, End, READ, read_some};
 use crate::conversation::Conversation;
-use crate::door::RouterDoor;
 use crate::guard::{Guard, GuardState, admit_connect};
 use crate::login::OwnLogin;
 use crate::outbox::{Outbox, Sink};
+use crate::router_links::RouterLinks;
 use crate::wire;
 
 /// How long a client may take to say CONNECT.
@@ -43,7 +43,7 @@ pub(crate) async fn serve(
     peer: SocketAddr,
     client: Client,
     ended: oneshot::Receiver<Ended>,
-    door: RouterDoor,
+    door: RouterLinks,
     shared: Arc<Shared>,
 ) {
     let (reader, sink) = stream.into_split();
@@ -66,7 +66,7 @@ async fn run<R: AsyncRead + Unpin, W: Sink>(
     mut connection: Connection<R, W>,
     mut client: Client,
     mut ended: oneshot::Receiver<Ended>,
-    door: RouterDoor,
+    door: RouterLinks,
     shared: &Shared,
 ) -> Result<(), End> {
     let hello = timeout(CONNECT_TIME, connection.hello()).map(|hello| match hello {

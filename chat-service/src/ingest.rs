@@ -182,7 +182,7 @@ impl PostTurn<'_> {
         let permitted = ingest.rights.permit(caller, Action::Post, &channel);
         permitted.await?;
         let mut message = post.message;
-        message.from.clone_from(&caller.claimed);
+        message.from = caller.sender().cloned();
         let begun = Instant::now();
         let append = Append {
             channel: post.channel,

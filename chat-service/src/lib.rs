@@ -27,24 +27,16 @@
 //! ```
 #![warn(missing_docs)]
 
-mod app;
-mod body;
 mod budget;
 mod config;
 mod failure;
-mod heads;
-mod history;
 mod ingest;
 mod metrics;
 mod outbox;
-mod page;
-mod paths;
-mod post;
-mod problems;
 mod rate_limit;
 mod reads;
+mod rest;
 mod server;
-mod state;
 mod store;
 #[cfg(test)]
 mod tests;

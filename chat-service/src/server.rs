@@ -18,7 +18,6 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::app;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::ingest::{Ingest, PostMetrics};
@@ -26,7 +25,7 @@ use crate::metrics::Snapshot;
 use crate::outbox::{self, Bounds, Gauges, OutboxTask, Standing};
 use crate::rate_limit::RateLimiter;
 use crate::reads::Reads;
-use crate::state::{AppState, Neighbour};
+use crate::rest::{self, AppState, Neighbour};
 
 /// How long publishing goes on after the last answer. What is left then is published after the next
 /// start.
@@ -203,7 +202,7 @@ impl Server {
         });
         let requests = RequestMetrics::register(&operations, "hark_chat");
         let access = AccessPolicy::new(&config.access, local_addr, tls.is_some());
-        let router = app::router(state, &requests, access);
+        let router = rest::router(state, &requests, access);
         let options = HttpOptions {
             tls,
             ..config.http_options()

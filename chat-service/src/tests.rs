@@ -29,7 +29,7 @@ fn closed() -> ChannelId {
 }
 
 fn named(id: &str) -> Caller {
-    Caller {
+    Caller::Guest {
         claimed: Some(Sender {
             id: Some(id.to_owned()),
             name: None,
@@ -131,7 +131,7 @@ async fn a_message_is_stored_as_its_callers_whoever_it_says_it_is_from() {
     let service = start();
     let turn = service.ingest.turn(client()).expect("within the rate");
     let mut message = NewMessage::text("hello");
-    message.from = named("bob").claimed;
+    message.from = named("bob").sender().cloned();
     let post = Post {
         channel: open(),
         message,
@@ -147,7 +147,7 @@ async fn a_message_is_stored_as_its_callers_whoever_it_says_it_is_from() {
 #[tokio::test]
 async fn what_a_caller_may_not_read_is_not_read() {
     let service = start();
-    let caller = Caller::default();
+    let caller = Caller::NOBODY;
     let read = service.reads.turn(None).unwrap();
     let newest = PageRange::Newest;
     let limit = PageLimit::events(1);

@@ -85,7 +85,7 @@ impl Entry {
         self.position == other.position
             && !self.is_damaged()
             && !other.is_damaged()
-            && self.encoded.bytes != other.encoded.bytes
+            && self.line() != other.line()
     }
 
     /// What the event costs in memory, about, in bytes.

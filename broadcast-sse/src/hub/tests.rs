@@ -156,14 +156,14 @@ impl Running {
             sound: AtomicBool::new(false),
         });
         let starts = [(channel(), start)];
-        let caller = Caller::default();
+        let caller = Caller::NOBODY;
         let listener = self.hub.listen(&caller, None, &starts, waker);
         listener.await.unwrap()
     }
 
     async fn listen_to(&self, starts: &[(ChannelId, Start)]) -> Listener {
         let waker = Arc::new(tokio::sync::Notify::new());
-        let caller = Caller::default();
+        let caller = Caller::NOBODY;
         let listener = self.hub.listen(&caller, None, starts, waker);
         listener.await.unwrap()
     }
@@ -297,7 +297,7 @@ async fn who_may_not_read_one_of_the_channels_is_not_seated_in_any() {
     let running = start(3).await;
     let starts = [channel(), forbidden()].map(|id| (id, Start::Live));
     let waker = Arc::new(tokio::sync::Notify::new());
-    let caller = Caller::default();
+    let caller = Caller::NOBODY;
     let refused = running.hub.listen(&caller, None, &starts, waker).await;
     let expected = Refusal::Forbidden {
         channel: forbidden(),

@@ -9,7 +9,7 @@ mod dedupe;
 mod epochs;
 mod outbox;
 mod pages;
-mod room;
+mod retention;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,8 +79,8 @@ pub async fn all<B: Bench>(mut fresh: impl FnMut() -> B) {
 
 /// What every store owes about the room that channels take: part of [`all`] as soon as each does.
 pub async fn room<B: Bench>(mut fresh: impl FnMut() -> B) {
-    room::one_channel_cannot_push_out_the_others(&fresh()).await;
-    room::forgotten_channel_begins_anew_in_a_later_epoch(&fresh()).await;
+    retention::one_channel_cannot_push_out_the_others(&fresh()).await;
+    retention::forgotten_channel_begins_anew_in_a_later_epoch(&fresh()).await;
 }
 
 fn channel(number: u128) -> ChannelId {

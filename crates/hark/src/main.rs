@@ -1,12 +1,12 @@
 //! The `hark` command: all of Hark in one process, and the command-line ends of its API.
 
-mod channel;
 mod cli;
 mod client;
 mod config;
 mod demo;
 mod doctor;
-mod store;
+mod new_channel;
+mod store_commands;
 mod up;
 
 use std::process::ExitCode;
@@ -25,15 +25,15 @@ fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command.unwrap_or(Command::Up(arguments.up)) {
         Command::Up(options) => up::run(options).await,
-        Command::New(options) => channel::new(&options),
+        Command::New(options) => new_channel::new(&options),
         Command::Post(options) => client::post(options).await,
         Command::Listen(options) => client::listen(options).await,
         Command::Health(options) => client::health(options).await,
         Command::Doctor(options) => doctor::run(options).await,
-        Command::NewEpoch(options) => store::new_epoch(options).await,
-        Command::Backup(options) => store::backup(options).await,
-        Command::Restore(options) => store::restore(options).await,
-        Command::Check(options) => store::check(options).await,
-        Command::Migrate(options) => store::migrate(options).await,
+        Command::NewEpoch(options) => store_commands::new_epoch(options).await,
+        Command::Backup(options) => store_commands::backup(options).await,
+        Command::Restore(options) => store_commands::restore(options).await,
+        Command::Check(options) => store_commands::check(options).await,
+        Command::Migrate(options) => store_commands::migrate(options).await,
     }
 }

@@ -1,7 +1,7 @@
 //! Decides who may read and post in which channel. Hark asks before it stores a message, reads a
 //! page, or lets a listener in.
 //!
-//! Three places ask, all below the doors: `chat_service::ingest`, `chat_service::reads` and the hub
+//! Three places ask, all below the doors: `ingest` and `reads` of chat-service, and the hub
 //! of broadcast-sse. A door (REST, a stream, a device) only says who calls. This crate does not
 //! decide how often somebody may ask (each service has limits for that), or whose web pages may ask
 //! (the allowed origins in `http-server`).
@@ -15,7 +15,7 @@
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
 //! let channel: ChannelId = "c3743620-4b1b-4c2b-9d80-05b0e5a2c1f0".parse().unwrap();
 //! let rights = Open;
-//! assert_eq!(rights.permit(&Caller::default(), Action::Read, &[channel]).await, Ok(()));
+//! assert_eq!(rights.permit(&Caller::NOBODY, Action::Read, &[channel]).await, Ok(()));
 //! # }
 //! ```
 
@@ -26,10 +26,28 @@ use chat_model::{ChannelId, Sender};
 pub use decision::Decision;
 
 /// Who is making a request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Caller {
-    /// Who the caller claims to be, if it claims anything. Not verified.
-    pub claimed: Option<Sender>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Somebody of whom nothing is known.
+    Guest {
+        /// Who the caller claims to be, if it claims anything. Not verified.
+        claimed: Option<Sender>,
+    },
+    /// Another part of Hark, which reads for many others: it asks itself who of them may.
+    Node,
+}
+
+impl Caller {
+    /// Somebody who claims nothing.
+    pub const NOBODY: Self = Self::Guest { claimed: None };
+
+    /// Whose a message is that the caller posts.
+    pub fn sender(&self) -> Option<&Sender> {
+        match self {
+            Self::Guest { claimed } => claimed.as_ref(),
+            Self::Node => None,
+        }
+    }
 }
 
 /// What a caller wants to do with a channel.

@@ -16,7 +16,7 @@ use http_server::operations::Operations;
 use serde::Serialize;
 use service_kit::config::{self, ConfigError};
 use service_kit::lifecycle::Lifecycle;
-use service_kit::service_manager;
+use service_kit::systemd;
 use service_kit::telemetry::{self, LogConfig, TelemetryError};
 use tokio::net::TcpListener;
 
@@ -120,7 +120,7 @@ pub fn print_config(config: &impl Serialize) -> Result<(), Failure> {
 /// When standard output is closed, or the service manager's socket cannot be reached.
 pub fn announce(addresses: &[(&str, String)]) -> Result<(), Failure> {
     print(&format!("{}ready\n", lines(addresses)))?;
-    service_manager::ready(std::env::var_os("NOTIFY_SOCKET").as_deref())
+    systemd::ready(std::env::var_os("NOTIFY_SOCKET").as_deref())
         .map_err(|error| Failure::failed(format!("cannot reach NOTIFY_SOCKET: {error}")))
 }
 

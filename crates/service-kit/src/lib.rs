@@ -19,6 +19,6 @@
 pub mod config;
 pub mod lifecycle;
 pub mod log_limit;
-pub mod service_manager;
+pub mod systemd;
 pub mod telemetry;
 pub mod tls;

@@ -1,4 +1,13 @@
-//! All routes.
+//! The door that REST is: all routes, and in the files below what each does.
+
+mod body;
+mod heads;
+mod history;
+mod page;
+mod paths;
+mod post;
+mod problems;
+mod request;
 
 use std::sync::Arc;
 
@@ -8,8 +17,7 @@ use http_server::access::AccessPolicy;
 use http_server::operations::RequestMetrics;
 use http_server::router;
 
-use crate::state::AppState;
-use crate::{heads, history, paths, post};
+pub(crate) use request::{AppState, Neighbour};
 
 /// The service's paths, and around them, from the inside: problems and request ids, access, metrics.
 pub(crate) fn router(state: AppState, requests: &RequestMetrics, access: AccessPolicy) -> Router {

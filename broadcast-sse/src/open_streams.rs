@@ -11,7 +11,7 @@ use crate::config::{HubConfig, LimitsConfig};
 use crate::metrics::Metrics;
 
 /// The streams that may be open, and each client's share of them.
-pub(crate) struct Streams {
+pub(crate) struct OpenStreams {
     most: usize,
     per_client: usize,
     limits: LimitsConfig,
@@ -36,12 +36,12 @@ pub(crate) enum Full {
 }
 
 /// Held by a stream as long as it is open.
-pub(crate) struct StreamPermit {
-    streams: Arc<Streams>,
+pub(crate) struct StreamPlace {
+    streams: Arc<OpenStreams>,
     client: Option<Client>,
 }
 
-impl Streams {
+impl OpenStreams {
     pub(crate) fn new(hub: &HubConfig, limits: LimitsConfig, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             most: hub.max_streams,
@@ -60,7 +60,7 @@ impl Streams {
         self: &Arc<Self>,
         peer: IpAddr,
         headers: &HeaderMap,
-    ) -> Result<StreamPermit, Full> {
+    ) -> Result<StreamPlace, Full> {
         let proxies = &self.limits.trusted_proxies;
         let address = proxies.client(peer, headers);
         let client = Client::new(address);
@@ -82,7 +82,7 @@ impl Streams {
         open.all += 1;
         drop(open);
         self.metrics.streams.inc();
-        Ok(StreamPermit {
+        Ok(StreamPlace {
             streams: Arc::clone(self),
             client,
         })
@@ -93,14 +93,14 @@ impl Streams {
     }
 }
 
-impl StreamPermit {
+impl StreamPlace {
     /// Whose share the stream takes; `None` if it takes nobody's.
     pub(crate) fn client(&self) -> Option<Client> {
         self.client
     }
 }
 
-impl Drop for StreamPermit {
+impl Drop for StreamPlace {
     fn drop(&mut self) {
         let mut open = self.streams.lock();
         open.all -= 1;

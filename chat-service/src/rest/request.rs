@@ -11,13 +11,14 @@ use chat_model::ChannelId;
 use http_server::client_address::Client;
 use http_server::http::until_written;
 use http_server::problem::Problem;
+use rights::Caller;
 use uuid::Uuid;
 
+use super::problems;
 use crate::budget::Budget;
 use crate::config::LimitsConfig;
 use crate::ingest::Ingest;
 use crate::outbox::Standing;
-use crate::problems;
 use crate::reads::{ReadTurn, Reads};
 
 /// What every handler may use; shared as a whole, because axum clones it for every layer of every
@@ -61,6 +62,7 @@ pub(crate) struct Neighbour;
 /// Leave to read once.
 pub(crate) struct Turn {
     pub(crate) read: ReadTurn,
+    pub(crate) caller: Caller,
     /// Whose share of the answers it takes; `None` for those that read for many others.
     reader: Option<Client>,
 }
@@ -88,7 +90,15 @@ impl FromRequestParts<Arc<AppState>> for Turn {
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Problem> {
         let reader = state.reader(parts)?;
         let read = state.reads.turn(reader).map_err(problems::too_many_reads)?;
-        Ok(Self { read, reader })
+        let caller = match reader {
+            Some(_) => Caller::NOBODY,
+            None => Caller::Node,
+        };
+        Ok(Self {
+            read,
+            caller,
+            reader,
+        })
     }
 }
 

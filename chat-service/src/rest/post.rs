@@ -21,11 +21,11 @@ use tracing::field::display;
 use tracing::{Level, debug, enabled};
 use uuid::Uuid;
 
-use crate::body::{self, Kind};
+use super::body::{self, Kind};
+use super::problems;
+use super::request::{AppState, Channel, OlderPath};
 use crate::budget::Held;
 use crate::ingest::{Post, PostTurn, Posted};
-use crate::problems;
-use crate::state::{AppState, Channel, OlderPath};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Longest `Idempotency-Key`, in bytes.
@@ -55,7 +55,7 @@ pub(crate) async fn message(
         Kind::Form => NewMessage::from_form(&bytes),
     }
     .map_err(|error| problems::message(&error))?;
-    let caller = Caller {
+    let caller = Caller::Guest {
         claimed: message.from.clone(),
     };
     let post = Post {
@@ -89,7 +89,7 @@ pub(crate) async fn older(
         id: Some(user.to_string()),
         name: None,
     };
-    let caller = Caller {
+    let caller = Caller::Guest {
         claimed: Some(claimed),
     };
     let post = Post {

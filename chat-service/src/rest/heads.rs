@@ -9,13 +9,12 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use chat_model::{ChannelId, Head, Heads, MAX_HEADS, explain_json};
 use http_server::problem::Problem;
-use rights::Caller;
 use serde::Deserialize;
 use serde_json::error::Category;
 
-use crate::body::{self, Kind};
-use crate::problems;
-use crate::state::{AppState, Turn};
+use super::body::{self, Kind};
+use super::problems;
+use super::request::{AppState, Turn};
 
 /// 1,000 channels take 39 KB; the rest is for white space.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -44,7 +43,7 @@ pub(crate) async fn heads(
     // In this order: what is published by the time the heads are read is in them.
     let behind = state.outbox.is_behind().await;
     let behind = behind.map_err(|error| problems::store(&error))?;
-    let heads = turn.read.heads(&Caller::default(), &channels).await;
+    let heads = turn.read.heads(&turn.caller, &channels).await;
     let heads = heads.map_err(|error| problems::failure(&error))?;
     let damaged = left_out(&channels, &heads);
     let answer = Heads {

@@ -14,7 +14,7 @@ use crate::link::{self, Farewell, HasRoom, Link, RouterGone};
 /// one thread waits for it, for everybody: a flood of CONNECTs delays only other CONNECTs, and a
 /// router that hangs takes none of the threads that serve clients with it.
 #[derive(Clone)]
-pub(crate) struct RouterDoor {
+pub(crate) struct RouterLinks {
     asked: Asked,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct Way {
 
 type OpenLink = dyn Fn(&str) -> Option<(LinkTx, LinkRx)> + Send;
 
-impl RouterDoor {
+impl RouterLinks {
     /// Starts the thread, which begins when it is given the way to a router, and ends with the last
     /// door and the last link.
     ///

@@ -8,10 +8,9 @@ use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use chat_store::{PageLimit, PageRange};
 use http_server::problem::Problem;
-use rights::Caller;
 
-use crate::state::{AppState, Channel, Turn};
-use crate::{page, problems};
+use super::request::{AppState, Channel, Turn};
+use super::{page, problems};
 
 /// Events of a page when the caller names no limit.
 const DEFAULT_LIMIT: u64 = 50;
@@ -28,8 +27,10 @@ pub(crate) async fn messages(
     let Channel(channel) = channel?;
     let asked = Asked::parse(query.as_deref().unwrap_or_default())?;
     let limit = PageLimit::events(asked.limit);
-    let caller = Caller::default();
-    let page = turn.read.page(&caller, channel, asked.range, limit).await;
+    let page = turn
+        .read
+        .page(&turn.caller, channel, asked.range, limit)
+        .await;
     let page = page.map_err(|error| problems::failure(&error))?;
     let (bytes, answer) = page::answer(page)?;
     turn.hold(&state, bytes, answer)
@@ -41,7 +42,7 @@ pub(crate) async fn head(
     channel: Result<Channel, Problem>,
 ) -> Result<Response, Problem> {
     let Channel(channel) = channel?;
-    let heads = turn.read.heads(&Caller::default(), &[channel]).await;
+    let heads = turn.read.heads(&turn.caller, &[channel]).await;
     let heads = heads.map_err(|error| problems::failure(&error))?;
     let head = heads.into_iter().next().ok_or_else(problems::damaged)?;
     Ok(([(CACHE_CONTROL, "no-store")], Json(head)).into_response())

@@ -11,8 +11,8 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use http_server::problem::Problem;
 
+use super::problems;
 use crate::budget::Held;
-use crate::problems;
 
 /// What a post's body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
