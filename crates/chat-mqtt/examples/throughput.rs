@@ -1,5 +1,5 @@
-//! What a broker makes of one publisher and one subscriber of Hark's: messages per second, how long
-//! it takes to subscribe, and again after the connection was cut, and the broker's memory.
+//! Measures a broker with one publisher and one subscriber of Hark's: messages per second, the time to
+//! subscribe, the time to subscribe again after the connection was cut, and the broker's memory.
 //!
 //! ```sh
 //! cargo run --release -p chat-mqtt --example throughput -- --help
@@ -7,8 +7,8 @@
 //!     --pid "$(pidof mosquitto)" --mode per-channel --channels 10000
 //! ```
 //!
-//! Without `--url`, the embedded broker runs in the same process. Everything is QoS 1 unless told
-//! otherwise.
+//! Without `--url`, the embedded broker runs in the same process. Everything is QoS 1 unless an option
+//! says otherwise.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -28,18 +28,18 @@ use tokio::time::timeout;
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Longer than any broker is silent while it works.
+/// No working broker is silent for longer than this.
 const SILENCE: Duration = Duration::from_secs(60);
 
 #[derive(Parser)]
 struct Arguments {
-    /// The broker, or its nodes between commas; the embedded one when left out.
+    /// The broker, or its nodes separated by commas; without this, the embedded one.
     #[arg(long)]
     url: Option<BrokerUrls>,
-    /// Where the subscriber connects, if not to the same: another node of the cluster.
+    /// Where the subscriber connects, if not to the same address: another node of the cluster.
     #[arg(long)]
     subscriber_url: Option<BrokerUrls>,
-    /// Processes of the broker whose memory is told.
+    /// The broker's processes, to report their memory.
     #[arg(long, value_delimiter = ',')]
     pid: Vec<u32>,
     #[arg(long, default_value_t = 100_000)]
@@ -211,7 +211,7 @@ async fn again_after_a_cut(
 async fn embedded() -> Result<Broker, Failure> {
     Ok(Broker::bind(BrokerConfig {
         listen: "127.0.0.1:0".parse()?,
-        // One address gets half.
+        // One address may use half.
         max_filters: 400_000,
         max_topics: 400_000,
         max_subscriptions: 400_000,
@@ -241,7 +241,8 @@ fn subscribe(
     (subscriber, deliveries, subscriptions)
 }
 
-/// Waits until each is live in a generation after its own of these; false when the broker is silent.
+/// Waits until each subscription is live in a later generation than in `after`; false if the broker is
+/// silent.
 async fn live(subscriptions: &[Subscription], after: &[u64]) -> Result<bool, Failure> {
     let after = after.iter().copied().chain(std::iter::repeat(0));
     for (subscription, after) in subscriptions.iter().zip(after) {

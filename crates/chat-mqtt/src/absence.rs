@@ -2,11 +2,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a broker may be away before the log tells of it. A broker that starts together with the
-/// services, or starts again, is back by then, and nobody has to do anything about it.
+/// How long a broker may be away before this is logged. A broker that starts together with the services,
+/// or restarts, is back by then, and nobody has to do anything.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Whether the log should tell that there is no connection.
+/// Decides when to log that there is no connection.
 #[derive(Debug, Default)]
 pub(crate) struct Absence {
     since: Option<Instant>,
@@ -14,8 +14,8 @@ pub(crate) struct Absence {
 }
 
 impl Absence {
-    /// An attempt failed, or a connection ended, which may have `lasted`; says whether that is to
-    /// be told now.
+    /// Notes that an attempt failed or a connection ended, which may have `lasted`. Returns whether to log
+    /// it now.
     pub(crate) fn lost(&mut self, lasted: bool) -> bool {
         if lasted {
             self.since = None;
@@ -28,7 +28,7 @@ impl Absence {
         true
     }
 
-    /// There is a connection. It may end at once, and be no end of the absence.
+    /// Notes that there is a connection. It may end at once, so the absence is not over yet.
     pub(crate) fn connected(&mut self) {
         self.told = false;
     }

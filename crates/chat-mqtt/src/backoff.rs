@@ -1,4 +1,5 @@
-//! Our own: libraries add their jitter on top of the longest pause (decision 30).
+//! Back-off between attempts. Not a library, because libraries add their jitter on top of the longest
+//! pause (decision 30).
 
 use std::time::Duration;
 
@@ -6,9 +7,9 @@ use rand::RngExt as _;
 
 /// Jittered exponential back-off between attempts to reach a broker.
 ///
-/// The pause before attempt *n* is drawn evenly from the upper half of
-/// `min · 2ⁿ`, capped at `max`: thousands of clients of a broker that comes back
-/// do not return in step, and none returns at once.
+/// The pause before attempt *n* is drawn uniformly from the upper half of
+/// `min · 2ⁿ`, capped at `max`. When a broker is back, thousands of clients
+/// therefore do not reconnect in step, and none reconnects at once.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     min: Duration,
@@ -17,13 +18,13 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// What Hark's connections use: 100 ms to 5 s.
+    /// For Hark's connections: 100 ms to 5 s.
     pub const CONNECTION: Self = Self::new(Duration::from_millis(100), Duration::from_secs(5));
 
-    /// A filter that a broker refuses is asked for again after 1 s to 60 s.
+    /// For filters that a broker refuses: 1 s to 60 s.
     pub(crate) const REFUSED: Self = Self::new(Duration::from_secs(1), Duration::from_secs(60));
 
-    /// Pauses between `min / 2` and `max`, the first of at most `min`.
+    /// Pauses between `min / 2` and `max`; the first is at most `min`.
     pub const fn new(min: Duration, max: Duration) -> Self {
         Self {
             min,
@@ -39,7 +40,7 @@ impl Backoff {
         full / 2 + full.mul_f64(rand::rng().random_range(0.0..=0.5))
     }
 
-    /// The longest pause that [`next_pause`](Self::next_pause) may give now.
+    /// The longest pause that [`next_pause`](Self::next_pause) may return now.
     pub fn ceiling(&self) -> Duration {
         let factor = 2_u32.saturating_pow(self.attempts);
         self.min
@@ -47,7 +48,7 @@ impl Backoff {
             .map_or(self.max, |pause| pause.min(self.max))
     }
 
-    /// Starts over: the last attempt led to something that lasted.
+    /// Starts over, because the last attempt led to something that lasted.
     pub fn reset(&mut self) {
         self.attempts = 0;
     }

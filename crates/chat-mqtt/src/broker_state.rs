@@ -7,32 +7,32 @@ use crate::complaints::Complaints;
 /// Whether the broker can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BrokerState {
-    /// All connections stand.
+    /// All connections are up.
     Up,
-    /// At least one connection is away.
+    /// At least one connection is down.
     Down {
-        /// When the last connection that was missing went, or the start.
+        /// When the first of them went down; at first, the start.
         since: Instant,
     },
 }
 
 impl BrokerState {
-    /// Whether all connections stand.
+    /// Whether all connections are up.
     pub fn is_up(self) -> bool {
         self == Self::Up
     }
 }
 
-/// Joins the states of several connections into one.
+/// Combines the states of several connections into one.
 pub(crate) struct StateBoard {
     up: Mutex<Vec<bool>>,
     state: watch::Sender<BrokerState>,
-    /// What whoever runs the service should know.
+    /// What the operator should know.
     pub(crate) complaints: Complaints,
 }
 
 impl StateBoard {
-    /// All connections are away at first.
+    /// At first, all connections are down.
     pub(crate) fn new(connections: usize) -> Self {
         let since = Instant::now();
         Self {

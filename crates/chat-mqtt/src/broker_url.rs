@@ -4,41 +4,41 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Where a broker listens: `mqtt://host:port`, or `mqtts://host:port` with TLS. Without a user name
-/// in it.
+/// The address of a broker: `mqtt://host:port`, or `mqtts://host:port` with TLS. It contains no user
+/// name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BrokerUrl {
     tls: bool,
-    /// A name or an address, an IPv6 address without brackets.
+    /// A name or an address; an IPv6 address has no brackets.
     host: String,
     port: u16,
 }
 
-/// One address, or those of several nodes of one broker, between commas:
-/// `mqtt://a:1883,mqtt://b:1883`. Each connection begins at any of them and goes on to the next
-/// whenever one fails. Nodes that do not pass messages on to each other are different brokers, and
-/// do not belong into one list.
+/// One address, or those of several nodes of one broker, separated by commas:
+/// `mqtt://a:1883,mqtt://b:1883`. Each connection begins with a random one and moves on to the next
+/// whenever one fails. Nodes that do not pass messages to each other are different brokers and do not
+/// belong in one list.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BrokerUrls(Vec<BrokerUrl>);
 
-/// The text is no address of an MQTT broker.
+/// The text is not the address of an MQTT broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a broker's address is mqtt://host:port, or mqtts://host:port for TLS, with a host name or address and an optional port; several are separated by commas, and user names have their own key"
+    "write a broker's address as mqtt://host:port, or mqtts://host:port for TLS, with a host name or address and an optional port; separate several by commas, and put the user name into its own key"
 )]
 pub struct BadBrokerUrl;
 
-/// More addresses than a cluster has nodes.
+/// More addresses than any cluster has nodes.
 const MAX_ADDRESSES: usize = 64;
 
 impl BrokerUrl {
-    /// The port that MQTT has at IANA.
+    /// The port that IANA has assigned to MQTT.
     const DEFAULT_PORT: u16 = 1883;
 
-    /// The port that MQTT over TLS has at IANA.
+    /// The port that IANA has assigned to MQTT over TLS.
     const DEFAULT_TLS_PORT: u16 = 8883;
 
-    /// Whether TLS is spoken there.
+    /// Whether it uses TLS.
     pub fn is_tls(&self) -> bool {
         self.tls
     }
@@ -55,12 +55,12 @@ impl BrokerUrl {
 }
 
 impl BrokerUrls {
-    /// All of them, at least one.
+    /// All addresses, at least one.
     pub fn all(&self) -> &[BrokerUrl] {
         &self.0
     }
 
-    /// Whether TLS is spoken at any of them.
+    /// Whether any of them uses TLS.
     pub fn any_tls(&self) -> bool {
         self.0.iter().any(BrokerUrl::is_tls)
     }

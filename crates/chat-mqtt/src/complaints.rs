@@ -2,12 +2,12 @@ use std::collections::BTreeMap;
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// What can be wrong between a connection and its broker, the worst first.
+/// What can be wrong between a connection and its broker, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
     /// There is no connection.
     Away,
-    /// What should arrive does not.
+    /// Messages that should arrive do not.
     Deaf,
     /// Filters are refused.
     Refused,
@@ -17,17 +17,17 @@ pub(crate) enum Fault {
     PacketLimit,
 }
 
-/// What is wrong now, in sentences for whoever runs the service, for each connection.
+/// What is wrong now with each connection, in sentences for the operator.
 #[derive(Debug, Default)]
 pub(crate) struct Complaints(Mutex<BTreeMap<(Fault, usize), String>>);
 
 impl Complaints {
-    /// Notes what is wrong; says whether it is news, and so worth a line in the log.
+    /// Notes what is wrong. Returns whether it is new, and thus worth a line in the log.
     pub(crate) fn raise(&self, fault: Fault, connection: usize, sentence: String) -> bool {
         self.lock().insert((fault, connection), sentence).is_none()
     }
 
-    /// It is no longer so; says whether it was.
+    /// Notes that a fault is gone. Returns whether it was there.
     pub(crate) fn clear(&self, fault: Fault, connection: usize) -> bool {
         self.lock().remove(&(fault, connection)).is_some()
     }
@@ -37,7 +37,7 @@ impl Complaints {
         self.lock().keys().filter(|(has, _)| *has == fault).count()
     }
 
-    /// The worst of what is wrong.
+    /// The sentence about the worst fault.
     pub(crate) fn worst(&self) -> Option<String> {
         self.lock().values().next().cloned()
     }

@@ -19,32 +19,32 @@ pub struct MqttConfig {
     /// PEM file of the authorities that may have signed the broker's certificate; empty means the
     /// system's.
     pub ca_file: String,
-    /// What topics begin with.
+    /// The prefix of all topics.
     pub topic_prefix: TopicPrefix,
-    /// What client ids begin with. With at most 4 characters client ids keep to the 23 bytes that
-    /// every broker must accept (MQTT 3.1.1 §3.1.3.1); none in use refuses longer ones.
+    /// The prefix of client ids. With at most 4 characters, client ids fit into the 23 bytes that every
+    /// broker must accept (MQTT 3.1.1 §3.1.3.1). No broker in use refuses longer ones.
     pub client_id_prefix: String,
     /// User name; empty means no log-in.
     pub username: String,
-    /// Password that goes with the user name.
+    /// Password for the user name.
     pub password: Secret<String>,
     /// How long the broker may be silent; between 1 s and 18 h.
     #[serde(with = "duration")]
     pub keep_alive: Duration,
-    /// How long connecting may take, CONNACK included.
+    /// How long connecting may take, including the CONNACK.
     #[serde(with = "duration")]
     pub connect_timeout: Duration,
     /// How long a SUBACK or PUBACK may take before the connection counts as lost.
     #[serde(with = "duration")]
     pub ack_timeout: Duration,
-    /// The largest MQTT packet in bytes, both ways.
+    /// The largest MQTT packet in bytes, in both directions.
     #[serde(with = "size")]
     pub max_packet: usize,
     /// How many publishes may wait for their PUBACK on one connection.
     pub window: u16,
     /// Quality of service of subscriptions, 0 or 1.
     pub subscribe_qos: u8,
-    /// How long a channel stays subscribed after its last watcher has gone.
+    /// How long a channel stays subscribed after its last watcher has left.
     #[serde(with = "duration")]
     pub linger: Duration,
     /// How many received batches may wait for the consumer.
@@ -62,8 +62,8 @@ impl MqttConfig {
     /// `[mqtt]` in their own defaults file.
     pub const DEFAULTS: &str = include_str!("../mqtt.default.toml");
 
-    /// Checks what types cannot say; to be called once, at start. `table` is the name of the
-    /// table, for the error text.
+    /// Checks what the types cannot express. Call it once, at start. `table` is the name of the table,
+    /// for the error text.
     ///
     /// # Errors
     /// Names the key and what it must be.
@@ -84,7 +84,7 @@ impl MqttConfig {
         if !self.ca_file.is_empty() && !self.url.any_tls() {
             return refuse(
                 "ca_file",
-                "is for TLS: the address in `url` begins with mqtts://",
+                "is only for TLS: the address in `url` must begin with mqtts://",
             );
         }
         if self.username.is_empty() && !self.password.reveal().is_empty() {
@@ -115,12 +115,12 @@ impl MqttConfig {
         Ok(())
     }
 
-    /// Whom connections trust; `None` when none is with TLS. To be called once before the start, so
-    /// that a file which cannot be used is told of then: connections read it again at each attempt
-    /// until it can be used.
+    /// Whom connections trust; `None` if none uses TLS. Call it once before the start, so that a file
+    /// that cannot be used is reported then. Connections read the file again at each attempt until it can
+    /// be used.
     ///
     /// # Errors
-    /// When a connection is with TLS, and there is no authority to trust.
+    /// When a connection uses TLS and there is no authority to trust.
     pub fn trust(&self) -> Result<Option<Arc<rustls::ClientConfig>>, TlsError> {
         if !self.url.any_tls() {
             return Ok(None);
@@ -129,8 +129,8 @@ impl MqttConfig {
         tls::client(file).map(Some)
     }
 
-    /// The longest payload in bytes that can be published to a channel: what is left of
-    /// `max_packet` beside the topic. Callers check before they commit.
+    /// The longest payload in bytes that can be published to a channel: `max_packet` less the topic and
+    /// the packet's header. Callers must check this before they commit.
     pub fn max_payload(&self) -> usize {
         let topic = self.topic_len();
         self.max_packet
@@ -143,7 +143,7 @@ impl MqttConfig {
     }
 
     pub(crate) fn keep_alive_seconds(&self) -> u16 {
-        // Validated; a caller that did not gets the nearest that MQTT can express.
+        // Normally validated; otherwise this is the nearest value that MQTT can express.
         u16::try_from(self.keep_alive.as_secs())
             .unwrap_or(u16::MAX)
             .max(1)

@@ -1,8 +1,8 @@
 //! One MQTT 3.1.1 connection, from CONNECT to its end.
 //!
-//! Of rumqttc this uses the packets and their encoding. Its event loop is left out: it gives no
-//! acknowledgement to the caller, flushes after every packet, reads ten at a time, keeps packets of
-//! a dead session, and ends the connection for an incoming packet over the limit.
+//! It uses rumqttc's packets and their encoding, but not its event loop: that does not report
+//! acknowledgements to the caller, flushes after every packet, reads ten at a time, keeps the packets of
+//! a dead session, and ends the connection if an incoming packet exceeds the limit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,35 +22,35 @@ mod error;
 
 pub(crate) use error::ConnectionError;
 
-/// More than this in the output buffer means that the broker does not read: nothing is added.
+/// If the output buffer holds more bytes than this, the broker is not reading: nothing is added.
 const FULL_OUTPUT: usize = 256 * 1024;
 
-/// How long a farewell may take.
+/// How long sending DISCONNECT and closing may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the broker sent.
 pub(crate) enum Received {
     Packet(Packet),
-    /// A PUBLISH over the limit; it is skipped, and acknowledged where that is due.
+    /// A PUBLISH over the limit. It is skipped, and acknowledged if that is required.
     TooLarge,
 }
 
 pub(crate) struct Connection {
     stream: Stream,
     input: BytesMut,
-    /// Bytes of an oversize packet that are still to be thrown away.
+    /// How many bytes of an oversize packet must still be discarded.
     skip: usize,
     output: BytesMut,
     max_packet: usize,
     keep_alive: Duration,
     next_ping: Instant,
-    /// When the ping was sent after which nothing was heard.
+    /// When the ping was sent that has not been answered yet.
     pinged: Option<Instant>,
 }
 
 impl Connection {
-    /// Connects to this address and waits for CONNACK. Always a clean session: what a broker kept of
-    /// an earlier one is of no use to callers that start over.
+    /// Connects to this address and waits for CONNACK. The session is always clean: callers start over,
+    /// so what a broker kept from an earlier session is of no use to them.
     pub(crate) async fn open(
         config: &MqttConfig,
         url: &BrokerUrl,
@@ -114,9 +114,9 @@ impl Connection {
         self.output.len() < FULL_OUTPUT
     }
 
-    /// Writes the output and keeps the connection alive until something was read. With `read`
-    /// false, nothing is read, and this returns only with an error or when output was written.
-    /// May be dropped and called again at any time.
+    /// Writes the output and keeps the connection alive until something was read. If `read` is false,
+    /// nothing is read, and this returns only when output was written or on an error. It may be dropped
+    /// and called again at any time.
     pub(crate) async fn drive(&mut self, read: bool) -> Result<(), ConnectionError> {
         loop {
             let was_full = !self.has_room();
@@ -156,8 +156,8 @@ impl Connection {
         }
     }
 
-    /// Twice per keep-alive a ping, whatever else is sent: its answer, or any other packet, must
-    /// come within one keep-alive. While reading is paused no answer can be seen, so none is missed.
+    /// Sends a ping twice per keep-alive, whatever else is sent. Its answer, or any other packet, must
+    /// arrive within one keep-alive. While reading is paused no answer can be seen, so none is expected.
     fn tick(&mut self, read: bool) -> Result<(), ConnectionError> {
         let now = Instant::now();
         if !read {
@@ -181,7 +181,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The next packet of what was read; `None` when it is not complete.
+    /// The next packet in the input; `None` if it is not complete.
     pub(crate) fn next(&mut self) -> Result<Option<Received>, ConnectionError> {
         loop {
             if self.skip > 0 {
@@ -211,7 +211,7 @@ impl Connection {
         if first >> 4 != PUBLISH {
             return Err(CodecError::PayloadSizeLimitExceeded(remaining).into());
         }
-        // The remaining length ends with the first byte without its top bit; it was parsed already.
+        // The remaining length ends with the first byte whose top bit is clear; it was parsed already.
         let header = 2 + self.input[1..]
             .iter()
             .take_while(|byte| **byte & 0x80 != 0)
@@ -231,15 +231,15 @@ impl Connection {
         Ok(Some(Received::TooLarge))
     }
 
-    /// Says DISCONNECT and closes.
+    /// Sends DISCONNECT and closes.
     pub(crate) async fn close(mut self) {
         if self.send(&Packet::Disconnect).is_err() {
             return;
         }
         match timeout(CLOSE_TIMEOUT, self.stream.close(self.output)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(?error, "broker left before the farewell"),
-            Err(_elapsed) => tracing::debug!("broker did not take the farewell"),
+            Ok(Err(error)) => tracing::debug!(?error, "the broker left before our DISCONNECT"),
+            Err(_elapsed) => tracing::debug!("the broker did not take our DISCONNECT"),
         }
     }
 }

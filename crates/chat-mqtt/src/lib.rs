@@ -1,17 +1,17 @@
-//! Events over MQTT 3.1.1: a [`Publisher`] that says when the broker has each message, and a
-//! [`Subscriber`] whose subscriptions survive every disconnect.
+//! Sends and receives events over MQTT 3.1.1. A [`Publisher`] confirms each message that the broker
+//! has, and a [`Subscriber`] restores its subscriptions after every disconnect.
 //!
-//! Both treat the broker as transport, not as truth. The publisher keeps nothing for later: the
-//! caller has the log and publishes again what was not confirmed. The subscriber keeps what it
-//! wants in a registry of its own and tells every new connection all of it.
+//! Both treat the broker as transport only; nothing depends on what it remembers. The publisher keeps
+//! nothing for later: the caller has the log and publishes again what was not confirmed. The subscriber
+//! keeps the filters that it wants in its own registry and sends all of them on every new connection.
 //!
-//! Both also look after the path between them: the publisher sends a heartbeat on
-//! `<prefix>/heartbeat`, and a subscriber that is told which ones the broker took knows whether it
-//! can hear ([`Subscriber::expect_heartbeats`]).
+//! Both also monitor the path between them. The publisher sends heartbeats on `<prefix>/heartbeat`. A
+//! subscriber that is told which heartbeats the broker has accepted can tell whether messages reach it
+//! ([`Subscriber::expect_heartbeats`]).
 //!
-//! What it is not: a general MQTT client. No retained messages, no sessions that outlive a
-//! connection, no MQTT 5. It is the only crate that knows rumqttc, and of it uses the packets and
-//! their encoding; why not its event loop is said in `connection.rs`.
+//! It is not a general MQTT client: it has no retained messages, no sessions that outlive a connection,
+//! and no MQTT 5. It is the only crate that uses rumqttc, and only for packets and their encoding;
+//! `connection.rs` says why it does not use rumqttc's event loop.
 //!
 //! ```no_run
 //! use chat_mqtt::{MqttConfig, Publisher, Standing, Subscriber, SubscriptionMode, Token};

@@ -1,7 +1,7 @@
 /// The size in bytes of a PUBLISH with a packet id (MQTT 3.1.1 §3.3).
 pub(crate) fn publish_size(topic: usize, payload: usize) -> usize {
     let remaining = 2 + topic + 2 + payload;
-    // Seven bits of the remaining length a byte (§2.2.3).
+    // Each byte holds seven bits of the remaining length (§2.2.3).
     let length_bytes = match remaining {
         0..=127 => 1,
         128..=16_383 => 2,

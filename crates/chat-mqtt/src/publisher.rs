@@ -1,4 +1,4 @@
-//! Publishing with confirmation.
+//! Publishes messages and confirms each of them.
 
 mod heartbeat;
 mod link;
@@ -25,34 +25,34 @@ use crate::{BrokerState, MqttConfig};
 use heartbeat::Beat;
 use link::{Link, Order};
 
-/// Names a message across attempts: the caller's own number for it, such as its position in the
-/// log. The same message has the same token each time it is published, and no other has it.
+/// Identifies a message across attempts: the caller's own number for it, such as its position in the
+/// log. A message has the same token each time it is published, and no other message has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
 
 /// Why a publish has no PUBACK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotConfirmed {
-    /// The broker is away, or went before its PUBACK came; it may have the message or not. Publish
-    /// it again, with the same token, before what comes after it.
+    /// The broker is away, or left before it sent the PUBACK; it may or may not have the message.
+    /// Publish the message again, with the same token, before those that follow it.
     #[error("the broker went away before it acknowledged the message")]
     ConnectionLost,
-    /// The broker will not take this message: it is over the packet limit, or it was alone in
-    /// flight at two disconnects. Do not publish it again; listeners find it in the history.
-    #[error("the broker does not take this message")]
+    /// The broker rejects this message: it is over the packet limit, or it was alone in flight at two
+    /// disconnects. Do not publish it again; listeners find it in the history.
+    #[error("the broker rejects this message")]
     SetAside,
 }
 
-/// Publishes messages with QoS 1 and tells when each has its PUBACK.
+/// Publishes messages with QoS 1 and reports the PUBACK of each.
 ///
-/// Nothing is kept for later: when the connection ends, everything without a PUBACK fails at once
-/// with [`NotConfirmed::ConnectionLost`], and while the broker is away every publish does. The
-/// caller has the log; it starts again at the first message that was not confirmed, in order.
-/// Because it does, and names each message by the same [`Token`] every time, the publisher can
-/// tell a message that ends connections from a broker that comes and goes, and sets it aside.
+/// Nothing is kept for later. When the connection ends, everything without a PUBACK fails at once with
+/// [`NotConfirmed::ConnectionLost`], as does every publish while the broker is away. The caller has the
+/// log and starts again, in order, at the first message that was not confirmed. Because the caller names
+/// each message by the same [`Token`] every time, the publisher can tell a message that ends connections
+/// from a broker that comes and goes, and sets such a message aside.
 ///
-/// Clones share the connections. With several, a channel's messages keep to one of them, and so
-/// keep their order.
+/// Clones share the connections. If there are several, all messages of a channel use the same one, and
+/// so keep their order.
 #[derive(Clone)]
 pub struct Publisher {
     shared: Arc<Shared>,
@@ -75,7 +75,7 @@ struct Counters {
     disconnects: AtomicU64,
 }
 
-/// What a publisher has done since its start, for the metrics.
+/// Counts since the publisher's start, for the metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PublisherCounters {
     /// Messages with a PUBACK.
@@ -88,15 +88,15 @@ pub struct PublisherCounters {
     pub disconnects: u64,
 }
 
-/// How many publishes may wait for their turn at one connection, in addition to its window.
+/// How many publishes may queue for one connection, in addition to its window.
 const QUEUE: usize = 1024;
 
 impl Publisher {
-    /// Starts `connections` connections (at least one). They end with the soft shutdown of
-    /// `lifecycle`, once everything in flight has its PUBACK, 2 s later at most.
+    /// Starts `connections` connections (at least one). On the soft shutdown of `lifecycle`, they end
+    /// once everything in flight has its PUBACK, after 2 s at most.
     ///
-    /// `largest` is the largest payload in bytes that will be published. Each connection begins with
-    /// a heartbeat of that size, to find out whether the broker takes it.
+    /// `largest` is the largest payload in bytes that will be published. Each connection begins with a
+    /// heartbeat of that size, to find out whether the broker accepts it.
     pub fn start(
         config: &MqttConfig,
         connections: usize,
@@ -141,9 +141,9 @@ impl Publisher {
         }
     }
 
-    /// Publishes an event to its channel's topic. Waits for room in the window, so messages that
-    /// one task publishes one after the other keep their order; never waits for a broker that is
-    /// away. The confirmation is a future of its own.
+    /// Publishes an event to its channel's topic. This waits for room in the window, so messages that
+    /// one task publishes one after another keep their order. It never waits for a broker that is away.
+    /// The confirmation is a separate future.
     pub async fn publish(&self, token: Token, channel: ChannelId, payload: Bytes) -> Confirmation {
         let shared = &*self.shared;
         let size = publish_size(shared.topic_len, payload.len());
@@ -178,21 +178,21 @@ impl Publisher {
         self.shared.board.subscribe()
     }
 
-    /// What is wrong with the broker, in a sentence for whoever runs the service; the worst, if it is
-    /// several things. `None` while all is well.
+    /// What is wrong with the broker, in a sentence for the operator; if several things are wrong, the
+    /// worst. `None` while all is well.
     pub fn complaint(&self) -> Option<String> {
         self.shared.board.complaints.worst()
     }
 
-    /// The names of the heartbeats that the broker has taken within the last 10 s, at most one for
-    /// each connection. Whoever is subscribed should have them too: see
+    /// The names of the heartbeats that the broker has accepted within the last 10 s, at most one for
+    /// each connection. Every subscriber should have received them: see
     /// [`Subscriber::expect_heartbeats`](crate::Subscriber::expect_heartbeats).
     pub fn heartbeats(&self) -> Vec<String> {
         let fresh = self.shared.beats.iter().filter(|beat| beat.is_fresh());
         fresh.map(|beat| beat.name().to_owned()).collect()
     }
 
-    /// What happened so far.
+    /// The counts so far.
     pub fn counters(&self) -> PublisherCounters {
         let counters = &self.shared.counters;
         PublisherCounters {
@@ -204,9 +204,9 @@ impl Publisher {
     }
 }
 
-/// Becomes `Ok` at the PUBACK. Always becomes something: at the end of the connection at the
-/// latest. Dropping it changes nothing for the message.
-#[must_use = "only the confirmation tells whether the broker has the message"]
+/// Resolves to `Ok` when the PUBACK arrives. It always resolves, at the latest when the connection
+/// ends. Dropping it does not affect the message.
+#[must_use = "only the confirmation says whether the broker has the message"]
 pub struct Confirmation(State);
 
 enum State {

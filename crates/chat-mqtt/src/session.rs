@@ -12,14 +12,13 @@ use crate::complaints::Fault;
 use crate::connection::{Connection, ConnectionError};
 use crate::{Backoff, BrokerUrl, MqttConfig};
 
-/// A connection that stood for this long was a good one: the next back-off begins anew.
+/// A connection that lasted this long was a good one: the next back-off starts over.
 pub(crate) const LASTING: Duration = Duration::from_secs(10);
 
 /// The longest pause before another address of the list is tried.
 const BEFORE_ANOTHER_ADDRESS: Duration = Duration::from_millis(100);
 
-/// One connection's way through its attempts: addresses, client ids, back-off, and what the log
-/// says.
+/// The attempts of one connection: addresses, client ids, back-off, and what is logged.
 pub(crate) struct Session {
     config: MqttConfig,
     number: usize,
@@ -28,7 +27,7 @@ pub(crate) struct Session {
     client_id_stem: String,
     board: Arc<StateBoard>,
     tls: Option<Arc<ClientConfig>>,
-    /// Which of the addresses is used, or tried next.
+    /// The index of the address that is in use or tried next.
     address: usize,
     attempts: u64,
     /// Failures since the last connection that lasted.
@@ -39,7 +38,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// `role` is one letter for the client id; `process` tells processes apart.
+    /// `role` is one letter in the client id; `process` tells processes apart.
     pub(crate) fn new(
         config: &MqttConfig,
         role: &str,
@@ -55,7 +54,7 @@ impl Session {
             client_id_stem: format!("{}-{process:08x}-{letter}{number}", config.client_id_prefix),
             board,
             tls: None,
-            // So that the connections of many processes spread over the nodes.
+            // Random, so that the connections of many processes spread over the nodes.
             address: rand::rng().random_range(0..config.url.all().len()),
             attempts: 0,
             failures: 0,
@@ -65,12 +64,13 @@ impl Session {
         }
     }
 
-    /// What tells this connection, through all its attempts, from all others at the broker.
+    /// The part of the client id that tells this connection, in all its attempts, from all others at the
+    /// broker.
     pub(crate) fn stem(&self) -> &str {
         &self.client_id_stem
     }
 
-    /// The address that is used, or tried next.
+    /// The address that is in use or tried next.
     pub(crate) fn url(&self) -> &BrokerUrl {
         &self.config.url.all()[self.address]
     }
@@ -80,8 +80,8 @@ impl Session {
         &self.name
     }
 
-    /// One attempt. Each has a client id of its own: an earlier connection, which the broker may
-    /// still believe in, is none of this one's business, as every session is a clean one.
+    /// Makes one attempt. Each has its own client id: the broker may still hold an earlier connection, but
+    /// that does not matter, because every session is clean.
     pub(crate) async fn connect(&mut self) -> Result<Connection, ConnectionError> {
         self.attempts += 1;
         let client_id = format!("{}-{}", self.client_id_stem, self.attempts);
@@ -97,8 +97,8 @@ impl Session {
         Ok(connection)
     }
 
-    /// Notes that an attempt failed or a connection ended; gives the pause before the next, which is
-    /// made at the next address.
+    /// Notes that an attempt failed or a connection ended; returns the pause before the next attempt, which
+    /// uses the next address.
     pub(crate) fn lost(&mut self, error: &ConnectionError) -> Duration {
         let lasted = self.lasted();
         if lasted {
@@ -111,7 +111,7 @@ impl Session {
         let sentence = format!("{broker}: {error}");
         let addresses = self.config.url.all().len();
         self.address = (self.address + 1) % addresses;
-        // The back-off is for a round without success, not for one node of several that is down.
+        // Back off after a round through all addresses, not because one of several nodes is down.
         let pause = if self.failures.is_multiple_of(addresses) {
             self.backoff.next_pause()
         } else {
@@ -121,14 +121,14 @@ impl Session {
             .complaints
             .raise(Fault::Away, self.number, sentence);
         if self.absence.lost(lasted) {
-            warn!(connection = self.name, %broker, %error, "broker is away; trying again until it is back");
+            warn!(connection = self.name, %broker, %error, "the broker is away; trying again until it is back");
         } else {
-            debug!(connection = self.name, %broker, %error, ?pause, "broker is away");
+            debug!(connection = self.name, %broker, %error, ?pause, "the broker is away");
         }
         pause
     }
 
-    /// Whether the present connection has stood for long.
+    /// Whether the current connection has lasted for long.
     pub(crate) fn lasted(&self) -> bool {
         self.up_since
             .is_some_and(|since| since.elapsed() >= LASTING)

@@ -7,17 +7,17 @@ use rustls::{ClientConfig, ClientConnection};
 use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
 
-/// What is asked of the kernel at once: some hundred small events.
+/// The most bytes requested from the kernel at once: some hundred small events.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
 
-/// The bytes of a connection, bare or within TLS. Never waits but in [`ready`](Self::ready), so that
-/// the caller can read, write and look at the clock in one task.
+/// The byte stream of a connection, plain or with TLS. Only [`ready`](Self::ready) waits, so the caller
+/// can read, write and watch the clock in one task.
 pub(crate) struct Stream {
     tcp: TcpStream,
     tls: Option<Box<ClientConnection>>,
 }
 
-/// Why no bytes go over a stream.
+/// Why a stream cannot carry any more bytes.
 #[derive(Debug)]
 pub(crate) enum StreamError {
     /// The other side has closed it.
@@ -37,7 +37,7 @@ impl Stream {
         Self { tcp, tls: None }
     }
 
-    /// TLS over this socket. Its handshake is made by the first reading and writing.
+    /// TLS over this socket. The handshake happens during the first reads and writes.
     pub(crate) fn tls(
         tcp: TcpStream,
         config: Arc<ClientConfig>,
@@ -50,12 +50,12 @@ impl Stream {
         })
     }
 
-    /// Waits until something may be read, if `read`, or written, if `output` or what TLS has to say
-    /// waits for it. For ever if neither.
+    /// Waits until the socket can be read, if `read`, or written, if `output` or TLS has something to
+    /// send. If neither is wanted, it waits for ever.
     pub(crate) async fn ready(&self, read: bool, output: &BytesMut) -> io::Result<()> {
         let write = match &self.tls {
             None => !output.is_empty(),
-            // What does not fit into its buffer waits behind what is in it.
+            // What did not fit into the TLS buffer waits behind its content.
             Some(tls) => tls.wants_write(),
         };
         let interest = match (read, write) {
@@ -67,7 +67,7 @@ impl Stream {
         self.tcp.ready(interest).await.map(drop)
     }
 
-    /// Takes from `output` what the socket takes now.
+    /// Writes as much of `output` as the socket accepts now.
     pub(crate) fn write(&mut self, output: &mut BytesMut) -> Result<(), StreamError> {
         let Some(tls) = &mut self.tls else {
             while !output.is_empty() {
@@ -81,7 +81,7 @@ impl Stream {
             return Ok(());
         };
         loop {
-            // Its buffer is bounded: 64 KiB.
+            // The TLS buffer is limited to 64 KiB.
             let taken = tls.writer().write(output)?;
             output.advance(taken);
             if !tls.wants_write() {
@@ -96,7 +96,7 @@ impl Stream {
         }
     }
 
-    /// Adds to `input` what has come; says whether anything has.
+    /// Adds what has arrived to `input`; returns whether anything has.
     pub(crate) fn read(&mut self, input: &mut BytesMut) -> Result<bool, StreamError> {
         let Some(tls) = &mut self.tls else {
             input.reserve(READ_BYTES);
@@ -110,7 +110,7 @@ impl Stream {
         let before = input.len();
         while input.len() - before < READ_BYTES {
             match tls.read_tls(&mut Socket(&self.tcp)) {
-                // What came before the end is still worth having; the next read finds the end again.
+                // Use what arrived before the end first; the next read finds the end again.
                 Ok(0) if input.len() > before => break,
                 Ok(0) => return Err(StreamError::Closed),
                 Ok(_) => {}
@@ -118,7 +118,7 @@ impl Stream {
                 Err(error) => return Err(error.into()),
             }
             if let Err(error) = tls.process_new_packets() {
-                // Tells the other side why; if it cannot be told, it will see the end.
+                // Tells the other side why. If that fails, it will see the end.
                 tls.write_tls(&mut Socket(&self.tcp)).ok();
                 return Err(StreamError::Tls(error));
             }
@@ -161,7 +161,7 @@ impl Stream {
     }
 }
 
-/// Reads and writes without waiting, as rustls wants it.
+/// Reads and writes without waiting, as rustls requires.
 struct Socket<'a>(&'a TcpStream);
 
 impl Read for Socket<'_> {

@@ -1,4 +1,4 @@
-//! Receiving what is published, with subscriptions that heal themselves.
+//! Receives published messages, and restores its subscriptions by itself.
 
 mod heartbeat_monitor;
 mod link;
@@ -26,61 +26,61 @@ use registry::Filter;
 /// How channels are subscribed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubscriptionMode {
-    /// One connection with one filter for all channels: for few nodes, and for the embedded
-    /// broker, where every distinct filter costs much.
+    /// One connection with one filter for all channels. For few nodes, and for the embedded broker,
+    /// where every distinct filter is expensive.
     Wildcard,
     /// A filter for each channel that is watched: a node receives only what it needs.
     PerChannel {
-        /// Number of connections, at least 1. A channel keeps to one of them, and so its order.
+        /// Number of connections, at least 1. A channel always uses the same one, which keeps its order.
         connections: usize,
     },
 }
 
 /// One message of a channel.
 ///
-/// The payload shares the buffer of the read that brought it (64 KiB or more): copy it to keep it
+/// The payload shares the buffer of the read that it came with (64 KiB or more). Copy it if you keep it
 /// for long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     /// The channel that the topic names.
     pub channel: ChannelId,
-    /// The payload as published, not looked at.
+    /// The payload as published, unchecked.
     pub payload: Bytes,
 }
 
-/// Where the subscription to a channel stands. Generations grow with every change for the worse or
-/// the better; they compare within one [`Subscriber`] and channel.
+/// The state of a subscription to a channel. Generations grow with every change; they can be compared
+/// within one [`Subscriber`] and channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// Asked for, or about to be; also while the broker refuses it.
+    /// Requested, or about to be; also while the broker refuses it.
     Pending,
-    /// Everything published from now on arrives, or leaves a hole in the sequence: the broker has
+    /// Everything published from now on arrives, or leaves a gap in the sequence: the broker has
     /// confirmed a SUBSCRIBE that is newer than the last UNSUBSCRIBE and the last disconnect.
     Live {
-        /// Another one means that messages may have been missed in between.
+        /// The generation. If it changes, messages may have been missed in between.
         since: u64,
     },
     /// There is no connection.
     BrokerAway {
-        /// Of the disconnect.
+        /// The generation of the disconnect.
         generation: u64,
     },
 }
 
-/// Of which channels the standing has changed.
+/// The channels whose standing has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Changed {
-    /// Perhaps of all.
+    /// Perhaps all.
     All,
-    /// Of these.
+    /// These.
     Some(Vec<ChannelId>),
 }
 
-/// Receives messages of the channels that somebody watches.
+/// Receives messages of the channels that are watched.
 ///
-/// What is watched is kept here, not in the broker: after every reconnect everything is subscribed
-/// to anew. A broker may lose messages, most of all one that reads faster than the consumer: then
-/// reading pauses, and brokers cut their queues. The sequence numbers show the holes.
+/// The list of watched channels is kept here, not in the broker: after every reconnect everything is
+/// subscribed again. A broker may lose messages, especially if the consumer is slower than the broker:
+/// then reading pauses, and brokers truncate their queues. The sequence numbers show the gaps.
 #[derive(Clone)]
 pub struct Subscriber {
     inner: Arc<Inner>,
@@ -89,7 +89,7 @@ pub struct Subscriber {
 struct Inner {
     mode: SubscriptionMode,
     links: Vec<Arc<Link>>,
-    /// Woken when a standing has changed.
+    /// Notified when a standing has changed.
     news: Arc<Notify>,
     board: Arc<StateBoard>,
     counters: Arc<Counters>,
@@ -103,25 +103,25 @@ struct Counters {
     disconnects: AtomicU64,
 }
 
-/// What a subscriber has met since its start, for the metrics.
+/// Counts since the subscriber's start, for the metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SubscriberCounters {
     /// Messages on topics that name no channel.
     pub foreign_topics: u64,
     /// Messages over the packet limit, skipped.
     pub oversize: u64,
-    /// Filters that the broker refused, each time.
+    /// Filters that the broker refused; each refusal counts.
     pub refused_subscriptions: u64,
     /// Connections that ended.
     pub disconnects: u64,
-    /// Filters wanted now, lingering ones and those for heartbeats included.
+    /// Filters wanted now, including lingering ones and those for heartbeats.
     pub filters: u64,
 }
 
 impl Subscriber {
-    /// Starts the connections; they end with the soft shutdown of `lifecycle`. The receiver gives
-    /// what one read brought, in order; it ends at shutdown. While nobody takes from it, reading
-    /// pauses.
+    /// Starts the connections; they end with the soft shutdown of `lifecycle`. Each item from the
+    /// receiver is what one read brought, in order. The receiver ends at shutdown. While nobody takes
+    /// from it, reading pauses.
     pub fn start(
         config: &MqttConfig,
         mode: SubscriptionMode,
@@ -150,8 +150,8 @@ impl Subscriber {
             })
             .collect();
         for (number, link) in links.iter().enumerate() {
-            // Watched for as long as the subscriber lives; nobody leaves it. In wildcard mode the first
-            // listener need not wait either.
+            // Watched for as long as the subscriber lives. In wildcard mode this also spares the first
+            // listener the wait.
             link.registry().watch(filter);
             let task = LinkTask {
                 config: config.clone(),
@@ -180,8 +180,8 @@ impl Subscriber {
         )
     }
 
-    /// Watches a channel until the subscription is dropped. Watchers of a channel are counted; the
-    /// filter stays for the configured linger after the last has gone.
+    /// Watches a channel until the subscription is dropped. Watchers of a channel are counted; the filter
+    /// stays for the configured linger time after the last one has left.
     pub fn watch(&self, channel: ChannelId) -> Subscription {
         let (link, filter) = match self.inner.mode {
             SubscriptionMode::Wildcard => (0, Filter::Wildcard),
@@ -201,9 +201,8 @@ impl Subscriber {
         }
     }
 
-    /// Waits until the standing of a channel has changed, or may have, since this was called
-    /// before. For one consumer, who watches many channels: who calls it beside him takes the news
-    /// away from him.
+    /// Waits until the standing of a channel has changed, or may have, since the previous call. It is
+    /// meant for a single consumer that watches many channels: a second caller would take away its news.
     pub async fn changed(&self) -> Changed {
         loop {
             let mut all = false;
@@ -231,15 +230,15 @@ impl Subscriber {
         self.inner.board.subscribe()
     }
 
-    /// What is wrong with the broker, in a sentence for whoever runs the service; the worst, if it is
-    /// several things. `None` while all is well.
+    /// What is wrong with the broker, in a sentence for the operator; if several things are wrong, the
+    /// worst. `None` while all is well.
     pub fn complaint(&self) -> Option<String> {
         self.inner.board.complaints.worst()
     }
 
-    /// The broker has taken these heartbeats within the last 10 s
-    /// ([`Publisher::heartbeats`](crate::Publisher::heartbeats)). To be told again every few seconds,
-    /// by whoever publishes. A connection to which one of them does not come in 12 s is deaf.
+    /// Tells the subscriber that the broker has accepted these heartbeats within the last 10 s
+    /// ([`Publisher::heartbeats`](crate::Publisher::heartbeats)). Call it again every few seconds with
+    /// what the publishers report. A connection that does not receive one of them within 12 s is deaf.
     pub fn expect_heartbeats(&self, names: &[String]) {
         let now = Instant::now();
         for link in &self.inner.links {
@@ -247,13 +246,13 @@ impl Subscriber {
         }
     }
 
-    /// How many connections stand and are subscribed, but do not hear what the broker has taken from
-    /// a publisher: what is published may not arrive, and the store should be asked instead.
+    /// How many connections are up and subscribed, but do not receive what the broker has accepted from a
+    /// publisher. Published messages may not arrive; ask the store instead.
     pub fn deaf_connections(&self) -> usize {
         self.inner.board.complaints.count(Fault::Deaf)
     }
 
-    /// What happened so far.
+    /// The counts so far.
     pub fn counters(&self) -> SubscriberCounters {
         let counters = &self.inner.counters;
         SubscriberCounters {
@@ -271,8 +270,8 @@ impl Subscriber {
     }
 }
 
-/// One watcher of a channel. Dropping it is leaving.
-#[must_use = "dropping a subscription is leaving the channel"]
+/// One watcher of a channel. Dropping it leaves the channel.
+#[must_use = "dropping a subscription leaves the channel"]
 pub struct Subscription {
     filter: Filter,
     link: Arc<Link>,
@@ -280,20 +279,20 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Where the subscription stands. In wildcard mode all channels share it.
+    /// The state of the subscription. In wildcard mode all channels share it.
     pub fn standing(&self) -> Standing {
         let standing = self.link.registry().standing(self.filter);
         standing.expect("a filter stays as long as it is watched")
     }
 
-    /// The same, now and from now on. It costs some hundred bytes a channel: who watches many uses
-    /// [`Subscriber::changed`].
+    /// The state, now and from now on. It costs some hundred bytes per channel; to watch many channels,
+    /// use [`Subscriber::changed`].
     pub fn state(&self) -> watch::Receiver<Standing> {
         let state = self.link.registry().state(self.filter);
         state.expect("a filter stays as long as it is watched")
     }
 
-    /// Leaves without the linger: nobody is expected back.
+    /// Leaves without the linger time, because nobody is expected to return.
     pub fn leave_at_once(mut self) {
         self.lingers = false;
     }

@@ -34,42 +34,42 @@ Examples:
 pub(crate) enum Command {
     /// Start the broker, chat-service, broadcast-sse and the demo page in this process.
     Up(Up),
-    /// Make a channel: print a new name, and the lines by which to try it.
+    /// Make a channel: print a new name, and commands to try it.
     ///
-    /// The name alone goes to standard output. No server is asked: a channel exists as soon as somebody uses it.
+    /// Only the name goes to standard output. No server is contacted: a channel exists as soon as somebody uses it.
     New(New),
     /// Post a text to a channel and print the stored event.
     Post(Post),
-    /// Print the events of a channel, one a line, for ever.
+    /// Print the events of a channel, one per line, until stopped.
     Listen(Listen),
-    /// Ask /healthz; the exit status says what it answers.
+    /// Query /healthz; the exit status is its answer.
     Health(Health),
-    /// Look at a deployment from outside, as a browser does, and say what to do.
+    /// Check a deployment from outside, as a browser sees it, and say what to do.
     ///
-    /// Posts four messages to a channel that nobody knows. Ends with 1 if something does not work.
+    /// Posts four messages to a channel that nobody else knows. Exits with 1 if something does not work.
     Doctor(Doctor),
-    /// Give every log of a store that was put back from a copy a new epoch.
+    /// Give every log of a store that was restored from a copy a new epoch.
     ///
-    /// Do it before the service starts: what was posted after the copy was made is lost, and its
-    /// numbers will be used again. A PostgreSQL database that was restored from its own backup, or
-    /// whose replica took over, needs it not: chat-service finds out by itself.
+    /// Run this before the service starts: messages posted after the copy was made are lost, and
+    /// their numbers will be used again. A PostgreSQL database that was restored from its own backup,
+    /// or whose replica took over, does not need it: chat-service notices by itself.
     NewEpoch(NewEpoch),
-    /// Copy all messages of a data folder into one file, while its service goes on.
+    /// Copy all messages of a data folder into one file, while its service keeps running.
     ///
-    /// A PostgreSQL database has tools of its own for that (docs/operations.md).
+    /// For a PostgreSQL database, use its own tools (docs/operations.md).
     Backup(Backup),
-    /// Make a data folder of a copy that `hark backup` made.
+    /// Make a data folder from a copy that `hark backup` made.
     ///
-    /// Every log gets a new epoch, by which listeners are told what is gone: what was posted after
-    /// the copy was made.
+    /// Every log gets a new epoch, which tells listeners that messages posted after the copy was made
+    /// are gone.
     Restore(Restore),
-    /// Read the whole store of a data folder, and name what is damaged.
+    /// Read the whole store of a data folder and list what is damaged.
     ///
-    /// Services may be using it. Ends with 1 if anything is.
+    /// Services may be using it. Exits with 1 if anything is damaged.
     Check(Check),
-    /// Bring the database to the format of this program, before its chat-services start.
+    /// Migrate the database to this program's format, before its chat-services start.
     ///
-    /// They do it themselves unless store.postgres.migrate is false.
+    /// chat-service does this itself unless store.postgres.migrate is false.
     Migrate(Migrate),
 }
 
@@ -78,7 +78,7 @@ pub(crate) struct Up {
     /// Where messages are stored [default: ./hark-data]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Where messages are posted [default: 127.0.0.1:8080]; port 0 takes any free one
+    /// Where messages are posted [default: 127.0.0.1:8080]; port 0 means any free port
     #[arg(long, value_name = "ADDR", value_parser = listen::parse)]
     pub(crate) chat: Option<SocketAddr>,
     /// Where streams are served [default: 127.0.0.1:8081]
@@ -93,21 +93,21 @@ pub(crate) struct Up {
     /// Where /healthz, /readyz and /metrics are [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDR", value_parser = listen::parse)]
     pub(crate) ops: Option<SocketAddr>,
-    /// Let web pages of this origin post and listen, such as https://www.example.org; may be given several
-    /// times. Pages of this machine may do so anyway; `*` lets every page.
+    /// Let web pages of this origin, such as https://www.example.org, post and listen; may be given several
+    /// times. Pages of this machine always may; `*` allows every page.
     #[arg(long, value_name = "ORIGIN", value_parser = access::parse_origin)]
     pub(crate) allow_origin: Vec<String>,
-    /// Configuration file (TOML); HARK_… environment variables and these options come after it.
+    /// Configuration file (TOML); HARK_… environment variables and these options override it.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Print the configuration that would be used, and end.
+    /// Print the configuration that would be used, and exit.
     #[arg(long)]
     pub(crate) print_config: bool,
 }
 
 #[derive(Args)]
 pub(crate) struct New {
-    /// The URL of chat-service, for the lines.
+    /// The URL of chat-service, for the commands.
     #[arg(long, value_name = "URL", default_value = "http://localhost:8080")]
     pub(crate) chat: String,
     /// The URL of broadcast-sse.
@@ -123,9 +123,9 @@ pub(crate) struct Post {
     /// The channel, a UUID (`hark new` makes one).
     #[arg(value_parser = channel)]
     pub(crate) channel: ChannelId,
-    /// What to say; `-` for what comes on standard input, without the line break at its end.
+    /// The text to post; `-` reads it from standard input, without the line break at its end.
     pub(crate) text: String,
-    /// The name to say it under.
+    /// The sender's name.
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// The URL of chat-service.
@@ -144,7 +144,7 @@ pub(crate) struct Listen {
     /// Begin after this cursor, the `id:` of an event.
     #[arg(long, conflicts_with = "last", value_parser = cursor)]
     pub(crate) since: Option<String>,
-    /// Begin with the newest so many.
+    /// Begin with this many of the newest events.
     #[arg(long, value_parser = clap::value_parser!(u64).range(..=1_000))]
     pub(crate) last: Option<u64>,
     /// The URL of broadcast-sse.
@@ -164,7 +164,7 @@ pub(crate) struct Health {
 
 #[derive(Args)]
 pub(crate) struct Doctor {
-    /// The URL of chat-service as browsers know it; user:password@ in it for a proxy that asks for them.
+    /// The URL of chat-service as browsers know it; may contain user:password@ for a proxy that asks for them.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     pub(crate) chat: String,
     /// The URL of broadcast-sse as browsers know it.
@@ -176,8 +176,8 @@ pub(crate) struct Doctor {
     /// The URL of an operations listener, to look at readiness and limits; may be given several times.
     #[arg(long, value_name = "URL")]
     pub(crate) ops: Vec<String>,
-    /// Only keep a stream open for so many seconds, while you restart things, and say what a browser would
-    /// have given up on.
+    /// Only keep a stream open for this many seconds while you restart things, and report what would have
+    /// made a browser give up.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) watch: Option<u64>,
     /// For https:// URLs: the authorities to trust (PEM), instead of those of the system.

@@ -1,4 +1,4 @@
-//! The command-line ends of the API: `hark post`, `hark listen`, `hark health`.
+//! Command-line clients of the API: `hark post`, `hark listen`, `hark health`.
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;
@@ -24,10 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a stream may be silent: two pings and a half.
 const SILENCE: Duration = Duration::from_secs(40);
 
-/// How long to wait before the next connection, until a stream says so itself.
+/// How long to wait before the next connection, until a stream sends its own `retry:`.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Most that is read from standard input, in bytes: more than any service takes.
+/// The most that is read from standard input, in bytes: more than any service accepts.
 const LONGEST_INPUT: u64 = 16 << 20;
 
 /// Posts a text and prints the stored event.
@@ -38,9 +38,7 @@ pub(crate) async fn post(options: Post) -> Result<(), Failure> {
         _ => options.text,
     };
     if text.is_empty() {
-        return Err(Failure::usage(
-            "the text is empty; a message says something",
-        ));
+        return Err(Failure::usage("the text is empty; write a message"));
     }
     let mut body = json!({ "text": text });
     if let Some(name) = options.name {
@@ -56,7 +54,7 @@ pub(crate) async fn post(options: Post) -> Result<(), Failure> {
     print_line(&String::from_utf8_lossy(answer.body()))
 }
 
-/// What comes on standard input, without the line break that `echo` and editors put at the end.
+/// Reads standard input, without the line break that `echo` and editors add at the end.
 fn input() -> Result<String, Failure> {
     let mut bytes = Vec::new();
     let mut stdin = std::io::stdin().lock().take(LONGEST_INPUT + 1);
@@ -64,7 +62,7 @@ fn input() -> Result<String, Failure> {
     read.map_err(|error| Failure::failed(format!("cannot read standard input: {error}")))?;
     if bytes.len() as u64 > LONGEST_INPUT {
         return Err(Failure::usage(
-            "standard input is over 16 MiB, more than a message can be",
+            "standard input is larger than 16 MiB, which is too large for a message",
         ));
     }
     let mut text =
@@ -78,7 +76,7 @@ fn input() -> Result<String, Failure> {
     Ok(text)
 }
 
-/// Prints the events of a channel until it is stopped.
+/// Prints the events of a channel until the program is stopped.
 pub(crate) async fn listen(options: Listen) -> Result<(), Failure> {
     let sse = base(&options.sse)?;
     let mut query = form_urlencoded::Serializer::new(String::new());
@@ -120,7 +118,7 @@ pub(crate) async fn listen(options: Listen) -> Result<(), Failure> {
 
 /// Prints the events of one connection, until it ends.
 async fn read(mut answer: Response<Incoming>, stream: &mut Reader) -> Result<(), Failure> {
-    // A connection that breaks or falls silent is the same as one that ended.
+    // A connection that breaks or goes silent is treated like one that ended.
     while let Some(bytes) = next(&mut answer, SILENCE).await {
         let events = stream.read(&bytes);
         for event in events.map_err(|error| Failure::failed(format!("the stream sent {error}")))? {
@@ -134,7 +132,7 @@ async fn read(mut answer: Response<Incoming>, stream: &mut Reader) -> Result<(),
     Ok(())
 }
 
-/// Asks `/healthz`.
+/// Queries `/healthz`.
 pub(crate) async fn health(options: Health) -> Result<(), Failure> {
     let ops = base(&options.ops)?;
     let url = ops.join("healthz");
@@ -147,7 +145,7 @@ pub(crate) async fn health(options: Health) -> Result<(), Failure> {
     Err(refused(&url, &answer))
 }
 
-/// A client for a service; for one behind TLS it trusts `ca_file`, or the system's authorities.
+/// A client for a service. With TLS it trusts the authorities in `ca_file`, or the system's.
 pub(crate) fn client(base: &BaseUrl, ca_file: Option<&Path>) -> Result<HttpClient, Failure> {
     let trust = if base.is_https() {
         tls::client(ca_file).map_err(Failure::failed)?
@@ -157,11 +155,11 @@ pub(crate) fn client(base: &BaseUrl, ca_file: Option<&Path>) -> Result<HttpClien
     Ok(HttpClient::new(&trust, PATIENCE))
 }
 
-/// The URL of a service; a bare `host:port` will do as well.
+/// The URL of a service; a bare `host:port` is accepted too.
 pub(crate) fn base(text: &str) -> Result<BaseUrl, Failure> {
     if text.starts_with(':') {
         let example = format!("write the host too: http://localhost{text}");
-        return Err(Failure::usage(format!("{text:?} is no URL; {example}")));
+        return Err(Failure::usage(format!("{text:?} is not a URL; {example}")));
     }
     let scheme = if text.contains("://") { "" } else { "http://" };
     let url = format!("{scheme}{text}").parse();
@@ -184,20 +182,20 @@ pub(crate) fn json_to(url: Uri, body: &Value) -> Request<Full<Bytes>> {
     request
 }
 
-/// As an `EventSource` asks.
+/// The request that an `EventSource` would send.
 pub(crate) fn stream_from(url: Uri, cursor: Option<&str>) -> Request<Full<Bytes>> {
     let mut request = get(url);
     let headers = request.headers_mut();
     let stream = HeaderValue::from_static("text/event-stream");
     headers.insert(header::ACCEPT, stream);
-    // Hark's cursors are visible ASCII. Another server's may be no header, and nothing goes on from it.
+    // Hark's cursors are visible ASCII. Another server's may not be valid in a header; it is left out.
     if let Some(Ok(cursor)) = cursor.map(HeaderValue::from_str) {
         headers.insert("last-event-id", cursor);
     }
     request
 }
 
-/// The whole answer.
+/// Sends a request and returns the whole answer.
 pub(crate) async fn ask(
     client: &HttpClient,
     request: Request<Full<Bytes>>,
@@ -216,14 +214,14 @@ pub(crate) async fn whole(answer: Response<Incoming>) -> Result<Response<Bytes>,
 pub(crate) async fn next(answer: &mut Response<Incoming>, patience: Duration) -> Option<Bytes> {
     loop {
         let frame = timeout(patience, answer.body_mut().frame()).await.ok()??;
-        // A frame that is no data is a trailer.
+        // A frame without data is a trailer.
         if let Ok(bytes) = frame.ok()?.into_data() {
             return Some(bytes);
         }
     }
 }
 
-/// Says a trouble once, not at every try.
+/// Reports a problem once, not at every attempt.
 fn tell(trouble: &mut Option<String>, now: String) {
     if trouble.is_none() {
         eprintln!("hark: {now}; trying again");
@@ -236,7 +234,7 @@ fn unreachable(base: &BaseUrl, error: &NoAnswer) -> Failure {
     Failure::failed(format!("no answer from {base}: {hint} ({error})"))
 }
 
-/// What an answer that is no success says of itself.
+/// The failure for an answer that is not a success, in its own words.
 fn refused(url: &Uri, answer: &Response<Bytes>) -> Failure {
     Failure::failed(format!(
         "{} answered {}: {}",
@@ -246,9 +244,9 @@ fn refused(url: &Uri, answer: &Response<Bytes>) -> Failure {
     ))
 }
 
-/// Why a service refuses, in its own words.
+/// Why a service refuses a request, in its own words.
 pub(crate) fn reason(answer: &Response<Bytes>) -> String {
-    // A body that is no problem document has no reason to tell; the status stands.
+    // A body that is not a problem document gives no reason; the status remains.
     let problem: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
     let detail = problem["detail"].as_str().or(problem["title"].as_str());
     let detail = detail.unwrap_or("no reason given");

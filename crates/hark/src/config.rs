@@ -14,7 +14,7 @@ mod named;
 
 pub(crate) use named::as_here;
 
-/// All settings of `hark up`: its own, and those of each service in a table of its own.
+/// All settings of `hark up`: its own, and a table for each service.
 #[derive(Serialize)]
 pub(crate) struct Config {
     pub(crate) data: PathBuf,
@@ -38,7 +38,7 @@ pub(crate) struct DemoConfig {
     pub(crate) sse_url: String,
 }
 
-/// The operators' listener of all services together.
+/// The operators' listener, which all services share.
 #[derive(Clone, Copy, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OperationsConfig {
@@ -46,9 +46,9 @@ pub(crate) struct OperationsConfig {
     pub(crate) listen: SocketAddr,
 }
 
-/// What `hark` decides for its services, so that it is no setting of theirs here: they share the
-/// operators' listener, the log, the certificate and who may use them, and are each other's
-/// neighbours. Each has the name that it has in a service alone.
+/// Settings that `hark` makes for all its services, so that they are not settings of each service here:
+/// the operators' listener, the log, the certificate, and which pages and hosts may use them. They have
+/// the same names as in a service that runs alone.
 const SHARED: [&str; 4] = ["operations", "log", "tls", "access"];
 
 impl Config {
@@ -85,13 +85,13 @@ impl Config {
         set(&mut broadcast_sse, "listen", options.sse);
         set(&mut broker, "listen", options.mqtt);
         if options.mqtt.is_some() {
-            // Whoever names an address on the command line means it.
+            // An address given on the command line is meant to be used.
             broker.insert("open".to_owned(), Value::Boolean(true));
         }
         set(table_in(&mut table, "demo"), "listen", options.demo);
         set(table_in(&mut table, "operations"), "listen", options.ops);
         let config = Self {
-            // What is no text is refused as `chat_service.store.dir` below.
+            // Anything but text is refused below, as `chat_service.store.dir`.
             data: PathBuf::from(data.as_str().unwrap_or_default()),
             demo: config::parse(take(&mut table, "demo"))?,
             operations: config::parse(take(&mut table, "operations"))?,
@@ -128,7 +128,7 @@ fn defaults() -> Result<Table, ConfigError> {
         }
         table.insert(name.to_owned(), Value::Table(service));
     }
-    // Where the parts find each other is decided when their ports are known.
+    // The addresses at which the parts find each other are set later, when their ports are known.
     table_in(table_in(&mut table, "chat_service"), "store").remove("dir");
     for service in ["chat_service", "broadcast_sse"] {
         table_in(table_in(&mut table, service), "mqtt").remove("url");
@@ -137,7 +137,7 @@ fn defaults() -> Result<Table, ConfigError> {
     Ok(table)
 }
 
-/// Adds the origins of the command line to those that are allowed already.
+/// Adds the origins from the command line to those that are already allowed.
 fn let_in(table: &mut Table, origins: &[String]) {
     if let Value::Array(allowed) = &mut table_in(table, "access")["allowed_origins"] {
         allowed.extend(origins.iter().map(|origin| Value::from(origin.as_str())));
@@ -166,7 +166,7 @@ fn table_in<'a>(table: &'a mut Table, name: &str) -> &'a mut Table {
     }
 }
 
-/// Names the settings of a service as they are named here.
+/// Rewrites an error to use the names that a service's settings have here.
 fn within<T>(service: &str, result: Result<T, ConfigError>) -> Result<T, ConfigError> {
     result.map_err(|error| named::refusal(service, error))
 }

@@ -24,24 +24,24 @@ use crate::config::DemoConfig;
 #[include = "*.svg"]
 struct Files;
 
-/// Where the services are, as the page is told.
+/// The addresses of the services, for the page.
 #[derive(Clone)]
 pub(crate) struct Services {
     pub(crate) config: DemoConfig,
     pub(crate) chat_port: u16,
     pub(crate) sse_port: u16,
-    /// Whether they, like the page, are reached by TLS.
+    /// Whether they use TLS, as the page does.
     pub(crate) tls: bool,
 }
 
-/// The page, its files, and the `config.json` by which it finds the services.
+/// Serves the page, its files, and the `config.json` that tells it where the services are.
 pub(crate) fn router(services: Services) -> Router {
     let router = Router::new()
         .route("/", get(index))
         .route("/config.json", get(config))
         .route("/{file}", get(file))
         .with_state(Arc::new(services));
-    // The page changes with the program, and a stale half of it would not fit the other.
+    // The page changes with the program; old and new files would not fit together.
     let constant = [
         (header::CACHE_CONTROL, "no-cache"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -106,10 +106,10 @@ fn served(services: &Services, headers: &HeaderMap, name: &str, file: EmbeddedFi
 }
 
 impl Services {
-    /// The services' URLs: as configured, or on the host under which the page itself was asked
-    /// for, so that it works from another machine as well.
+    /// The services' URLs: as configured, or on the host under which the page itself was requested, so
+    /// that it also works from another machine.
     fn urls(&self, headers: &HeaderMap) -> (String, String) {
-        // A host that is missing or is no name is answered as if asked from this machine.
+        // Without a valid host, the answer is for this machine.
         let host = headers
             .get(header::HOST)
             .and_then(|host| host.to_str().ok())
@@ -130,8 +130,8 @@ impl Services {
     }
 }
 
-/// The name in a `Host` header without its port; `None` if it could be anything but a name, for it
-/// becomes part of a header.
+/// The name in a `Host` header, without its port. `None` if it might not be a name, because it becomes
+/// part of a header.
 fn host_name(host: &str) -> Option<&str> {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,

@@ -1,4 +1,4 @@
-//! `hark doctor`: looks at a deployment from outside, as a user's browser does, and says what to do.
+//! `hark doctor`: checks a deployment from outside, as a user's browser sees it, and says what to do.
 //!
 //! It posts four messages of type `doctor` to a channel that nobody else knows.
 
@@ -26,7 +26,7 @@ use crate::client::{ask, base, client, get, reason};
 /// How far the clocks of two machines may differ before people notice.
 const SKEW: Duration = Duration::from_secs(2);
 
-/// A deployment, and what has been found.
+/// A deployment, and what was found.
 struct Patient {
     chat: BaseUrl,
     sse: BaseUrl,
@@ -56,7 +56,7 @@ pub(crate) async fn run(options: Doctor) -> Result<(), Failure> {
             cors::check(&mut patient, origin).await;
         } else {
             patient.findings.note(
-                "pages of other hosts were not looked at: name one with --origin https://chat.example",
+                "pages of other hosts were not checked: name one with --origin https://chat.example",
             );
         }
         stream::check(&mut patient).await;
@@ -69,7 +69,7 @@ pub(crate) async fn run(options: Doctor) -> Result<(), Failure> {
 }
 
 impl Patient {
-    /// Whether it is worth going on.
+    /// Checks chat-service; returns whether it is worth continuing.
     async fn chat_answers(&mut self) -> bool {
         let url = self.chat.join(&format!("channels/{}", self.channel));
         let answer = match ask(&self.chat_client, get(url)).await {
@@ -115,7 +115,7 @@ impl Patient {
             );
             return;
         };
-        // A time before 1970 differs from ours by more than enough.
+        // A time before 1970 differs enough in any case.
         let theirs = theirs
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap_or_default();
@@ -128,11 +128,10 @@ impl Patient {
                     "its clock and this machine's differ by {} s",
                     skew.as_secs()
                 ),
-                "keep both right (NTP): times of messages come from the server's clock",
+                "set both clocks right (NTP): message times come from the server's clock",
             );
         } else {
-            self.findings
-                .ok("its clock is right, as far as this one is");
+            self.findings.ok("its clock agrees with this machine's");
         }
     }
 
@@ -155,13 +154,13 @@ impl Patient {
             let stream = connector.connect(name, socket).await.ok()?;
             Some(stream.get_ref().1.alpn_protocol() == Some(b"h2"))
         });
-        // The stream itself was opened before: a failure now is a passing one.
+        // The stream was opened before, so a failure now is temporary.
         match connected.await.ok().flatten() {
             Some(true) => self.findings.ok("streams can share a connection (HTTP/2)"),
             Some(false) => self.findings.warn("streams come over HTTP/1.1", ADVICE),
             None => self
                 .findings
-                .note("whether it speaks HTTP/2 could not be found out"),
+                .note("could not find out whether it speaks HTTP/2"),
         }
         Ok(())
     }

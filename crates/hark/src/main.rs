@@ -1,4 +1,4 @@
-//! The `hark` command: all of Hark in one process, and the command-line ends of its API.
+//! The `hark` command: runs all of Hark in one process, and has commands for its API and its store.
 
 mod cli;
 mod client;

@@ -1,4 +1,4 @@
-//! `hark new`: a channel, and the lines by which to try it.
+//! `hark new`: makes a channel name and prints commands to try it.
 
 use std::io::Write as _;
 
@@ -8,14 +8,14 @@ use service_command::Failure;
 use crate::cli::New;
 use crate::client::{base, print_line};
 
-/// Prints a new channel's name on standard output, so that a script can take it, and what to do with
-/// it on standard error. Nothing is asked: a channel exists as soon as somebody uses it.
+/// Prints a new channel's name on standard output, for scripts, and what to do with it on standard
+/// error. It contacts no server: a channel exists as soon as somebody uses it.
 pub(crate) fn new(options: &New) -> Result<(), Failure> {
     let [chat, sse, demo] = [&options.chat, &options.sse, &options.demo].map(|url| base(url));
     let (chat, sse, demo) = (chat?, sse?, demo?);
     let channel = ChannelId::from(uuid::Uuid::new_v4());
     print_line(&channel.to_string())?;
-    // For people; a closed standard error is no reason to fail.
+    // For people only, so a closed standard error is not a failure.
     drop(writeln!(
         std::io::stderr(),
         "\nopen    {}\npost    curl -d hello {}\nlisten  curl -N '{}'\n\nWhoever knows the name can read and post.",

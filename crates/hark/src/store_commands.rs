@@ -1,4 +1,4 @@
-//! What is done to a store while its services do not run.
+//! The commands for a store: `new-epoch`, `backup`, `restore`, `check` and `migrate`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::time::interval;
 
 use crate::cli::{Backup, Check, Migrate, NewEpoch, Restore};
 
-/// How often a long copy says how far it is.
+/// How often a long copy reports its progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
 pub(crate) async fn new_epoch(options: NewEpoch) -> Result<(), Failure> {
@@ -81,9 +81,9 @@ pub(crate) async fn check(options: Check) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::failed(
-        "the store is damaged. Look after the disk and the memory of this machine. Streams tell \
-         damaged messages as a gap and go on; to have them back, stop the service, move the folder \
-         away and put the newest good copy back with `hark restore`. If the database itself is \
+        "the store is damaged. Check the disk and the memory of this machine. Streams report \
+         damaged messages as a gap and go on; to get them back, stop the service, move the folder \
+         away and restore the newest good copy with `hark restore`. If the database itself is \
          complained about, do that soon: it may get worse",
     ))
 }
@@ -92,7 +92,7 @@ pub(crate) async fn migrate(options: Migrate) -> Result<(), Failure> {
     let store = store(options.config.as_deref())?;
     let migrated = store.migrate(SystemClock::shared()).await;
     migrated.map_err(Failure::failed)?;
-    println!("the store has today's format");
+    println!("the store has the current format");
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! `hark up`: broker, chat-service, broadcast-sse and the demo page in one process. They are wired
-//! by their addresses, as they would be on different machines.
+//! `hark up`: runs the broker, chat-service, broadcast-sse and the demo page in one process. They reach
+//! each other by address, as they would on different machines.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -18,10 +18,10 @@ use crate::cli::Up;
 use crate::config::{Config, as_here};
 use crate::demo::{self, Services};
 
-/// How long the services may take until all of them answer.
+/// How long it may take until all services answer.
 const START_TIME: Duration = Duration::from_secs(30);
 
-/// Connections to the page at a time. One client may have half of them.
+/// The most connections to the page at a time. One client may have half of them.
 const PAGE_CONNECTIONS: usize = 1_000;
 
 pub(crate) async fn run(options: Up) -> Result<(), Failure> {
@@ -59,7 +59,7 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
     }
 
     let access = config.chat_service.access.clone();
-    // Who counts as one client is the same to the page as to chat-service.
+    // The page counts clients as chat-service does.
     let page_shares = Shares {
         most: PAGE_CONNECTIONS / 2,
         limits_loopback: config.chat_service.limits.limit_loopback,
@@ -73,7 +73,7 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
     );
     let mut chat_service = chat_service.await.map_err(by_option("--chat"))?;
     let chat_addr = chat_service.local_addr();
-    // Not by the port of strangers, whose limits are not for the neighbour.
+    // A separate listener: the limits of the public port are not meant for broadcast-sse.
     let inside = chat_service.listen_inside().map_err(Failure::failed)?;
     config.broadcast_sse.history.url = format!("http://{inside}");
     let of_sse = operations.of_service("broadcast-sse");
@@ -82,7 +82,7 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
         broadcast_sse::Server::bind(config.broadcast_sse, of_sse).map_err(by_option("--sse"))?;
     let sse_addr = broadcast_sse.local_addr();
 
-    // The broker stays until the last PUBACK: it belongs to a later stage of the process's life.
+    // The broker must run until the last PUBACK, so it belongs to a later stage of the lifecycle.
     let later = lifecycle.later_stage();
     let broker_life = later.clone();
     lifecycle.spawn("broker", async move {
@@ -137,7 +137,7 @@ pub(crate) async fn run(options: Up) -> Result<(), Failure> {
     command::wait(&lifecycle).await
 }
 
-/// Waits until every part is ready; `false` if the process is told to stop before.
+/// Waits until every part is ready; `false` if the process is told to stop first.
 async fn all_answer(operations: &Operations, lifecycle: &Lifecycle) -> Result<bool, Failure> {
     let soft = lifecycle.soft();
     let deadline = Instant::now() + START_TIME;
@@ -147,7 +147,7 @@ async fn all_answer(operations: &Operations, lifecycle: &Lifecycle) -> Result<bo
             .into_iter()
             .filter_map(|(name, health)| match health {
                 Health::Ok => None,
-                // That does not pass by waiting, and nothing waits for it.
+                // Waiting does not repair damage, and nothing depends on it.
                 Health::Degraded(_) if name.ends_with(".damage") => None,
                 Health::Degraded(reason) | Health::Failed(reason) => {
                     Some(format!("{name}: {reason}"))
@@ -170,7 +170,7 @@ async fn all_answer(operations: &Operations, lifecycle: &Lifecycle) -> Result<bo
     }
 }
 
-/// Where this machine reaches a service that listens here.
+/// The address at which this machine reaches a service that listens on `address`.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -180,7 +180,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Where others reach a service that listens here, as people would write it.
+/// The address at which others reach a service that listens on `address`, as people would write it.
 fn as_people_write_it(address: SocketAddr) -> String {
     let address = match address.ip() {
         ip if ip.is_unspecified() => {
@@ -196,9 +196,9 @@ fn as_people_write_it(address: SocketAddr) -> String {
     }
 }
 
-/// The address from which this machine reaches others; nothing is sent to find it.
+/// The address from which this machine reaches others. Finding it sends nothing.
 fn own_address(listening: IpAddr) -> Option<IpAddr> {
-    // Addresses for documentation (RFC 5737, RFC 3849): only the route to them is looked up.
+    // Addresses reserved for documentation (RFC 5737, RFC 3849): only the route to them is looked up.
     let (any, far) = match listening {
         IpAddr::V4(_) => ("0.0.0.0:0", "192.0.2.1:9"),
         IpAddr::V6(_) => ("[::]:0", "[2001:db8::1]:9"),
@@ -209,8 +209,8 @@ fn own_address(listening: IpAddr) -> Option<IpAddr> {
     (!own.is_unspecified() && !own.is_loopback()).then_some(own)
 }
 
-/// Says by which option another address is chosen, when one cannot be listened on, and names a
-/// service's settings as they are named here.
+/// Adapts a service's error: if it cannot listen on an address, says which option chooses another one,
+/// and renames the service's settings to their names here.
 fn by_option<E: ToString>(option: &'static str) -> impl Fn(E) -> Failure {
     move |error| {
         let error = match option {
@@ -229,7 +229,7 @@ fn by_option<E: ToString>(option: &'static str) -> impl Fn(E) -> Failure {
     }
 }
 
-/// There is no log-in: who opens a port to others should know.
+/// Warns whoever opens a port to others that there is no log-in.
 fn say_if_open(addresses: &[SocketAddr]) {
     let open: Vec<_> = addresses
         .iter()

@@ -1,5 +1,5 @@
-//! What every command of the project does the same way: arguments, exit statuses, and the lines
-//! that say where it listens.
+//! What the commands of all services share: arguments, exit statuses, and the lines that say where a
+//! service listens.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -26,30 +26,30 @@ const SOFT_SHUTDOWN: Duration = Duration::from_secs(10);
 /// The arguments of a service that runs alone.
 #[derive(Args, Clone, Debug)]
 pub struct ServiceArguments {
-    /// Configuration file (TOML); HARK_… environment variables come after it.
+    /// Configuration file (TOML); HARK_… environment variables override it.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Print the configuration that would be used, and end.
+    /// Print the configuration that would be used, and exit.
     #[arg(long)]
     pub print_config: bool,
 }
 
-/// Why a command ends with a status other than 0; the sentence says what to do.
+/// Why a command exits with a status other than 0. The text says what to do.
 #[derive(Debug)]
 pub enum Failure {
-    /// Bad usage or configuration: exit status 64 (`EX_USAGE` of sysexits.h).
+    /// Wrong usage or configuration: exit status 64 (`EX_USAGE` of sysexits.h).
     Usage(String),
     /// Anything else: exit status 1.
     Failed(String),
 }
 
 impl Failure {
-    /// A failure that is not the fault of usage or configuration.
+    /// A failure that is not caused by usage or configuration.
     pub fn failed(why: impl Display) -> Self {
         Self::Failed(why.to_string())
     }
 
-    /// A fault of usage or configuration.
+    /// A failure caused by usage or configuration.
     pub fn usage(why: impl Display) -> Self {
         Self::Usage(why.to_string())
     }
@@ -67,7 +67,7 @@ impl From<TelemetryError> for Failure {
     }
 }
 
-/// Parses the arguments and runs the command on a runtime with a thread per core.
+/// Parses the arguments and runs the command on a runtime with one thread per core.
 pub fn run<A, F>(name: &str, command: impl FnOnce(A) -> F) -> ExitCode
 where
     A: Parser,
@@ -76,7 +76,7 @@ where
     let arguments = match A::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Also --help and --version, which go to standard output and are no failure.
+            // --help and --version also arrive here; they go to standard output and are not failures.
             let status = if error.use_stderr() { 64 } else { 0 };
             return match error.print() {
                 Ok(()) => ExitCode::from(status),
@@ -90,7 +90,7 @@ where
     let result = match runtime {
         Ok(runtime) => {
             let result = runtime.block_on(command(arguments));
-            // What still runs after a hard shutdown does not hold up the end.
+            // Tasks that still run after a hard shutdown must not delay the exit.
             runtime.shutdown_background();
             result
         }
@@ -108,12 +108,12 @@ where
 /// Prints a configuration as TOML.
 ///
 /// # Errors
-/// When it has something that TOML cannot express.
+/// When it contains something that TOML cannot express.
 pub fn print_config(config: &impl Serialize) -> Result<(), Failure> {
     print(&config::render(config)?)
 }
 
-/// Prints one line per address and then `ready`, which scripts wait for, and tells the service
+/// Prints one line per address and then `ready`, which scripts wait for, and notifies the service
 /// manager.
 ///
 /// # Errors
@@ -124,7 +124,7 @@ pub fn announce(addresses: &[(&str, String)]) -> Result<(), Failure> {
         .map_err(|error| Failure::failed(format!("cannot reach NOTIFY_SOCKET: {error}")))
 }
 
-/// Prints what a person may want to do next, after what scripts read.
+/// Prints suggestions for people, after the lines that scripts read.
 ///
 /// # Errors
 /// When standard output is closed.
@@ -144,11 +144,11 @@ fn print(text: &str) -> Result<(), Failure> {
         .map_err(|error| Failure::failed(format!("cannot write to standard output: {error}")))
 }
 
-/// What every process has from the start: logs, signals, and the operators' listener.
+/// What every process has from the start: logging, signals, and the operators' listener.
 pub struct Process {
-    /// The life of the process; the first signal begins its end.
+    /// The lifecycle of the process. The first signal begins its shutdown.
     pub lifecycle: Lifecycle,
-    /// Metrics and readiness checks, for the services to add theirs.
+    /// Metrics and readiness checks, to which the services add theirs.
     pub operations: Operations,
     /// The operators' listener, as a URL.
     pub operations_url: String,
@@ -157,11 +157,11 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts logging, raises the file limit, takes over the signals and binds the operators'
+    /// Starts logging, raises the file limit, installs the signal handlers and binds the operators'
     /// listener.
     ///
     /// # Errors
-    /// With a sentence that says what to do.
+    /// When one of these fails. The text says what to do.
     pub fn begin(log: &LogConfig, operations: SocketAddr) -> Result<Self, Failure> {
         telemetry::init(log)?;
         http::raise_file_limit().map_err(Failure::failed)?;
@@ -179,12 +179,12 @@ impl Process {
         })
     }
 
-    /// Serves the operators' listener as long as `stage` lasts. On loopback it answers for loopback's own
-    /// names and `allowed_hosts`, those of the service's configuration, if it has any.
+    /// Serves the operators' listener as long as `stage` lasts. On loopback it answers only for loopback's
+    /// own names and for `allowed_hosts`, from the service's configuration, if there are any.
     pub fn serve_operations(self, stage: &Lifecycle, allowed_hosts: Option<&[String]>) {
         let (router, life) = (self.operations.router(), stage.clone());
-        // Pages of strangers must not read metrics through a name that points to loopback (DNS
-        // rebinding). Elsewhere whoever asks may know this machine by any name.
+        // Strangers' pages must not read metrics through a name that points to loopback (DNS
+        // rebinding). On other addresses, operators may know this machine by any name.
         let router = if self.address.ip().to_canonical().is_loopback() {
             AccessPolicy::of_operators(allowed_hosts).layer(router)
         } else {
@@ -196,10 +196,10 @@ impl Process {
     }
 }
 
-/// Waits for the end of the process's life.
+/// Waits for the end of the process.
 ///
 /// # Errors
-/// When a task died that should have lived as long.
+/// When a task died that should have run until the end.
 pub async fn wait(lifecycle: &Lifecycle) -> Result<(), Failure> {
     lifecycle.wait(SOFT_SHUTDOWN).await.map_err(Failure::failed)
 }

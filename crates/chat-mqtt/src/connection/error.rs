@@ -9,7 +9,7 @@ use service_kit::tls::TlsError;
 use crate::stream::StreamError;
 use crate::{BrokerUrl, MqttConfig};
 
-/// Why there is no connection (any more), in words for whoever runs the service.
+/// Why there is no connection, in words for the operator.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectionError {
     #[error("{0}")]
@@ -30,19 +30,19 @@ pub(crate) enum ConnectionError {
     Silent,
     #[error("the broker did not acknowledge within {0:?}")]
     Unacknowledged(Duration),
-    /// With the file or the system's authorities.
+    /// The file or the system's authorities cannot be used.
     #[error("{0}")]
     Trust(#[from] TlsError),
     #[error("TLS: {0}")]
     Tls(RustlsError),
-    #[error("the host is not a name that a certificate can be for")]
+    #[error("a certificate cannot be issued for this host name")]
     NotAName,
-    /// RabbitMQ refuses so, instead of by its answer.
+    /// RabbitMQ refuses in this way, instead of in its answer.
     #[error(
         "the broker ended the connection when it was asked for a subscription; its access rules may not let this user read there"
     )]
     EndedAtSubscribe,
-    /// What an error means while there is no CONNACK yet.
+    /// An error before the CONNACK, explained.
     #[error("{0}")]
     Unwelcome(String),
 }
@@ -58,14 +58,13 @@ impl From<StreamError> for ConnectionError {
 }
 
 impl ConnectionError {
-    /// Whether the broker ended the connection, as it does at a message that it will not take
-    /// (MQTT 3.1.1 §3.3.5). A silent network, or a broker that holds its answers back, does not
-    /// point at a message.
+    /// Whether the broker ended the connection, as it does when it rejects a message (MQTT 3.1.1
+    /// §3.3.5). A silent network, or a broker that withholds its answers, does not point to a message.
     pub(crate) fn ended_by_broker(&self) -> bool {
         matches!(self, Self::Closed | Self::Io(_))
     }
 
-    /// Says what this means for an attempt to connect.
+    /// Explains what this error means for an attempt to connect.
     pub(super) fn while_connecting(self, config: &MqttConfig, url: &BrokerUrl) -> Self {
         let sentence = match &self {
             Self::Closed | Self::Io(_) if !url.is_tls() => format!(
@@ -107,10 +106,10 @@ fn not_trusted(error: &RustlsError, config: &MqttConfig, url: &BrokerUrl) -> Str
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. } => {
-                format!("the broker's certificate is out of its time: {why}")
+                format!("the broker's certificate is not valid at this time: {why}")
             }
             _ if config.ca_file.is_empty() => format!(
-                "the broker's certificate is not trusted by this system's authorities: {why}. If an authority of your own signed it, name that one's file in `mqtt.ca_file`"
+                "the broker's certificate is not trusted by this system's authorities: {why}. If your own authority signed it, name that authority's file in `mqtt.ca_file`"
             ),
             _ => format!(
                 "the broker's certificate is not trusted by the authorities in `mqtt.ca_file` ({}): {why}",

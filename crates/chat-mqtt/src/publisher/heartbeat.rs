@@ -9,14 +9,14 @@ use crate::session::LASTING;
 /// The pause between two heartbeats.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// A heartbeat counts for so long after its PUBACK: two may be late.
+/// How long a heartbeat counts after its PUBACK: two may be late.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// Connections that end over the same heartbeat before a smaller one is tried. One may be chance; a
-/// cluster that is short of a node may end several.
+/// How many connections must end over the same heartbeat before a smaller one is tried. One may be
+/// chance; a cluster that lacks a node may end several.
 const FAILURES: u8 = 2;
 
-/// When a connection of a publisher last had a PUBACK for a heartbeat; shared with its handles.
+/// When a publisher's connection last had a PUBACK for a heartbeat; shared with the publisher's handles.
 #[derive(Debug)]
 pub(super) struct Beat {
     name: String,
@@ -35,7 +35,7 @@ impl Beat {
         &self.name
     }
 
-    /// Whether the broker has taken a heartbeat lately, so that subscribers should have it.
+    /// Whether the broker has accepted a heartbeat recently, so that subscribers should have it.
     pub(super) fn is_fresh(&self) -> bool {
         let at = self.acknowledged.lock();
         at.is_some_and(|at| at.elapsed() < FRESH)
@@ -48,18 +48,18 @@ impl Beat {
     }
 }
 
-/// What the heartbeats that probe have shown.
+/// What the probes have shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Finding {
-    /// The broker takes the largest message.
+    /// The broker accepts the largest message.
     Fine,
-    /// It takes a small heartbeat, but ends connections over the largest message.
+    /// It accepts a small heartbeat, but ends connections over the largest message.
     TooLarge,
     /// It ends connections over the smallest heartbeat.
     Unwelcome,
 }
 
-/// How large a heartbeat that probes is.
+/// The size of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Size {
     Largest,
@@ -84,24 +84,24 @@ impl Size {
     }
 }
 
-/// When a connection has to send a heartbeat, and of which size. The first one of each connection is
-/// a probe: as large as the largest message, and alone in flight. Where connections end over it, the
-/// next ones begin with a smaller one; the broker is blamed when a connection that has stood for a
-/// while ends over the larger one as well. Pure: it sends nothing and has no clock.
+/// Decides when a connection sends a heartbeat, and of which size. The first one on each connection is a
+/// probe: as large as the largest message, and alone in flight. If connections end over it, the next ones
+/// begin with a smaller probe. The broker is blamed only when a connection that has lasted for a while
+/// also ends over the larger one. Pure: it sends nothing and has no clock.
 #[derive(Debug)]
 pub(super) struct Heartbeat {
     size: Size,
     failures: u8,
-    /// A connection that stood has ended over the next larger one: it is not tried again.
+    /// A connection that lasted has ended over the next larger size: it is not tried again.
     certain: bool,
-    /// The connection's first, or the second attempt with a larger one, has no PUBACK yet.
+    /// The connection's first probe, or the second attempt with a larger one, has no PUBACK yet.
     probing: bool,
-    /// When the next larger one is tried again on this connection.
+    /// When the next larger size is tried again on this connection.
     again: Option<Instant>,
     trying_again: bool,
     in_flight: bool,
     next: Instant,
-    /// Bytes of the largest payload.
+    /// The largest payload in bytes.
     largest: usize,
 }
 
@@ -120,7 +120,7 @@ impl Heartbeat {
         }
     }
 
-    /// Bytes of the payload that probes.
+    /// The largest payload of a probe in bytes.
     pub(super) fn largest(&self) -> usize {
         self.largest
     }
@@ -133,13 +133,13 @@ impl Heartbeat {
         self.next = now;
     }
 
-    /// Whether nothing else may be sent now. What was sent before must have its PUBACK before
+    /// Whether nothing else may be sent now. Everything sent before must have its PUBACK before
     /// [`send`](Self::send).
     pub(super) fn is_probing(&self) -> bool {
         self.probing
     }
 
-    /// When the next is due; `None` while one is in flight, and when there are none.
+    /// When the next heartbeat is due; `None` while one is in flight, or if none are sent.
     pub(super) fn due(&self) -> Option<Instant> {
         if self.in_flight {
             return None;
@@ -148,7 +148,7 @@ impl Heartbeat {
         next.into_iter().chain(self.again).min()
     }
 
-    /// Something is due: if it is time to try the larger one again, it is a probe.
+    /// Prepares a heartbeat that is due. If it is time to try the larger size again, it is a probe.
     pub(super) fn prepare(&mut self, now: Instant) {
         if self.again.is_none_or(|again| now < again) {
             return;
@@ -160,7 +160,7 @@ impl Heartbeat {
         self.next = now;
     }
 
-    /// The payload of the next, which is sent now: the name, and blanks up to the size.
+    /// The payload of the next heartbeat, which is sent now: the name, padded with spaces to the size.
     pub(super) fn send(&mut self, name: &str, now: Instant) -> Bytes {
         self.in_flight = true;
         self.next = now + PAUSE;
@@ -171,7 +171,7 @@ impl Heartbeat {
         payload.into()
     }
 
-    /// The PUBACK has come. Says what a probe has shown.
+    /// Notes the PUBACK. Returns what a probe has shown.
     pub(super) fn acknowledged(&mut self, beat: &Beat, now: Instant) -> Option<Finding> {
         self.in_flight = false;
         beat.acknowledged(now);
@@ -189,8 +189,8 @@ impl Heartbeat {
         self.certain.then_some(Finding::TooLarge)
     }
 
-    /// The connection is gone. `lasted`: it had stood for long, so the broker may be another one
-    /// the next time.
+    /// Notes the end of the connection. `lasted` means that it had been up for long, so the broker may be
+    /// a different one next time.
     pub(super) fn disconnected(&mut self, ended_by_broker: bool, lasted: bool) -> Option<Finding> {
         let suspect = self.probing && self.in_flight && ended_by_broker;
         self.in_flight = false;
@@ -223,7 +223,7 @@ impl Heartbeat {
 mod tests {
     use super::*;
 
-    /// One publisher at a broker that takes payloads up to `limit` bytes.
+    /// One publisher at a broker that accepts payloads of up to `limit` bytes.
     struct Bench {
         heartbeat: Heartbeat,
         beat: Beat,
@@ -239,7 +239,7 @@ mod tests {
             }
         }
 
-        /// Sends what is due. Whether the connection stands, and what it has shown.
+        /// Sends what is due. Returns whether the connection survives, and what was found.
         fn send(&mut self, lasted: bool) -> (bool, Option<Finding>) {
             let now = Instant::now();
             self.heartbeat.prepare(now);
@@ -264,7 +264,7 @@ mod tests {
             self.send(false)
         }
 
-        /// The next one, at its time, on a connection that has stood for long by then.
+        /// The next one, at its time, on a connection that has lasted for long by then.
         async fn wait(&mut self) -> (bool, Option<Finding>) {
             let due = self.heartbeat.due().expect("another one");
             tokio::time::advance(due - Instant::now()).await;
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(bench.connect(), STANDS);
         assert_eq!(bench.wait().await, STANDS);
         assert_eq!(bench.wait().await, (false, Some(Finding::TooLarge)));
-        // It is not tried again, until the broker may be another.
+        // It is not tried again until the broker may be a different one.
         assert_eq!(bench.connect(), (true, Some(Finding::TooLarge)));
         for _ in 0..10 {
             assert_eq!(bench.wait().await, STANDS);

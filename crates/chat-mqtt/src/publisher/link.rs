@@ -21,13 +21,13 @@ use crate::connection::{Connection, ConnectionError, Received};
 use crate::session::Session;
 use crate::{BrokerUrl, MqttConfig};
 
-/// How long the last PUBACKs may take after shutdown has begun.
+/// How long to wait for the last PUBACKs after shutdown has begun.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// How many orders are taken from the queue before the socket has its turn.
+/// How many orders are taken from the queue before the socket is served.
 const ORDERS_A_TURN: usize = 256;
 
-/// One message to be published, and who waits for it.
+/// One message to be published, and its confirmation.
 pub(super) struct Order {
     pub(super) token: Token,
     pub(super) channel: ChannelId,
@@ -43,7 +43,7 @@ impl Order {
     }
 }
 
-/// What waits for its PUBACK; the payload is in the hands of the connection.
+/// Something that waits for its PUBACK. The connection has the payload.
 struct Sent {
     at: Instant,
     what: What,
@@ -67,13 +67,13 @@ impl Sent {
     }
 }
 
-/// One connection of a publisher, through all its reconnects.
+/// One connection of a publisher, across all its reconnects.
 pub(super) struct Link {
     config: MqttConfig,
     session: Session,
     number: usize,
     queue: mpsc::Receiver<Order>,
-    /// Taken from the queue, but must be alone in flight or wait for one that must.
+    /// Taken from the queue, but it must be alone in flight, or wait for one that must.
     held: Option<Order>,
     window: Window<Sent>,
     suspects: Suspects,
@@ -93,7 +93,7 @@ impl Link {
         board: Arc<StateBoard>,
         counters: Arc<Counters>,
     ) -> Self {
-        // Its topic is shorter than a channel's: as a packet, it is as large as the largest message.
+        // Its topic is shorter than a channel's; as a packet it is as large as the largest message.
         let shorter = config
             .topic_len()
             .saturating_sub(config.topic_prefix.heartbeat().len());
@@ -173,13 +173,13 @@ impl Link {
                 && self.held.is_none()
             {
                 connection.close().await;
-                // Without handles there is nothing left to do, but a task must not end before shutdown.
+                // Without handles there is nothing to do, but a task must not end before shutdown.
                 soft.cancelled().await;
                 return Ok(());
             }
             let room = !self.window.is_full() && connection.has_room();
             let takes = !no_more && self.held.is_none() && !self.heartbeat.is_probing() && room;
-            // While there is no room for it, what makes room wakes this task.
+            // If there is no room for it, whatever makes room wakes this task.
             let room = self.has_room_for_heartbeat(&connection);
             let beat = self.heartbeat.due().filter(|_| beats && room);
             let overdue = self
@@ -210,7 +210,7 @@ impl Link {
         }
     }
 
-    /// Takes this order and what else is waiting, so that one write carries many.
+    /// Takes this order and others that are waiting, so that one write carries many.
     fn take(&mut self, first: Order, connection: &mut Connection) -> Result<(), ConnectionError> {
         self.held = Some(first);
         for _ in 0..ORDERS_A_TURN {
@@ -226,7 +226,7 @@ impl Link {
         Ok(())
     }
 
-    /// A probe goes alone.
+    /// Whether a heartbeat can be sent now. A probe must be alone in flight.
     fn has_room_for_heartbeat(&self, connection: &Connection) -> bool {
         let room = if self.heartbeat.is_probing() {
             self.window.is_empty()
@@ -325,7 +325,7 @@ impl Link {
         Ok(())
     }
 
-    /// After the end of a connection: finds the message to set aside, and fails all others.
+    /// After the end of a connection: finds the message to set aside and fails all others.
     fn disconnected(&mut self, ended_by_broker: bool) {
         self.counters.disconnects.fetch_add(1, Relaxed);
         let lasted = self.session.lasted();
@@ -365,7 +365,7 @@ impl Link {
         self.fail_queued();
     }
 
-    /// Tells whoever runs the service what a connection's first heartbeat has shown.
+    /// Tells the operator what a connection's first heartbeat has shown.
     fn note(&self, found: Option<Finding>) {
         let complaints = &self.board.complaints;
         let broker = self.session.url();
@@ -421,17 +421,17 @@ impl Link {
 
 fn too_large(broker: &BrokerUrl, bytes: usize) -> String {
     format!(
-        "{broker} ends the connection at a message of {bytes} bytes, the largest that `limits.message` allows: raise the broker's limit (mosquitto: max_packet_size; RabbitMQ: max_message_size; NATS: max_payload; Hark's own: max_packet) or lower `limits.message`. Larger messages come to listeners late, from history"
+        "{broker} ends the connection at a message of {bytes} bytes, the largest that `limits.message` allows: raise the broker's limit (mosquitto: max_packet_size; RabbitMQ: max_message_size; NATS: max_payload; Hark's own: max_packet) or lower `limits.message`. Larger messages reach listeners late, from history"
     )
 }
 
 fn unwelcome(broker: &BrokerUrl, topic: &str) -> String {
     format!(
-        "{broker} ends the connection at the smallest message on {topic}: let chat-service's user publish there. Without it no node notices when the broker passes nothing on"
+        "{broker} ends the connection at the smallest message on {topic}: let chat-service's user publish there. Without this, no node notices when the broker passes nothing on"
     )
 }
 
-/// Fails whatever is ordered while there is no connection. Never ends.
+/// Fails all orders while there is no connection. Never returns.
 async fn refuse_all(queue: &mut mpsc::Receiver<Order>, counters: &Counters) {
     while let Some(order) = queue.recv().await {
         counters.lost.fetch_add(1, Relaxed);

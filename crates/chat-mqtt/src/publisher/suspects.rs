@@ -2,25 +2,25 @@ use std::collections::HashMap;
 
 use super::Token;
 
-/// Disconnects in a row after which suspects are sent one at a time.
+/// After this many disconnects in a row, suspects are sent one at a time.
 const DISCONNECTS_BEFORE_ISOLATION: u32 = 2;
 
-/// Disconnects at which a publish was alone in flight, after which it is set aside.
+/// After this many disconnects while it was alone in flight, a publish is set aside.
 const DISCONNECTS_ALONE: u8 = 2;
 
 /// Finds the publish that ends connections.
 ///
-/// Some publishes make a broker end the connection: over its limit, or refused by its rules (MQTT
-/// 3.1.1 has no other way to refuse, §3.3.5). The caller sends it again after every reconnect, so
-/// nothing behind it would ever pass. But a broker that merely flaps must not cost good events.
-/// Hence: what was in flight at a disconnect is suspect. When a second disconnect in a row has
-/// suspects in flight again, they are sent alone from then on, and only one that was alone in
-/// flight at two disconnects is set aside.
+/// Some publishes make a broker end the connection: they exceed its limit, or its rules forbid them
+/// (MQTT 3.1.1 has no other way to refuse, §3.3.5). The caller sends such a publish again after every
+/// reconnect, so nothing behind it would ever get through. But a broker that merely flaps must not cost
+/// good events. Therefore, every publish that was in flight at a disconnect is a suspect. If suspects are
+/// in flight at a second disconnect in a row, they are sent alone from then on. Only a publish that was
+/// alone in flight at two disconnects is set aside.
 ///
-/// It works across reconnects because callers name a publish by its [`Token`], the same each time.
+/// This works across reconnects because callers name a publish by the same [`Token`] each time.
 #[derive(Debug, Default)]
 pub(super) struct Suspects {
-    /// With the number of disconnects at which each was alone in flight.
+    /// The value is the number of disconnects at which this publish was alone in flight.
     suspects: HashMap<Token, u8>,
     disconnects: u32,
 }
@@ -31,7 +31,7 @@ impl Suspects {
         self.disconnects >= DISCONNECTS_BEFORE_ISOLATION && self.suspects.contains_key(&token)
     }
 
-    /// The broker took it.
+    /// Notes that the broker accepted it.
     pub(super) fn acknowledged(&mut self, token: Token) {
         if self.suspects.is_empty() {
             return;
@@ -42,9 +42,9 @@ impl Suspects {
         }
     }
 
-    /// A connection ended with these in flight; gives the one to set aside, if any. `lasted` says
-    /// that the connection had been up for so long that earlier disconnects have nothing to do
-    /// with this one.
+    /// Notes that a connection ended with these in flight; returns the one to set aside, if any. `lasted`
+    /// means that the connection had been up for so long that earlier disconnects have nothing to do with
+    /// this one.
     pub(super) fn disconnected(&mut self, in_flight: &[Token], lasted: bool) -> Option<Token> {
         if in_flight.is_empty() {
             return None;
@@ -83,8 +83,8 @@ mod tests {
 
     use super::*;
 
-    /// A broker that ends the connection at each poison, and otherwise flaps as told. A caller
-    /// sends 0..count in order, again and again from the first without an answer.
+    /// A broker that ends the connection at each poison and otherwise flaps as told. A caller sends
+    /// 0..count in order, and starts again at the first without an answer.
     fn run(count: u64, window: usize, poison: &[u64], flaps: &[usize]) -> (Vec<Token>, usize) {
         let mut suspects = Suspects::default();
         let mut done = vec![false; usize::try_from(count).unwrap()];

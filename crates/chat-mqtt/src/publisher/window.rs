@@ -1,20 +1,20 @@
 use std::collections::VecDeque;
 
-/// The publishes that wait for their PUBACK: packet ids and what waits for each.
+/// The publishes that wait for their PUBACK, by packet id.
 ///
-/// Brokers acknowledge in the order of the publishes (MQTT 3.1.1 §4.6), so an acknowledgement is
-/// found at the front; one out of order is searched for and found all the same.
+/// Brokers acknowledge in the order of the publishes (MQTT 3.1.1 §4.6), so an acknowledgement normally
+/// matches the front. One that is out of order is searched for and also found.
 #[derive(Debug)]
 pub(super) struct Window<W> {
     waiting: VecDeque<(u16, W)>,
-    /// One bit for each of the 65,536 packet ids: whether it waits.
+    /// One bit for each of the 65,536 packet ids: whether it is in use.
     held: Box<[u64; 1024]>,
     last_id: u16,
     limit: usize,
 }
 
 impl<W> Window<W> {
-    /// At most `limit` publishes wait at once; fewer than there are packet ids.
+    /// At most `limit` publishes wait at once. That is fewer than there are packet ids.
     pub(super) fn new(limit: u16) -> Self {
         Self {
             waiting: VecDeque::new(),
@@ -32,7 +32,7 @@ impl<W> Window<W> {
         self.waiting.len() >= self.limit
     }
 
-    /// Enters a publish and gives its packet id. The window must not be full.
+    /// Adds a publish and returns its packet id. The window must not be full.
     pub(super) fn enter(&mut self, waiter: W) -> u16 {
         debug_assert!(!self.is_full(), "the caller asks is_full first");
         loop {
@@ -48,7 +48,7 @@ impl<W> Window<W> {
         self.last_id
     }
 
-    /// What waited for this PUBACK; `None` when nothing did.
+    /// What waited for this PUBACK; `None` if nothing did.
     pub(super) fn acknowledge(&mut self, id: u16) -> Option<W> {
         let (word, bit) = place(id);
         if self.held[word] & bit == 0 {
@@ -86,7 +86,7 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Enter,
-        /// Acknowledges the n-th of those that wait, modulo their number.
+        /// Acknowledges the n-th waiting publish, modulo their number.
         Acknowledge(usize),
         AcknowledgeUnknown(u16),
         Drain,

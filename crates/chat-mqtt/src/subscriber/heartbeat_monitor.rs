@@ -9,10 +9,10 @@ use crate::BrokerUrl;
 use crate::broker_state::StateBoard;
 use crate::complaints::Fault;
 
-/// Whether one connection hears what it should, and what whoever runs the service is told of it.
+/// Checks whether one connection receives the heartbeats that it should, and informs the operator.
 pub(super) struct HeartbeatMonitor {
     number: usize,
-    /// The filter that heartbeats come by.
+    /// The filter that heartbeats match.
     filter: String,
     board: Arc<StateBoard>,
     state: Mutex<State>,
@@ -34,7 +34,7 @@ impl HeartbeatMonitor {
         }
     }
 
-    /// A new connection to this address; it is excused until its subscription stands.
+    /// Notes a new connection to this address. It is excused until its subscription is live.
     pub(super) fn connected(&self, broker: &BrokerUrl) {
         self.change(|state| {
             state.broker = broker.to_string();
@@ -43,7 +43,7 @@ impl HeartbeatMonitor {
         });
     }
 
-    /// Nothing can arrive from now on; or it can again, and nothing is missing yet.
+    /// Notes that nothing can arrive from now on; or that it can again, and nothing is missing yet.
     pub(super) fn excuse(&self, excused: bool) {
         self.change(|state| {
             state.missing_heartbeats.excuse(excused);
@@ -51,20 +51,20 @@ impl HeartbeatMonitor {
         });
     }
 
-    /// These heartbeats were taken by the broker, lately.
+    /// Notes that the broker has recently accepted these heartbeats.
     pub(super) fn expect(&self, names: &[String], now: Instant) {
         self.change(|state| state.missing_heartbeats.expect(names, now));
     }
 
-    /// A heartbeat has arrived: its publisher's name, and blanks.
+    /// Notes that a heartbeat has arrived: its publisher's name, padded with spaces.
     pub(super) fn heard(&self, payload: &[u8]) {
-        // What is no text is nobody's name.
+        // Anything but text is not a name.
         if let Ok(name) = std::str::from_utf8(payload.trim_ascii_end()) {
             self.change(|state| state.missing_heartbeats.heard(name));
         }
     }
 
-    /// Makes a change that says which heartbeat is missing after it, and tells of it.
+    /// Makes a change that returns which heartbeat is missing after it, and reports that.
     fn change(&self, change: impl FnOnce(&mut State) -> Option<String>) {
         let mut state = self.state.lock();
         let complaints = &self.board.complaints;
@@ -90,6 +90,6 @@ impl HeartbeatMonitor {
 fn deaf(broker: &str, filter: &str, name: &str) -> String {
     let seconds = DEAF_AFTER.as_secs();
     format!(
-        "{broker} passes nothing on: chat-service's heartbeat {name} was taken by its broker for {seconds} s and did not come here by the subscription to {filter}. Either nodes of the broker are cut off from each other; or `mqtt.url` or `mqtt.topic_prefix` of chat-service differ from these; or the broker's access rules drop it silently; or the broker takes the filter literally. Until one arrives, messages come from history, up to 2 s late"
+        "{broker} passes nothing on: for {seconds} s, chat-service's heartbeat {name} was accepted by its broker but did not arrive here through the subscription to {filter}. Either nodes of the broker are cut off from each other; or `mqtt.url` or `mqtt.topic_prefix` of chat-service differ from these; or the broker's access rules drop it silently; or the broker takes the filter literally. Until a heartbeat arrives, messages come from history, up to 2 s late"
     )
 }

@@ -21,14 +21,14 @@ use crate::complaints::Fault;
 use crate::connection::{Connection, ConnectionError, Received};
 use crate::session::Session;
 
-/// Filters in one SUBSCRIBE or UNSUBSCRIBE packet, unless the packet limit allows fewer.
+/// The most filters in one SUBSCRIBE or UNSUBSCRIBE packet, unless the packet limit allows fewer.
 const MAX_FILTERS: usize = 512;
 
-/// What handles share with the task of one connection.
+/// What the handles share with the task of one connection.
 pub(super) struct Link {
     registry: Mutex<Registry>,
     changed: Notify,
-    /// Woken when the standing of a filter has changed; all connections have one.
+    /// Notified when the standing of a filter has changed; shared by all connections.
     news: Arc<Notify>,
     pub(super) heartbeat_monitor: HeartbeatMonitor,
 }
@@ -57,7 +57,7 @@ impl Link {
     }
 }
 
-/// One connection of a subscriber, through all its reconnects.
+/// One connection of a subscriber, across all its reconnects.
 pub(super) struct LinkTask {
     pub(super) config: MqttConfig,
     pub(super) session: Session,
@@ -66,7 +66,7 @@ pub(super) struct LinkTask {
     pub(super) board: Arc<StateBoard>,
     pub(super) counters: Arc<Counters>,
     pub(super) deliveries: mpsc::Sender<Vec<Delivery>>,
-    /// The filter that heartbeats come by.
+    /// The filter that heartbeats match.
     pub(super) heartbeats: Filter,
 }
 
@@ -110,12 +110,12 @@ impl LinkTask {
                 () = soft.cancelled() => break,
             }
         }
-        // The consumer may have gone first; the task must not end before shutdown all the same.
+        // The consumer may have left first, but the task must not end before shutdown.
         soft.cancelled().await;
     }
 
-    /// Receives until the connection ends, which is an error, or until shutdown, or until nobody
-    /// takes the deliveries any more.
+    /// Receives until the connection ends, which is an error, until shutdown, or until nobody takes the
+    /// deliveries any longer.
     async fn serve(
         &mut self,
         mut connection: Connection,
@@ -150,26 +150,26 @@ impl LinkTask {
         Ok(())
     }
 
-    /// Gives away what was received, if there is room. If not, reading pauses until there is.
+    /// Passes on what was received, if there is room. If not, reading pauses until there is.
     fn hand_over(&self, batch: &mut Vec<Delivery>) {
         if batch.is_empty() {
             return;
         }
         match self.deliveries.try_reserve() {
             Ok(room) => room.send(std::mem::take(batch)),
-            // Who gave up the receiver is found out by waiting for room.
+            // A dropped receiver shows when waiting for room.
             Err(_full) => self.link.heartbeat_monitor.excuse(true),
         }
     }
 
-    /// Whether the subscription stands that heartbeats come by.
+    /// Whether the subscription for heartbeats is live.
     fn may_hear(&self) -> bool {
         let standing = self.link.registry().standing(self.heartbeats);
         matches!(standing, Some(Standing::Live { .. }))
     }
 
-    /// Tells the broker what has changed, as far as the output has room; gives the time of the
-    /// next change.
+    /// Tells the broker what has changed, as far as the output has room; returns the time of the next
+    /// change.
     fn converge(
         &self,
         connection: &mut Connection,
@@ -213,7 +213,7 @@ impl LinkTask {
                 break;
             }
         }
-        // Without room, the next turn comes when something was written.
+        // Without room, this runs again when something was written.
         let next = connection.has_room().then(|| registry.next_tick());
         let refused = registry.refused();
         drop(registry);
@@ -316,12 +316,12 @@ impl LinkTask {
         }
     }
 
-    /// Takes back that the broker refuses filters, if it refuses none.
+    /// Clears the complaint about refused filters if none is refused.
     fn forgive(&self, none: bool) {
         if none && self.board.complaints.clear(Fault::Refused, self.number) {
             info!(
                 connection = self.session.name(),
-                "the broker refuses no filter any more"
+                "the broker no longer refuses any filter"
             );
         }
     }
@@ -334,9 +334,9 @@ impl LinkTask {
             others => format!(" and {others} others"),
         };
         let limit = if self.config.subscribe_qos == 0 {
-            "it takes only so many subscriptions on a connection: raise its limit, `subscribe.connections`, or use the wildcard mode"
+            "it limits the subscriptions on a connection: raise its limit or `subscribe.connections`, or use the wildcard mode"
         } else {
-            "it takes only so many subscriptions of quality 1 on a connection (NATS: 64): set `mqtt.subscribe_qos = 0`, or use the wildcard mode"
+            "it limits the subscriptions with QoS 1 on a connection (NATS: 64): set `mqtt.subscribe_qos = 0`, or use the wildcard mode"
         };
         format!(
             "{broker} refuses to subscribe to {first}{others}: its access rules do not let this user read there, or {limit}. These channels come from history, up to 2 s late; asking again"

@@ -3,26 +3,26 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// For how long the broker must have gone on taking a publisher's heartbeats, none of which arrives,
-/// until a connection counts as deaf. Two of them and the time in which one counts as taken.
+/// How long the broker must have accepted a publisher's heartbeats, none of which arrives, until a
+/// connection counts as deaf. Longer than two pauses between heartbeats, and than a heartbeat stays fresh.
 pub(super) const DEAF_AFTER: Duration = Duration::from_secs(12);
 
-/// A publisher that nobody has spoken of for so long is gone.
+/// A publisher that has not been mentioned for this long is gone.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 
-/// More publishers than one Hark has.
+/// More publishers than any Hark has.
 const MAX_NAMES: usize = 256;
 
-/// The heartbeats that one connection should hear and has not heard yet.
+/// The heartbeats that one connection should have received and has not.
 ///
-/// Only what others say of the broker is compared with what arrives, on this side's clock alone: a
-/// publisher is missed when the broker was said to take its heartbeats, first at one moment and
-/// still 12 s later, and none arrived in between. A publisher that stops, or loses its broker,
-/// is no longer spoken of, and so is not missed. Pure: it has no clock.
+/// It compares what others report about the broker with what arrives, using only the local clock. A
+/// publisher's heartbeat is missing if the broker was reported to accept its heartbeats at one moment and
+/// still 12 s later, and none arrived in between. A publisher that stops, or loses its broker, is no
+/// longer reported, and so is not missed. Pure: it has no clock.
 #[derive(Debug, Default)]
 pub(super) struct MissingHeartbeats {
     expected: HashMap<String, Expected>,
-    /// Reading is paused, or the subscription does not stand: nothing can arrive.
+    /// Reading is paused, or the subscription is not live: nothing can arrive.
     excused: bool,
 }
 
@@ -33,7 +33,8 @@ struct Expected {
 }
 
 impl MissingHeartbeats {
-    /// These heartbeats were taken by the broker, lately. Gives the name of one that is missing.
+    /// Notes that the broker has recently accepted these heartbeats. Returns the name of one that is
+    /// missing.
     pub(super) fn expect(&mut self, names: &[String], now: Instant) -> Option<String> {
         if self.excused {
             return None;
@@ -54,13 +55,14 @@ impl MissingHeartbeats {
         self.missing()
     }
 
-    /// This heartbeat has arrived. Gives the name of another one that is missing.
+    /// Notes that this heartbeat has arrived. Returns the name of another one that is missing.
     pub(super) fn heard(&mut self, name: &str) -> Option<String> {
         self.expected.remove(name);
         self.missing()
     }
 
-    /// Nothing can arrive from now on; or it can again, and what did not arrive until now is excused.
+    /// Notes that nothing can arrive from now on; or that it can again, and what has not arrived so far is
+    /// excused.
     pub(super) fn excuse(&mut self, excused: bool) {
         if self.excused != excused {
             self.excused = excused;
@@ -84,7 +86,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Is told every two seconds for so long that the broker takes this heartbeat.
+    /// Reports every two seconds, for this long, that the broker accepts this heartbeat.
     fn expects(
         missing_heartbeats: &mut MissingHeartbeats,
         name: &str,

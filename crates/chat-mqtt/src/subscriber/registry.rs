@@ -22,23 +22,23 @@ pub(super) enum Filter {
     Heartbeat,
 }
 
-/// What one connection is to be subscribed to, and how far the broker has been told.
+/// What one connection should be subscribed to, and how much of it the broker has been told.
 ///
-/// This is the truth; a broker's idea of it is made equal to it, from nothing after every
-/// reconnect. Pure: it sends nothing and has no clock.
+/// This is authoritative. The broker's state is made equal to it, from nothing after every reconnect.
+/// Pure: it sends nothing and has no clock.
 #[derive(Debug)]
 pub(super) struct Registry {
     entries: HashMap<Filter, Entry>,
     linger: Duration,
-    /// Waiting for their SUBSCRIBE, in their order.
+    /// Filters that wait for their SUBSCRIBE, in order.
     queue: BTreeMap<u64, Filter>,
     last_queued: u64,
-    /// Entries without watchers that the broker was told of, by the time until which they stay.
+    /// Filters without watchers that the broker knows, by the time until which they stay.
     leaving: BTreeSet<(Instant, Filter)>,
-    /// Before this moment no UNSUBSCRIBE is sent that is not full.
+    /// Before this moment, only a full UNSUBSCRIBE is sent.
     unsubscribe_from: Option<Instant>,
     retries: BTreeSet<(Instant, Filter)>,
-    /// Those whose last answer was a refusal.
+    /// Filters whose last answer was a refusal.
     refused: BTreeSet<Filter>,
     asks: Asks,
     news: News,
@@ -46,7 +46,7 @@ pub(super) struct Registry {
     generation: u64,
 }
 
-/// There may be a hundred thousand: what few of them need is made when it is needed.
+/// There may be a hundred thousand entries, so what only few of them need is created on demand.
 #[derive(Debug)]
 struct Entry {
     watchers: u32,
@@ -54,24 +54,24 @@ struct Entry {
     standing: Standing,
     /// Its place in `leaving`.
     stays_until: Option<Instant>,
-    /// Made for the first who wants to wait for a standing of this filter alone.
+    /// Created when somebody first wants to wait for the standing of this filter alone.
     state: Option<watch::Sender<Standing>>,
-    /// Made by the first refusal.
+    /// Created by the first refusal.
     refused: Option<Box<Backoff>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
     Nothing,
-    /// In `queue`, at this place.
+    /// In `queue`, under this key.
     Queued(u64),
-    /// Asked for, by the ask with this number; an answer to another one does not count.
+    /// Requested, by the ask with this number; an answer to another ask does not count.
     Asked(u64),
     Subscribed,
     Refused,
 }
 
-/// The filters whose standing has changed since it was last asked for.
+/// The filters whose standing has changed since the last call.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct News {
     /// All of them.
@@ -87,8 +87,8 @@ pub(super) struct Answered {
     pub(super) refused: Vec<Filter>,
 }
 
-/// How long UNSUBSCRIBEs are collected, unless one is full before: who opens streams and closes
-/// them at once costs the broker few packets.
+/// How long filters are collected for an UNSUBSCRIBE, unless it is full earlier. A client that opens
+/// streams and closes them at once then costs the broker only few packets.
 const COLLECT: Duration = Duration::from_millis(100);
 
 impl Registry {
@@ -109,7 +109,7 @@ impl Registry {
         }
     }
 
-    /// One more watcher.
+    /// Adds a watcher.
     pub(super) fn watch(&mut self, filter: Filter) {
         if let Some(entry) = self.entries.get_mut(&filter) {
             entry.watchers += 1;
@@ -135,12 +135,12 @@ impl Registry {
         self.entries.insert(filter, entry);
     }
 
-    /// Where a filter stands; `None` if nobody watches it.
+    /// The standing of a filter; `None` if nobody watches it.
     pub(super) fn standing(&self, filter: Filter) -> Option<Standing> {
         self.entries.get(&filter).map(|entry| entry.standing)
     }
 
-    /// The same, now and from now on.
+    /// The standing of a filter, now and from now on.
     pub(super) fn state(&mut self, filter: Filter) -> Option<watch::Receiver<Standing>> {
         let entry = self.entries.get_mut(&filter)?;
         let standing = entry.standing;
@@ -150,13 +150,14 @@ impl Registry {
         Some(state.subscribe())
     }
 
-    /// What has changed since this was last asked. Whoever begins to watch looks for himself.
+    /// What has changed since the last call. A new watcher must look up the first standing itself.
     pub(super) fn take_news(&mut self) -> News {
         std::mem::take(&mut self.news)
     }
 
-    /// One watcher less. After the last, what the broker was told of stays for the linger if it
-    /// `lingers`, and else until the next UNSUBSCRIBE; what it was not told of is gone.
+    /// Removes a watcher. After the last one, a filter that the broker knows stays for the linger time if
+    /// it `lingers`, and otherwise until the next UNSUBSCRIBE. A filter that the broker does not know is
+    /// removed at once.
     pub(super) fn leave(&mut self, filter: Filter, lingers: bool, now: Instant) {
         let Some(entry) = self.entries.get_mut(&filter) else {
             return;
@@ -180,12 +181,12 @@ impl Registry {
         Some((self.refused.len(), *first))
     }
 
-    /// How many filters are wanted, lingering ones included.
+    /// How many filters are wanted, including lingering ones.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// A new connection: the broker knows nothing of us.
+    /// Notes a new connection: the broker knows no filters yet.
     pub(super) fn connected(&mut self) {
         self.connected = true;
         self.news.all = true;
@@ -197,7 +198,7 @@ impl Registry {
         }
     }
 
-    /// The connection is gone, and with it all that the broker was told.
+    /// Notes the end of the connection, and with it of all that the broker was told.
     pub(super) fn disconnected(&mut self) {
         self.connected = false;
         self.news.all = true;
@@ -216,7 +217,7 @@ impl Registry {
         }
     }
 
-    /// Does what has come due: refused filters are to be asked for again.
+    /// Does what has become due: requests refused filters again.
     pub(super) fn tick(&mut self, now: Instant) {
         while let Some((at, filter)) = self.retries.first().copied() {
             if at > now {
@@ -231,7 +232,7 @@ impl Registry {
         }
     }
 
-    /// When there is something to do that is not due yet.
+    /// When the next thing becomes due.
     pub(super) fn next_tick(&self) -> Option<Instant> {
         let leaving = self.leaving.first().map(|(at, _)| *at);
         let leaving = leaving.map(|at| self.unsubscribe_from.map_or(at, |from| at.max(from)));
@@ -239,19 +240,19 @@ impl Registry {
         leaving.into_iter().chain(retry).min()
     }
 
-    /// Since when a SUBSCRIBE has been without an answer, and none has come for another.
+    /// Since when a SUBSCRIBE has waited for its answer without an answer to any other.
     pub(super) fn unanswered_since(&self) -> Option<Instant> {
         self.asks.unanswered_since()
     }
 
-    /// Gives all unanswered SUBSCRIBEs their time anew: while reading was paused, answers could not
-    /// be seen.
+    /// Restarts the time limit of all unanswered SUBSCRIBEs, because answers could not be seen while
+    /// reading was paused.
     pub(super) fn excuse_silence(&mut self, now: Instant) {
         self.asks.excuse_silence(now);
     }
 
-    /// Up to `max` filters for the next UNSUBSCRIBE, with its packet id. To be sent before what
-    /// [`next_subscribe`](Self::next_subscribe) gives: a filter may be in both.
+    /// Up to `max` filters for the next UNSUBSCRIBE, with its packet id. Send it before the result of
+    /// [`next_subscribe`](Self::next_subscribe): a filter may be in both.
     pub(super) fn next_unsubscribe(
         &mut self,
         max: usize,
@@ -270,8 +271,8 @@ impl Registry {
         Some((self.asks.packet_id(), filters))
     }
 
-    /// Up to `max` filters for the next SUBSCRIBE, with its packet id; `None` when no filter waits
-    /// for one, or too much is unanswered.
+    /// Up to `max` filters for the next SUBSCRIBE, with its packet id; `None` if no filter waits for one,
+    /// or too many are unanswered.
     pub(super) fn next_subscribe(
         &mut self,
         max: usize,
@@ -293,15 +294,15 @@ impl Registry {
         Some((self.asks.begin(filters.clone(), now), filters))
     }
 
-    /// Takes a SUBACK: for each filter of that SUBSCRIBE, in order, whether the broker took it. A
+    /// Takes a SUBACK: for each filter of that SUBSCRIBE, in order, whether the broker accepted it. A
     /// filter without an answer counts as refused.
     pub(super) fn answered(&mut self, packet_id: u16, taken: &[bool], now: Instant) -> Answered {
         let mut answered = Answered::default();
         let Some(ask) = self.asks.take(packet_id) else {
             return answered;
         };
-        // A slow broker is given its time for each, not for all that wait: RabbitMQ takes some hundred
-        // filters a second.
+        // A slow broker gets the full time for each SUBSCRIBE, not for all that wait: RabbitMQ accepts
+        // only some hundred filters a second.
         self.excuse_silence(now);
         self.generation += 1;
         for (index, filter) in ask.filters.into_iter().enumerate() {
@@ -309,7 +310,7 @@ impl Registry {
                 continue;
             };
             if entry.told != Told::Asked(ask.number) {
-                // Unsubscribed since, and perhaps asked for anew: only that answer counts.
+                // Unsubscribed since, and perhaps requested again: only the newer answer counts.
                 continue;
             }
             if taken.get(index).copied().unwrap_or(false) {
@@ -321,7 +322,7 @@ impl Registry {
                 entry.set(Standing::Live { since });
                 self.news.filters.insert(filter);
             } else if entry.watchers == 0 {
-                // Nobody is there to ask again for.
+                // Nobody watches it any longer, so it need not be requested again.
                 self.remove(filter);
             } else {
                 entry.told = Told::Refused;

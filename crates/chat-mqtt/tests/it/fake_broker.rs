@@ -10,14 +10,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// What the payload of a message that ends the connection begins with.
+/// The beginning of a payload that makes this broker end the connection.
 pub(crate) const POISON: &[u8] = b"poison";
 
-/// What the payload of a message that gets no PUBACK begins with.
+/// The beginning of a payload that gets no PUBACK.
 pub(crate) const MUTE: &[u8] = b"mute";
 
-/// A broker for the faults that no real broker shows on demand: it ends the connection at one
-/// payload, does not answer another, and takes everything else.
+/// A broker with faults that no real broker shows on demand: it ends the connection at one payload, does
+/// not answer another, and accepts everything else.
 pub(crate) struct FakeBroker {
     pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,

@@ -1,4 +1,4 @@
-//! Publisher and subscriber against real brokers: the embedded one, and mosquitto.
+//! Tests of publisher and subscriber with real brokers: the embedded one and mosquitto.
 
 mod fake_broker;
 mod outbox;
@@ -15,7 +15,7 @@ use chat_mqtt::{Delivery, MqttConfig};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// Far more than anything here takes on a busy machine.
+/// Far longer than anything here takes, even on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
 
 /// More than what is published here.
@@ -33,7 +33,7 @@ fn config(broker: SocketAddr) -> MqttConfig {
 async fn embedded() -> Broker {
     let config = BrokerConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
-        // An address has half of them.
+        // One address may use half of them.
         max_filters: 5000,
         ..BrokerConfig::default()
     };
@@ -44,7 +44,7 @@ fn channel(n: u128) -> ChannelId {
     uuid::Uuid::from_u128(n).into()
 }
 
-/// Takes deliveries until `count` have come.
+/// Takes deliveries until `count` have arrived.
 async fn take(deliveries: &mut mpsc::Receiver<Vec<Delivery>>, count: usize) -> Vec<Delivery> {
     let mut taken = Vec::new();
     while taken.len() < count {

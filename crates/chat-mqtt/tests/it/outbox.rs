@@ -5,8 +5,8 @@ use tokio::time::timeout;
 
 use crate::SOON;
 
-/// Publishes all payloads in order as an outbox does: again and again from the first that was not
-/// confirmed. Gives the positions of those that were set aside.
+/// Publishes all payloads in order as an outbox does, starting again at the first that was not confirmed.
+/// Returns the positions of those that were set aside.
 pub(crate) async fn publish_all(
     publisher: &Publisher,
     channel: ChannelId,

@@ -132,7 +132,7 @@ async fn without_a_broker_publishing_fails_at_once_and_works_when_it_comes() {
         BrokerState::Down { .. }
     ));
     for n in 0..5_000 {
-        // More than any queue holds: nothing is kept for the broker's return.
+        // More than any queue holds: nothing is kept until the broker is back.
         let confirmation = publisher
             .publish(Token(n), channel(1), Bytes::from_static(b"x"))
             .await;

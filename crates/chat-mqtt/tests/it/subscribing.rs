@@ -14,7 +14,7 @@ use crate::{LARGEST, SOON, channel, config, embedded, take};
 
 const PER_CHANNEL: SubscriptionMode = SubscriptionMode::PerChannel { connections: 2 };
 
-/// Waits until the channel is live in a generation after `after`; gives that.
+/// Waits until the channel is live in a generation later than `after`; returns that generation.
 async fn live(subscription: &Subscription, after: u64) -> u64 {
     let mut state = subscription.state();
     let live =
@@ -214,7 +214,7 @@ async fn a_slow_consumer_pauses_reading_and_gets_everything_in_order() {
     let payloads: Vec<_> = (0..20_000)
         .map(|n| Bytes::from(format!("{n:0>500}")))
         .collect();
-    // 10 MB: far more than one batch and the sockets hold. All of it is confirmed first.
+    // 10 MB: far more than one batch and the sockets can hold. All of it is confirmed first.
     assert!(
         publish_all(&publisher, channel(1), &payloads)
             .await
@@ -225,8 +225,8 @@ async fn a_slow_consumer_pauses_reading_and_gets_everything_in_order() {
     assert_eq!(subscriber.counters().disconnects, 0);
 }
 
-/// Rules for mosquitto's dynamic security plugin: everyone may do everything, but subscribe only
-/// to the given topic.
+/// Rules for mosquitto's dynamic security plugin: everyone may do everything, except that they may
+/// subscribe only to the given topic.
 fn rules(may_subscribe: &str) -> String {
     format!(
         r##"{{"defaultACLAccess":{{"publishClientSend":true,"publishClientReceive":true,"subscribe":false,"unsubscribe":true}},
@@ -270,7 +270,7 @@ async fn a_refused_channel_stays_pending_until_the_broker_takes_it() {
     let refused = subscriber.watch(channel(2));
     live(&allowed, 0).await;
     eventually!(SOON, {
-        // Asked for again and again, though the first answer stands.
+        // It is requested again and again, although the first answer was final for others.
         let count = subscriber.counters().refused_subscriptions;
         ensure!(count >= 2, "{count} refused");
         Ok(())

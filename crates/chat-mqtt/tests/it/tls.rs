@@ -40,7 +40,7 @@ async fn over_tls_a_slow_consumer_gets_everything_in_order_through_cuts() {
     let payloads: Vec<_> = (0..20_000)
         .map(|n| Bytes::from(format!("{n:0>500}")))
         .collect();
-    // 10 MB each way: TLS has its own buffers, which must neither grow nor stall.
+    // 10 MB in each direction: TLS has its own buffers, which must neither grow nor stall.
     let publishing = publish_all(&publisher, channel(1), &payloads);
     let cutting = async {
         for cut in 1..=3 {
@@ -54,7 +54,7 @@ async fn over_tls_a_slow_consumer_gets_everything_in_order_through_cuts() {
     };
     let (aside, ()) = tokio::join!(publishing, cutting);
     assert!(aside.is_empty(), "{aside:?}");
-    // Some came twice, as they were published again.
+    // Some arrive twice, because they were published again.
     let mut next = 0;
     while next < payloads.len() {
         for delivery in take(&mut deliveries, 1).await {
@@ -63,7 +63,7 @@ async fn over_tls_a_slow_consumer_gets_everything_in_order_through_cuts() {
             } else {
                 assert!(
                     payloads[..next].contains(&delivery.payload),
-                    "a hole at {next}"
+                    "a gap at {next}"
                 );
             }
         }

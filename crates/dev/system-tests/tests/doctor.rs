@@ -62,8 +62,8 @@ async fn what_works_is_said_to_work() {
     let (chat, sse) = (chain.chat.url(), chain.sse.url());
     let well = examined(&chat, &sse, &with).await;
     let fine = [
-        "messages are stored and come live",
-        "goes on after",
+        "messages are stored and arrive live",
+        "resumes after",
         "/readyz is green",
     ];
     says(&well, 0, &fine);
@@ -115,7 +115,7 @@ async fn proxies_that_spoil_streams_are_found() {
             "the proxy must pass on the header Last-Event-ID",
         ),
         ("return 503;", 1, "gives up for good"),
-        (&closed, 1, "history cannot be read: it gets 403"),
+        (&closed, 1, "history cannot be read: the answer is 403"),
         (large, 0, "long cursors pass"),
     ] {
         let (_front, url) = behind(&chain, stream).await;
@@ -153,5 +153,5 @@ async fn statuses_that_browsers_give_up_on_are_seen_while_a_node_restarts() {
         restarts
     );
     says(&given_up, 1, &["502", "gives up for good"]);
-    says(&came_back, 0, &["each came back"]);
+    says(&came_back, 0, &["each could be reopened"]);
 }

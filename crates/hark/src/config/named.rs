@@ -1,19 +1,19 @@
-//! A service's settings under the names that they have in `hark`.
+//! Translates the names of a service's settings into those that they have in `hark`.
 
 use service_kit::config::ConfigError;
 use toml::{Table, Value};
 
-/// What `service` says, with each of its settings named as here: `limits.message` of chat-service is
-/// `chat_service.limits.message`. What the services share keeps its name.
+/// A text from `service`, with its settings renamed: `limits.message` of chat-service becomes
+/// `chat_service.limits.message`. Settings that the services share keep their names.
 pub(crate) fn as_here(service: &str, said: &str) -> String {
     match super::defaults() {
         Ok(mut all) => rename(said, service, &super::take(&mut all, service)),
-        // The defaults are part of the program; if they cannot be read, that was said before.
+        // The defaults are part of the program; if they cannot be read, that was reported earlier.
         Err(_) => said.to_owned(),
     }
 }
 
-/// The same for a refused setting.
+/// Does the same for a refused setting.
 pub(super) fn refusal(service: &str, error: ConfigError) -> ConfigError {
     match error {
         ConfigError::Invalid { reason } => ConfigError::Invalid {

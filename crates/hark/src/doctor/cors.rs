@@ -1,4 +1,4 @@
-//! Whether a page of another origin may post and listen (WHATWG Fetch, section 3.3).
+//! Checks whether a page of another origin may post and listen (WHATWG Fetch, section 3.3).
 
 use axum::http::{HeaderValue, Method, Request, Response, header};
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use crate::client::{ask, get};
 pub(super) async fn check(patient: &mut Patient, origin: &str) {
     let Ok(value) = HeaderValue::from_str(origin) else {
         patient.findings.fail(
-            &format!("{origin:?} is no origin"),
+            &format!("{origin:?} is not an origin"),
             "write it as https://chat.example, without a path",
         );
         return;
@@ -35,7 +35,7 @@ pub(super) async fn check(patient: &mut Patient, origin: &str) {
     let questions = [
         ("read history", &patient.chat_client, get(messages)),
         ("post", &patient.chat_client, preflight),
-        // An error without these headers cannot be told from a dead network.
+        // Without these headers, a page cannot tell an error from a dead network.
         (
             "see errors of chat-service",
             &patient.chat_client,

@@ -2,7 +2,7 @@ use std::io::Write as _;
 
 use service_command::Failure;
 
-/// What was found, printed at once.
+/// Prints what was found, at once, and counts it.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     failed: usize,
@@ -14,7 +14,7 @@ impl Findings {
         say(&format!("ok    {what}"));
     }
 
-    /// Something to know, that is neither good nor bad.
+    /// Something to know, neither good nor bad.
     pub(super) fn note(&mut self, what: &str) {
         say(&format!("note  {what}"));
     }
@@ -31,7 +31,7 @@ impl Findings {
         say(&format!("FAIL  {what}\n      → {advice}"));
     }
 
-    /// Success, unless something does not work.
+    /// Success, unless something did not work.
     pub(super) fn conclude(&self) -> Result<(), Failure> {
         match (self.failed, self.warned) {
             (0, 0) => say("all is well"),
@@ -47,6 +47,6 @@ impl Findings {
 }
 
 fn say(line: &str) {
-    // Who stopped reading has seen enough; the exit status still tells.
+    // If nobody reads on, the exit status still tells.
     drop(writeln!(std::io::stdout(), "{line}"));
 }

@@ -1,4 +1,4 @@
-//! What the services say of themselves, where their operations listeners can be reached.
+//! Checks what the services report about themselves, if their operations listeners can be reached.
 
 use std::path::Path;
 
@@ -9,8 +9,7 @@ use service_command::Failure;
 use super::findings::Findings;
 use crate::client::{ask, client, get};
 
-/// Files that a service may have open, below which it runs out of them before it runs out of
-/// anything else.
+/// A service that may open fewer files than this runs out of files before it runs out of anything else.
 const ENOUGH_FILES: f64 = 65_536.0;
 
 pub(super) async fn check(
@@ -60,7 +59,7 @@ pub(super) async fn check(
             "raise LimitNOFILE= of its unit, or `ulimit -Hn`",
         ),
         Some(_) => findings.ok("the limit of open files is high enough"),
-        None => findings.note("its limit of open files is not told"),
+        None => findings.note("it does not report its limit of open files"),
     }
     Ok(())
 }

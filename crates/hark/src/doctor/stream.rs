@@ -1,4 +1,4 @@
-//! Whether a stream comes as it is sent: at once, unchanged, and on from where it was.
+//! Checks whether a stream arrives as it is sent: at once, unchanged, and resumed from where it was.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use tokio::time::{Instant, timeout};
 use super::Patient;
 use crate::client::{ask, json_to, next, reason, stream_from, whole};
 
-/// The first bytes of a stream follow its head at once.
+/// How long the first bytes of a stream may take after its head.
 const FIRST_BYTES: Duration = Duration::from_secs(3);
-/// `ready` waits for the broker and for history.
+/// How long `ready` may take. It waits for the broker and for history.
 const READY: Duration = Duration::from_secs(12);
-/// How long a message may take. By polling, without a broker, it takes two to three seconds.
+/// How long a message may take. With polling, without a broker, it takes two to three seconds.
 const MESSAGE: Duration = Duration::from_secs(10);
 const LIVE: Duration = Duration::from_millis(1_500);
 
@@ -39,7 +39,7 @@ impl Open {
         }
     }
 
-    /// The next event of one of these names; `None` if there is none in time.
+    /// The next event with one of these names; `None` if none arrives in time.
     async fn event(&mut self, names: &[&str], patience: Duration) -> Option<Event> {
         let found = timeout(patience, async {
             loop {
@@ -67,7 +67,7 @@ pub(super) async fn check(patient: &mut Patient) {
     takes_long_cursors(patient).await;
 }
 
-/// A stream that has said `ready`.
+/// A stream that has sent `ready`.
 async fn open(patient: &mut Patient) -> Option<Open> {
     let url = patient.sse.join(&format!("events?c={}", patient.channel));
     let answered = timeout(READY, patient.sse_client.send(stream_from(url, None))).await;
@@ -82,7 +82,7 @@ async fn open(patient: &mut Patient) -> Option<Open> {
         }
         Err(_late) => {
             patient.findings.fail(
-                &format!("{} gives no head of a stream", patient.sse),
+                &format!("{} does not send the head of a stream", patient.sse),
                 BUFFERED,
             );
             return None;
@@ -104,15 +104,16 @@ async fn open(patient: &mut Patient) -> Option<Open> {
     }
     let mut open = Open::new(answer);
     let Some(first) = next(&mut open.answer, FIRST_BYTES).await else {
-        patient
-            .findings
-            .fail("the head of a stream comes, and nothing after it", BUFFERED);
+        patient.findings.fail(
+            "the head of a stream arrives, but nothing after it",
+            BUFFERED,
+        );
         return None;
     };
     open.waiting = open.reader.read(&first).unwrap_or_default().into();
     if open.event(&["ready"], READY).await.is_none() {
         patient.findings.fail(
-            "a stream opens and does not become ready",
+            "a stream opens but does not become ready",
             "broadcast-sse cannot ask chat-service: look at its /readyz and at history.url",
         );
         return None;
@@ -126,7 +127,7 @@ fn is(answer: &Response<Incoming>, content_type: &str) -> bool {
     kind.is_some_and(|kind| kind.as_bytes().starts_with(content_type.as_bytes()))
 }
 
-/// What an answer that is no stream is instead, and why if it says so itself.
+/// Describes an answer that is not a stream, with its reason if it gives one.
 async fn what_it_says(sse: &BaseUrl, answer: Response<Incoming>) -> String {
     let kind = answer.headers().get(header::CONTENT_TYPE);
     let kind = kind.map_or("no content type".into(), |kind| {
@@ -141,12 +142,12 @@ async fn what_it_says(sse: &BaseUrl, answer: Response<Incoming>) -> String {
     }
     match timeout(FIRST_BYTES, whole(answer)).await {
         Ok(Ok(answer)) => format!("{said}: {}", reason(&answer)),
-        // The status and the type are what counts.
+        // The status and the type are enough.
         _ => said,
     }
 }
 
-/// Three messages, each of which must come before the next is posted.
+/// Posts three messages. Each must arrive before the next is posted.
 async fn posts_arrive(patient: &mut Patient, open: &mut Open) -> bool {
     let url = patient
         .chat
@@ -176,7 +177,7 @@ async fn posts_arrive(patient: &mut Patient, open: &mut Open) -> bool {
         without_broker |= answer.status() == StatusCode::ACCEPTED;
         if open.event(&["doctor"], MESSAGE).await.is_none() {
             patient.findings.fail(
-                "a message is stored and does not come on the stream",
+                "a message is stored but does not arrive on the stream",
                 "do chat-service and broadcast-sse belong together (broker, mqtt.topic_prefix, history.url)? If \
                  the first bytes of a stream come only later: a proxy collects them",
             );
@@ -187,7 +188,7 @@ async fn posts_arrive(patient: &mut Patient, open: &mut Open) -> bool {
     if without_broker {
         patient.findings.warn(
             "chat-service has no connection to the broker (202)",
-            "messages come up to 2 s late: look at its /readyz and at mqtt.url",
+            "messages arrive up to 2 s late: look at its /readyz and at mqtt.url",
         );
     } else if slowest > LIVE {
         patient.findings.warn(
@@ -195,11 +196,11 @@ async fn posts_arrive(patient: &mut Patient, open: &mut Open) -> bool {
                 "a message takes {} ms from post to stream",
                 slowest.as_millis()
             ),
-            "it comes by polling, not by the broker: look at /readyz of broadcast-sse",
+            "it arrives by polling, not through the broker: look at /readyz of broadcast-sse",
         );
     } else {
         let took = format!(
-            "messages are stored and come live, within {} ms",
+            "messages are stored and arrive live, within {} ms",
             slowest.as_millis()
         );
         patient.findings.ok(&took);
@@ -207,7 +208,7 @@ async fn posts_arrive(patient: &mut Patient, open: &mut Open) -> bool {
     true
 }
 
-/// A stream with `Last-Event-ID` begins after it.
+/// Checks that a stream with `Last-Event-ID` begins after that event.
 async fn resumes(patient: &mut Patient) {
     let url = patient
         .sse
@@ -246,10 +247,10 @@ async fn resumes(patient: &mut Patient) {
         Some(event) if event.name == "doctor" && event.data.contains("2 of 3") => {
             patient
                 .findings
-                .ok("a stream goes on after the last message that was seen");
+                .ok("a stream resumes after the last message that was seen");
         }
         _ => patient.findings.fail(
-            "a stream that comes back does not go on where it was",
+            "a reopened stream does not resume where it was",
             "the proxy must pass on the header Last-Event-ID",
         ),
     }
@@ -257,12 +258,12 @@ async fn resumes(patient: &mut Patient) {
 
 fn not_again(patient: &mut Patient, why: &str) {
     patient.findings.fail(
-        &format!("a stream that was opened once cannot be opened again: {why}"),
+        &format!("a stream was opened once but cannot be opened again: {why}"),
         "look at the log of broadcast-sse, and of the proxy in front of it",
     );
 }
 
-/// The cursor of the first message, from the message itself.
+/// The cursor of the first message, built from the message itself.
 async fn first_cursor(patient: &Patient) -> Result<String, String> {
     let url = patient.chat.join(&format!(
         "channels/{}/messages?after=0&limit=1",
@@ -271,21 +272,25 @@ async fn first_cursor(patient: &Patient) -> Result<String, String> {
     let answer = ask(&patient.chat_client, crate::client::get(url)).await;
     let answer = answer.map_err(|error| error.to_string())?;
     if !answer.status().is_success() {
-        return Err(format!("it gets {}: {}", answer.status(), reason(&answer)));
+        return Err(format!(
+            "the answer is {}: {}",
+            answer.status(),
+            reason(&answer)
+        ));
     }
     let page: serde_json::Value =
         serde_json::from_slice(answer.body()).map_err(|error| error.to_string())?;
     let first = &page["messages"][0];
     let epoch = first["epoch"].as_str().and_then(|epoch| epoch.parse().ok());
     let position = epoch.zip(first["seq"].as_u64());
-    let (epoch, seq) = position.ok_or("it does not have what was posted")?;
+    let (epoch, seq) = position.ok_or("it does not contain what was posted")?;
     Ok(chat_model::Cursor::encode([(
         patient.channel,
         chat_model::Position::new(epoch, seq),
     )]))
 }
 
-/// A cursor of a hundred channels takes 2 KiB, and browsers send cookies besides.
+/// A cursor for a hundred channels takes 2 KiB, and browsers also send cookies.
 async fn takes_long_cursors(patient: &mut Patient) {
     let url = patient.sse.join(&format!("events?c={}", patient.channel));
     let long = "x".repeat(16 * 1024);
@@ -296,7 +301,7 @@ async fn takes_long_cursors(patient: &mut Patient) {
         }
         Ok(answer) => patient.findings.fail(
             &format!("a cursor of 16 KiB gets {}", answer.status()),
-            "browsers give up for good then: let request heads of 32 KiB pass (nginx: \
+            "browsers then give up for good: let request heads of 32 KiB pass (nginx: \
              `large_client_header_buffers 4 32k`)",
         ),
         Err(error) => patient.findings.fail(

@@ -1,4 +1,4 @@
-//! What an `EventSource` would see while something is restarted.
+//! Shows what an `EventSource` would see while something is restarted.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Patient;
 use crate::client::{next, stream_from};
 
-/// Between two attempts, as browsers wait when nobody tells them.
+/// The pause between two attempts, as in browsers that were told nothing else.
 const RETRY: Duration = Duration::from_secs(1);
-/// The longest pause between attempts, so that short troubles are met.
+/// The longest pause between attempts, so that short problems are not missed.
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// Keeps a stream open for a time and tells of every answer that a browser would give up on.
+/// Keeps a stream open for a time and reports every answer that would make a browser give up.
 pub(super) async fn watch(patient: &mut Patient, time: Duration) {
     let url = patient.sse.join(&format!("events?c={}", patient.channel));
     patient.findings.note(&format!(
@@ -51,7 +51,7 @@ pub(super) async fn watch(patient: &mut Patient, time: Duration) {
                      ping that says `retry:` (deploy/examples/nginx.conf)",
                 );
             }
-            // A refused connection is no answer: browsers come back.
+            // After a refused connection, browsers try again.
             Ok(Err(_)) | Err(_) => {}
         }
         reader.restart();
@@ -59,18 +59,18 @@ pub(super) async fn watch(patient: &mut Patient, time: Duration) {
     }
     if reader.had_hollow_block() {
         patient.findings.warn(
-            "a stream had a block without data: several clients make an empty event of it",
+            "a stream had a block without data: several clients turn it into an empty event",
             "send `retry:` in a ping, with `event: ping` and `data: {}` (deploy/examples/nginx.conf)",
         );
     }
     if opened == 0 {
         patient.findings.fail(
-            "no stream could be opened at all",
+            "no stream could be opened",
             "run hark doctor without --watch",
         );
     } else if given_up == 0 {
-        patient
-            .findings
-            .ok(&format!("{ended} streams ended, and each came back"));
+        patient.findings.ok(&format!(
+            "{ended} streams ended, and each could be reopened"
+        ));
     }
 }

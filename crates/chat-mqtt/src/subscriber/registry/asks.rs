@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::Filter;
 
-/// SUBSCRIBEs without a SUBACK, and the ids of packets.
+/// The SUBSCRIBEs without a SUBACK, and the packet ids.
 #[derive(Debug, Default)]
 pub(super) struct Asks {
     /// Oldest first.
@@ -17,7 +17,7 @@ pub(super) struct Asks {
 #[derive(Debug)]
 pub(super) struct Ask {
     packet_id: u16,
-    /// Another one than that of any other SUBSCRIBE of this connection's life.
+    /// Unique among all SUBSCRIBEs of this connection.
     pub(super) number: u64,
     at: Instant,
     pub(super) filters: Vec<Filter>,
@@ -28,7 +28,7 @@ pub(super) struct Ask {
 pub(super) const MAX_ASKED: usize = 8;
 
 impl Asks {
-    /// Whether too much is unanswered to ask for more.
+    /// Whether too many are unanswered to send more.
     pub(super) fn is_full(&self) -> bool {
         self.unanswered.len() >= MAX_ASKED
     }
@@ -38,7 +38,7 @@ impl Asks {
         self.last_number + 1
     }
 
-    /// Notes a SUBSCRIBE and gives its packet id.
+    /// Notes a SUBSCRIBE and returns its packet id.
     pub(super) fn begin(&mut self, filters: Vec<Filter>, now: Instant) -> u16 {
         self.last_number += 1;
         let packet_id = self.packet_id();
@@ -60,25 +60,25 @@ impl Asks {
         self.unanswered.remove(at)
     }
 
-    /// Since when a SUBSCRIBE has been without an answer, and none has come for another.
+    /// Since when a SUBSCRIBE has waited for its answer without an answer to any other.
     pub(super) fn unanswered_since(&self) -> Option<Instant> {
         self.unanswered.front().map(|ask| ask.at)
     }
 
-    /// Gives all of them their time anew.
+    /// Restarts the time limit of all of them.
     pub(super) fn excuse_silence(&mut self, now: Instant) {
         for ask in &mut self.unanswered {
             ask.at = now;
         }
     }
 
-    /// The connection is gone, and all that was asked on it.
+    /// Forgets everything, because the connection is gone.
     pub(super) fn clear(&mut self) {
         self.unanswered.clear();
     }
 
-    /// An id that no unanswered SUBSCRIBE has. UNSUBACKs are not waited for: some brokers send
-    /// none for a filter they did not know, others several for one packet.
+    /// An id that no unanswered SUBSCRIBE has. UNSUBACKs are ignored: some brokers send none for a filter
+    /// that they did not know, others several for one packet.
     pub(super) fn packet_id(&mut self) -> u16 {
         loop {
             self.last_packet_id = self.last_packet_id.checked_add(1).unwrap_or(1);

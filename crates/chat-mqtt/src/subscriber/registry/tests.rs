@@ -12,7 +12,7 @@ fn channel(n: u8) -> Filter {
     Filter::Channel(Uuid::from_u128(u128::from(n)).into())
 }
 
-/// One more watcher, and what he sees.
+/// Adds a watcher and returns what it sees.
 fn watch(registry: &mut Registry, filter: Filter) -> watch::Receiver<Standing> {
     registry.watch(filter);
     registry.state(filter).unwrap()
@@ -295,8 +295,8 @@ enum Packet {
 }
 
 proptest! {
-    /// A broker that obeys in order: whoever is told that a channel is live is subscribed there,
-    /// and in the end the broker has exactly the watched channels.
+    /// With a broker that obeys in order: whenever a channel is reported live, the broker has it, and in
+    /// the end the broker has exactly the watched channels.
     #[test]
     fn live_means_subscribed(steps in prop::collection::vec(step(), 0..200)) {
         let mut now = Instant::now();
@@ -304,7 +304,7 @@ proptest! {
         let mut watched: Vec<(Filter, watch::Receiver<Standing>)> = Vec::new();
         let mut wire: VecDeque<Packet> = VecDeque::new();
         let mut broker: HashSet<Filter> = HashSet::new();
-        // The last UNSUBSCRIBE may have to wait for its time.
+        // The last UNSUBSCRIBE may not be due yet.
         let settle = [
             Step::Wait(20_000),
             Step::Wait(1_000),
@@ -355,7 +355,7 @@ proptest! {
             }
             for (filter, standing) in &watched {
                 if matches!(*standing.borrow(), Standing::Live { .. }) {
-                    // An UNSUBSCRIBE on its way would make it deaf: none may be.
+                    // An UNSUBSCRIBE on its way would make it deaf, so there must be none.
                     prop_assert!(broker.contains(filter));
                     let leaving = wire.iter().any(|packet| matches!(packet, Packet::Unsubscribe(filters) if filters.contains(filter)));
                     prop_assert!(!leaving);
