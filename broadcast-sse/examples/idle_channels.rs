@@ -1,6 +1,6 @@
-//! Prints what a distinct channel costs that nothing happens in: `cargo run --release -p
-//! broadcast-sse --example idle_channels`. Channels are those of the hub, with a log but without
-//! events in memory; what the stream itself costs is not counted.
+//! Prints the memory that an idle channel costs: `cargo run --release -p broadcast-sse --example
+//! idle_channels`. These are channels of the hub, with a log but without events in memory. The cost of
+//! the stream itself is not counted.
 
 use std::error::Error;
 use std::fs;
@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 fn cost(mode: SubscriptionMode, listened: bool) -> Result<f64, Box<dyn Error>> {
     let life = Lifecycle::new();
-    // Nothing listens on the discard port; what is watched is kept all the same.
+    // Nothing listens on the discard port; the list of watched channels is kept anyway.
     let broker = ("HARK_MQTT__URL".to_owned(), "mqtt://127.0.0.1:9".to_owned());
     let config = Config::load(None, [broker])?;
     let (subscriber, _deliveries) = Subscriber::start(&config.mqtt, mode, &life);
@@ -43,7 +43,7 @@ fn cost(mode: SubscriptionMode, listened: bool) -> Result<f64, Box<dyn Error>> {
     let before = resident()?;
     channels.add(CHANNELS, listened);
     let cost = (resident()? - before) / f64::from(CHANNELS);
-    // Whoever comes next is to need new memory.
+    // Never freed, so that the next measurement needs new memory.
     std::mem::forget(channels);
     life.shutdown();
     Ok(cost)

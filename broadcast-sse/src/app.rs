@@ -1,4 +1,4 @@
-//! All routes on one page. `Accept` is read by hand, as only one name is looked for (decision 30).
+//! All routes of broadcast-sse. `Accept` is parsed by hand, because only one name matters (decision 30).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,26 +32,27 @@ use crate::query::{self, QueryError, QueryLimits, StreamQuery};
 use crate::stream::{self, EventStream, Form};
 use crate::writers::Writers;
 
-/// When somebody who has as many streams as he may have should try again.
+/// When a client that has reached its limit of streams should try again.
 const WHEN_FULL: Duration = Duration::from_secs(10);
 
 static SHARE_TAKEN: LogLimit = LogLimit::per_minute(2);
 static NO_RIGHTS: LogLimit = LogLimit::per_minute(2);
 static TOO_MANY_CHANNELS: LogLimit = LogLimit::per_minute(2);
 
-/// What the handlers need; shared as a whole, because axum clones it for every request.
+/// What the handlers need. It is shared as a whole, because axum clones it for every request.
 pub(crate) struct AppState {
     pub(crate) hub: Arc<Hub>,
-    /// What streams are written by, where their sockets can be had.
+    /// Write the streams whose sockets can be taken over.
     pub(crate) writers: Writers<EventStream>,
     pub(crate) limits: QueryLimits,
-    /// Those that may be open.
+    /// Limits how many streams may be open.
     pub(crate) streams: Arc<OpenStreams>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) lifecycle: Lifecycle,
 }
 
-/// The service's paths, and around them, from the inside: problems and request ids, access, metrics.
+/// The service's paths. The layers around them are, from the inside: problems and request ids, access,
+/// metrics.
 pub(crate) fn router(app: AppState, requests: &RequestMetrics, access: AccessPolicy) -> Router {
     let routes = Router::new()
         .route("/", get(events))
@@ -78,7 +79,7 @@ async fn events(
     app.stream(&query, Form::Events, peer, &request).await
 }
 
-/// The older system's stream of one channel.
+/// The stream of one channel under the URL of the older system.
 async fn legacy(
     State(app): State<Arc<AppState>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -97,7 +98,7 @@ fn last_event_id(request: &Parts) -> Option<&[u8]> {
 }
 
 impl AppState {
-    /// Leave to open one more stream. Whoever has none is told why, or to come back later.
+    /// Permission to open one more stream. A client that gets none is told why, or to come back later.
     fn place(&self, peer: SocketAddr, request: &Parts) -> Result<StreamPlace, Option<Problem>> {
         let full = match self.streams.take(peer.ip(), &request.headers) {
             Ok(place) if !self.lifecycle.is_shutting_down() => return Ok(place),
@@ -107,7 +108,7 @@ impl AppState {
         self.metrics.streams_refused.inc();
         if let Some(Full::Client(client)) = full {
             if let Some(left_out) = SHARE_TAKEN.line() {
-                warn!(left_out, %client, "as many streams of one address as hub.max_streams_per_address allows; if it is a proxy, name it in limits.trusted_proxies");
+                warn!(left_out, %client, "hub.max_streams_per_address reached; if the address is a proxy, name it in limits.trusted_proxies");
             }
             if !wants_a_stream(request) {
                 return Err(Some(too_many_streams()));
@@ -149,7 +150,7 @@ impl AppState {
         Ok(offer.accept(event_stream(Body::empty()), first, take))
     }
 
-    /// Adds a listener. Whoever would need too many channels is told so, or to come back later.
+    /// Adds a listener. A client that would need too many channels is told so, or to come back later.
     async fn listen(
         &self,
         place: &StreamPlace,
@@ -158,7 +159,7 @@ impl AppState {
         request: &Parts,
     ) -> Result<Listener, Option<Problem>> {
         let client = place.client();
-        // Open mode: nobody is known, and nobody need be.
+        // In open mode callers are unknown, and need not be known.
         let caller = Caller::NOBODY;
         let number = client.map(Client::number);
         let listener = self.hub.listen(&caller, number, starts, waker).await;
@@ -184,7 +185,7 @@ impl AppState {
     }
 }
 
-/// The answer to whoever gets no stream now: why, or when to come back.
+/// The answer to a client that gets no stream now: why, or when to come back.
 fn refused(why: Option<Problem>) -> Result<Response, Problem> {
     match why {
         Some(problem) => Err(problem),
@@ -192,7 +193,7 @@ fn refused(why: Option<Problem>) -> Result<Response, Problem> {
     }
 }
 
-/// Whether nothing but a stream is understood, as by an `EventSource`, which gives up for good on any
+/// Whether the client accepts only a stream. An `EventSource` does, and it gives up for good on any
 /// status but 200.
 fn wants_a_stream(request: &Parts) -> bool {
     let mut accepted = request.headers.get_all(header::ACCEPT).iter();
@@ -203,7 +204,8 @@ fn wants_a_stream(request: &Parts) -> bool {
     })
 }
 
-/// Neither caches nor proxies may keep or change a stream; nginx is told not to collect it.
+/// The answer for a stream. Neither caches nor proxies may store or change it; nginx is told not to
+/// buffer it.
 fn event_stream(body: Body) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
@@ -248,7 +250,7 @@ fn too_many_streams() -> Problem {
         "Too many streams",
     )
     .detail(
-        "this address has as many streams as one may have here; close some, or listen to several channels by one \
+        "this address has reached its limit of streams; close some, or listen to several channels by one \
          stream (?c=…&c=…)",
     )
     .retry_after(WHEN_FULL)

@@ -13,7 +13,7 @@ use service_kit::config::{self, ConfigError, duration, listen, size};
 use service_kit::telemetry::LogConfig;
 use service_kit::tls::{self, TlsConfig};
 
-/// All settings of broadcast-sse; `config.default.toml` says what each is for.
+/// All settings of broadcast-sse; `config.default.toml` describes each of them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -28,13 +28,13 @@ pub struct Config {
     pub history: HistoryConfig,
     /// Which pages may connect.
     pub access: AccessConfig,
-    /// Who counts as one client.
+    /// What counts as one client.
     pub limits: LimitsConfig,
     /// How channels are subscribed to.
     pub subscribe: SubscribeConfig,
     /// The broker.
     pub mqtt: MqttConfig,
-    /// Bounds and times of the hub.
+    /// Limits and times of the hub.
     pub hub: HubConfig,
     /// Logging.
     pub log: LogConfig,
@@ -55,9 +55,9 @@ pub struct OperationsConfig {
 pub struct HistoryConfig {
     /// The URLs of the chat-services, separated by commas.
     pub url: String,
-    /// The certificates of the authority that theirs must be signed by.
+    /// The authorities, one of which must have signed their certificates.
     pub ca_file: PathBuf,
-    /// The certificate that is shown to those that ask for one.
+    /// The certificate to show if they ask for one.
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
@@ -67,7 +67,7 @@ impl HistoryConfig {
     /// The URLs, at least one.
     ///
     /// # Errors
-    /// If one is not that of a service.
+    /// If one is not the URL of a service.
     pub(crate) fn bases(&self) -> Result<Vec<BaseUrl>, ConfigError> {
         let bases = self.url.split(',').map(|url| url.trim().parse());
         bases
@@ -75,10 +75,10 @@ impl HistoryConfig {
             .map_err(|error: NotABaseUrl| ConfigError::invalid("history.url", error))
     }
 
-    /// Whom to trust as one of them, and what to be known by.
+    /// Which authorities to trust, and which certificate to show.
     ///
     /// # Errors
-    /// If that is asked for, and there is nobody, or the certificate is of no use.
+    /// If TLS is used and there is no authority to trust, or the certificate cannot be used.
     pub(crate) fn tls(&self) -> Result<Arc<ClientConfig>, ConfigError> {
         if !self.bases()?.iter().any(BaseUrl::is_https) {
             return Ok(tls::trusting_nobody());
@@ -103,9 +103,9 @@ impl HistoryConfig {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsConfig {
-    /// Whether loopback has a share like every other address.
+    /// Whether loopback has a share like any other address.
     pub limit_loopback: bool,
-    /// Proxies that say whom they stand for.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: TrustedProxies,
 }
 
@@ -141,7 +141,7 @@ pub struct HubConfig {
     pub max_channels: usize,
     /// Channels in memory.
     pub known_channels: usize,
-    /// Bytes of all rings.
+    /// The most bytes in all rings.
     #[serde(with = "size")]
     pub memory: usize,
     /// Events in one ring.
@@ -149,7 +149,7 @@ pub struct HubConfig {
     /// Bytes in one ring.
     #[serde(with = "size")]
     pub ring_bytes: usize,
-    /// Bytes of shared pages of history.
+    /// The most bytes in shared pages of history.
     #[serde(with = "size")]
     pub page_bytes: usize,
     /// Pages read at the same time.
@@ -157,16 +157,16 @@ pub struct HubConfig {
     /// How long an event may be late.
     #[serde(with = "duration")]
     pub hole_patience: Duration,
-    /// How long a quiet channel goes unchecked.
+    /// How often the head of a quiet channel is checked.
     #[serde(with = "duration")]
     pub head_check: Duration,
-    /// How long a channel without listeners stays.
+    /// How long a channel without listeners is kept.
     #[serde(with = "duration")]
     pub linger: Duration,
     /// How often streams are pinged.
     #[serde(with = "duration")]
     pub ping: Duration,
-    /// How long a stream may take no byte.
+    /// How long a client may read nothing while there is something to write.
     #[serde(with = "duration")]
     pub write_stall: Duration,
     /// `SO_SNDBUF` of a stream.
@@ -188,7 +188,7 @@ impl Config {
     /// The settings in layers: the built-in defaults, a file, the environment.
     ///
     /// # Errors
-    /// With a sentence that names the setting and what to change.
+    /// The text names the setting and says what to change.
     pub fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -207,10 +207,10 @@ impl Config {
         )
     }
 
-    /// Checks what the types do not.
+    /// Checks what the types cannot express.
     ///
     /// # Errors
-    /// With a sentence that names the setting and what to change.
+    /// The text names the setting and says what to change.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.mqtt.validate("mqtt")?;
         self.access.validate()?;
@@ -228,14 +228,14 @@ impl Config {
                 return Err(ConfigError::invalid(key, "must be at least 1"));
             }
         }
-        // A cursor of all channels must fit in the request head of a reconnecting browser.
+        // A cursor for all channels must fit into the request head of a reconnecting browser.
         if self.hub.max_channels > 1_000 {
             return Err(ConfigError::invalid(
                 "hub.max_channels",
                 "must be at most 1000",
             ));
         }
-        // An event of the largest size must fit, or the ring would never hold it.
+        // An event of the largest size must fit, or the ring could never hold it.
         if self.hub.ring_bytes < 2 * self.mqtt.max_packet {
             return Err(ConfigError::invalid(
                 "hub.ring_bytes",
@@ -288,7 +288,7 @@ mod tests {
         assert!(refused(&history).contains("`history.key`"));
         history.key = PathBuf::from("/nowhere/key.pem");
         assert!(refused(&history).contains("/nowhere/ca.pem"));
-        // Nothing is asked by https: nothing is read.
+        // https is not used, so no file is read.
         history.url = "http://chat:8080".to_owned();
         history.tls().unwrap();
     }

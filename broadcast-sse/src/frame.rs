@@ -1,5 +1,5 @@
-//! Frames of the event stream format (WHATWG HTML §9.2.6), and the chunks of HTTP/1.1 (RFC 9112
-//! §7.1) that carry them. The one place that writes them.
+//! Writes frames of the event stream format (WHATWG HTML §9.2.6), and the HTTP/1.1 chunks (RFC 9112
+//! §7.1) that carry them. No other code writes them.
 
 use std::io::Write;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use crate::hub::{Encoded, Gap};
 
-/// What follows the bytes of a chunk.
+/// The line end after the bytes of a chunk.
 pub(crate) const CHUNK_END: &[u8] = b"\r\n";
 
-/// The chunk that ends a body, which has no trailers.
+/// The chunk that ends a body without trailers.
 pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 #[derive(Serialize)]
@@ -29,8 +29,8 @@ struct ReadyChannel {
     seq: Seq,
 }
 
-/// A message as a chunk, for everyone who listens to its channel; its line holds neither CR nor LF,
-/// so it is one `data:` field as it stands. Read it with [`EventFrame`].
+/// A message as a chunk, for everyone who listens to its channel. Its line contains neither CR nor LF, so
+/// it can be used unchanged as one `data:` field. Read the chunk with [`EventFrame`].
 pub(crate) fn event(head: &EventHead, line: &[u8]) -> Encoded {
     let id = id_line(&Cursor::encode([(head.channel, head.position())]));
     let event_type = head.event_type.as_deref();
@@ -61,18 +61,18 @@ pub(crate) fn event(head: &EventHead, line: &[u8]) -> Encoded {
     }
 }
 
-/// What [`event`] has written: the frame begins at the first mark, its `id:` line ends at the
-/// second, and the chunk's own line end follows it.
+/// Reads what [`event`] has written: the frame begins at the first mark, its `id:` line ends at the
+/// second, and the chunk's line end follows the frame.
 #[derive(Clone, Copy)]
 pub(crate) struct EventFrame<'a>(pub(crate) &'a Encoded);
 
 impl EventFrame<'_> {
-    /// The whole frame, whose `id:` is the cursor of a stream of this channel alone.
+    /// The whole frame. Its `id:` is the cursor of a stream with only this channel.
     pub(crate) fn frame(self) -> Bytes {
         self.0.bytes.slice(self.start()..self.end())
     }
 
-    /// The same as one chunk.
+    /// The whole frame as one chunk.
     pub(crate) fn chunk(self) -> Bytes {
         self.0.bytes.clone()
     }
@@ -82,7 +82,7 @@ impl EventFrame<'_> {
         self.0.bytes.slice(self.after_id()..self.end())
     }
 
-    /// The same, and the end of the chunk that it stands in.
+    /// The frame without its `id:` line, and the end of its chunk.
     pub(crate) fn chunk_without_id(self) -> Bytes {
         self.0.bytes.slice(self.after_id()..)
     }
@@ -114,8 +114,8 @@ pub(crate) fn chunk(frame: &[u8]) -> Bytes {
     chunk.into()
 }
 
-/// The beginning of a chunk of which only the `id:` line is the stream's own; what others share of
-/// it, up to its end, follows.
+/// The beginning of a chunk up to the end of its `id:` line, which is different for each stream. The rest,
+/// up to the end of the chunk, is shared and follows separately.
 pub(crate) fn chunk_with_id(cursor: &str, shared: &[u8]) -> Bytes {
     let id = id_line(cursor);
     let mut begin = Vec::with_capacity(id.len() + 12);
@@ -133,12 +133,12 @@ pub(crate) fn id_line(cursor: &str) -> String {
     format!("id: {cursor}\n")
 }
 
-/// `event: gap`; the cursor lies past what is missing.
+/// `event: gap`; the cursor is the position after what is missing.
 pub(crate) fn gap(gap: &Gap, cursor: Option<&str>) -> Bytes {
     own("gap", cursor, gap)
 }
 
-/// `event: ready`: from here on nothing that is posted is missed.
+/// `event: ready`: from here on, nothing that is posted is missed.
 pub(crate) fn ready(positions: &[(ChannelId, Position)], cursor: &str) -> Bytes {
     let channels = positions
         .iter()
@@ -151,7 +151,7 @@ pub(crate) fn ready(positions: &[(ChannelId, Position)], cursor: &str) -> Bytes 
     own("ready", Some(cursor), &Ready { channels })
 }
 
-/// `event: ping`, without an id. It has data, or a browser would drop it.
+/// `event: ping`, without an id. It has data, because a browser would drop it otherwise.
 pub(crate) fn ping(framing: Framing) -> Bytes {
     Bytes::from_static(match framing {
         Framing::Chunked => b"16\r\nevent: ping\ndata: {}\n\n\r\n",
@@ -159,8 +159,8 @@ pub(crate) fn ping(framing: Framing) -> Bytes {
     })
 }
 
-/// How long a client waits before it connects again, said in a ping: of a block that has `retry:`
-/// alone a browser makes nothing, but several other clients make an event without data.
+/// A ping that also says how long a client should wait before it connects again. A block with only
+/// `retry:` would be ignored by browsers, but several other clients would turn it into an empty event.
 pub(crate) fn ping_with_retry(after: Duration) -> Bytes {
     format!("retry: {}\nevent: ping\ndata: {{}}\n\n", after.as_millis()).into()
 }
@@ -177,7 +177,7 @@ mod tests {
 
     use super::*;
 
-    /// What one chunk carries.
+    /// The content of one chunk.
     fn content(chunk: &[u8]) -> &[u8] {
         let head = chunk.iter().position(|&byte| byte == b'\r').unwrap();
         let length = std::str::from_utf8(&chunk[..head]).unwrap();
@@ -214,7 +214,7 @@ mod tests {
             assert_eq!(event.frame(), format!("id: {id}\n{rest}"));
             assert_eq!(event.frame_without_id(), rest);
 
-            // The same for a stream of several channels, whose ids are its own.
+            // The same for a stream of several channels, which has its own ids.
             let shared = event.chunk_without_id();
             let own = [
                 &chunk_with_id("longer-than-the-other", &shared)[..],

@@ -1,8 +1,9 @@
-//! The channels that somebody listens to on this node.
+//! The hub: holds the channels that somebody listens to on this node.
 //!
-//! The hub hands out events, gaps and cursors and knows nothing of server-sent events. A channel
-//! is a [`Tail`], the newest part of its log, kept whole by maintenance, one task for all; a
-//! listener is a [`Reader`] in each of its channels, which pulls what comes after its position.
+//! It hands out events, gaps and cursors, and knows nothing of server-sent events. For each channel it
+//! has a [`Tail`], the newest part of the log; one maintenance task for all channels keeps the tails
+//! complete. For each listener it has a [`Reader`] in each channel, which pulls what comes after its
+//! position.
 
 pub(crate) mod bench;
 mod channel;
@@ -63,26 +64,26 @@ pub(crate) struct Hub {
     subscriber: Subscriber,
     heads: Heads,
     pages: Arc<Pages>,
-    /// How events are written for listeners.
+    /// How events are encoded for listeners.
     encode: Encode,
     limits: TailLimits,
     patience: Patience,
-    /// Numbers the lives of channels, so that pages of an earlier one are never taken for those of
-    /// a later one.
+    /// A new number each time a channel is created, so that pages from an earlier time are never taken for
+    /// those of a later one.
     lives: AtomicU64,
-    /// Bytes that all rings may have.
+    /// The most bytes in all rings.
     max_memory: usize,
-    /// Counts up; every stream sends a ping when it does.
+    /// A counter; every stream sends a ping when it changes.
     pings: watch::Sender<u64>,
     rights: Arc<dyn Rights>,
     metrics: Arc<HubMetrics>,
     lifecycle: Lifecycle,
 }
 
-/// A listener cannot be let in now.
+/// Why a listener is not admitted now.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListenError {
-    /// He may not listen to all of the channels.
+    /// The caller may not listen to all of the channels.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// There is no room for so many channels.
@@ -91,7 +92,7 @@ pub(crate) enum ListenError {
 }
 
 impl Hub {
-    /// Starts the hub's tasks: they live as long as `lifecycle`.
+    /// Starts the hub's tasks, which run as long as `lifecycle`.
     pub(crate) fn start(
         config: &HubConfig,
         subscriber: Subscriber,
@@ -144,13 +145,13 @@ impl Hub {
         hub
     }
 
-    /// Adds a listener in these channels, which must be distinct, if `caller` may read them; `client` is
-    /// whose share of the channels he takes. The waker is woken when there may be something to
+    /// Adds a listener in these channels, which must be distinct, if `caller` may read them. The channels
+    /// count towards the share of `client`. The waker is notified when there may be something to
     /// [take](Listener::take).
     ///
     /// # Errors
-    /// If the caller may not, or if the node, or this client's share of it, has no room for those that
-    /// nobody listens to yet.
+    /// If the caller may not read them, or if the node, or this client's share of it, has no room for
+    /// channels that nobody listens to yet.
     pub(crate) async fn listen(
         self: &Arc<Self>,
         caller: &Caller,
@@ -181,7 +182,7 @@ impl Hub {
         }
     }
 
-    /// Counts up at every moment in which streams should send a ping.
+    /// Changes whenever streams should send a ping.
     pub(crate) fn pings(&self) -> watch::Receiver<u64> {
         self.pings.subscribe()
     }
@@ -196,9 +197,9 @@ impl Hub {
         self.shared.memory.load(Ordering::Relaxed)
     }
 
-    /// A channel that nobody has asked for before.
+    /// Creates a channel that is not in memory.
     fn make(&self, id: ChannelId) -> Arc<Channel> {
-        // A life has room for four billion generations.
+        // Each creation has room for four billion generations.
         let generation = self.lives.fetch_add(1 << 32, Ordering::Relaxed);
         let tail = Tail::new(self.limits, generation);
         let subscription = Some(self.subscriber.watch(id));
@@ -216,21 +217,22 @@ impl Hub {
         self.lock().all().cloned().collect()
     }
 
-    /// Forgets the channels that nobody has listened to for long.
+    /// Forgets the channels that have had no listener for long.
     fn end_lingering(&self, now: Instant) {
         self.lock().end_lingering(now);
     }
 
-    /// When a channel has something to do, if nothing happens before.
+    /// When a channel next has something to do, if nothing happens earlier.
     fn next_task(&self) -> Option<Instant> {
         let end = self.lock().next_end();
         self.shared.tasks.next().into_iter().chain(end).min()
     }
 
-    /// Events of one channel, in the order in which they came. Says how many payloads were none.
+    /// Takes events of one channel, in the order of their arrival. Returns how many payloads were not
+    /// events of it.
     fn hear(&self, id: ChannelId, deliveries: &[Delivery]) -> u64 {
         let Some(channel) = self.channel(id) else {
-            // Nobody listens; with a wildcard subscription the broker sends it all the same.
+            // Nobody listens, but with a wildcard subscription the broker sends it anyway.
             return 0;
         };
         let mut foreign = 0;
@@ -252,7 +254,7 @@ impl Hub {
         foreign
     }
 
-    /// Has the rings shrink while they hold more than they may.
+    /// Shrinks the rings while they hold more bytes than allowed.
     fn keep_within_memory(&self) {
         while self.memory() > self.max_memory {
             let channels = self.all_channels();
@@ -271,9 +273,9 @@ impl Hub {
     }
 }
 
-/// Takes what the broker delivers to the channels.
+/// Passes what the broker delivers on to the channels.
 async fn intake(hub: Arc<Hub>, mut deliveries: mpsc::Receiver<Vec<Delivery>>) {
-    /// How often somebody who publishes nonsense is worth a line in the log.
+    /// How often published nonsense is logged at most.
     const BETWEEN_LINES: Duration = Duration::from_secs(60);
     let soft = hub.lifecycle.soft();
     let mut foreign = 0;
@@ -289,14 +291,14 @@ async fn intake(hub: Arc<Hub>, mut deliveries: mpsc::Receiver<Vec<Delivery>>) {
             foreign += ignored;
             if ignored > 0 && logged.is_none_or(|at| at.elapsed() > BETWEEN_LINES) {
                 let channel = run[0].channel;
-                tracing::warn!(%channel, foreign, "ignored payloads that are no events of their channel");
+                tracing::warn!(%channel, foreign, "ignored payloads that are not events of their channel");
                 logged = Some(Instant::now());
             }
         }
     }
 }
 
-/// The line that says that somebody else publishes; one a minute at most.
+/// Logs that somebody else publishes, once a minute at most.
 #[derive(Default)]
 struct ForgedLine(Option<Instant>);
 
@@ -307,16 +309,16 @@ impl ForgedLine {
             tracing::warn!(
                 %channel,
                 contradictions,
-                "two different events of one number: somebody besides chat-service publishes; see the broker's access rules"
+                "two different events with the same number: somebody besides chat-service publishes; check the broker's access rules"
             );
             self.0 = Some(Instant::now());
         }
     }
 }
 
-/// Rings for pings, and has heads compared: those that nothing was heard of for long, and all of
-/// them while the broker or chat-service's way to it is in trouble, or heartbeats that the broker
-/// took do not come.
+/// Triggers pings, and has heads checked: those of channels that were quiet for long; and all of them
+/// while the broker or chat-service's connection to it has trouble, or while heartbeats that the broker
+/// has accepted do not arrive.
 async fn watch_over(hub: Arc<Hub>, ping: Duration, head_check: Duration) {
     /// How often heads are polled while the broker is away: the delay of messages meanwhile.
     const POLL: Duration = Duration::from_secs(2);
@@ -331,7 +333,7 @@ async fn watch_over(hub: Arc<Hub>, ping: Duration, head_check: Duration) {
             _ = polls.tick() => {
                 let deaf = hub.subscriber.deaf_connections() > 0;
                 let everybody = service.borrow().behind || deaf;
-                // On a machine that started only just now, all heads count as old.
+                // On a machine that has only just started, all heads count as old.
                 let before = Instant::now().checked_sub(head_check).unwrap_or_else(Instant::now);
                 let channels = hub.all_channels();
                 for channel in &channels {
@@ -341,7 +343,7 @@ async fn watch_over(hub: Arc<Hub>, ping: Duration, head_check: Duration) {
                         forged_line.say(channel.id(), contradictions);
                     }
                 }
-                // Pages that listeners asked for have made rings longer as well.
+                // Pages that listeners asked for have also made rings longer.
                 hub.keep_within_memory();
                 hub.metrics.channels.set(channels.len() as i64);
                 hub.metrics.memory.set(hub.memory() as i64);
@@ -352,7 +354,7 @@ async fn watch_over(hub: Arc<Hub>, ping: Duration, head_check: Duration) {
                 hub.subscriber.expect_heartbeats(&now.heartbeats);
                 let was = std::mem::replace(&mut behind, now.behind);
                 if behind && !was {
-                    // Not only at the next poll: that would be two seconds later.
+                    // At once; the next poll would be two seconds later.
                     let channels = hub.all_channels();
                     channels.iter().for_each(|channel| channel.want_head());
                 }

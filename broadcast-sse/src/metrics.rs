@@ -8,22 +8,22 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 
-/// What all metrics of this service begin with.
+/// The prefix of all metrics of this service.
 pub(crate) const PREFIX: &str = "hark_sse";
 
-/// What operators are told about streams.
+/// Metrics of streams.
 #[derive(Default)]
 pub(crate) struct Metrics {
     /// Streams that are open.
     pub(crate) streams: Gauge,
     /// Streams that were told to come back later.
     pub(crate) streams_refused: Counter,
-    /// Connections that were ended because their clients took nothing of what was sent to them.
+    /// Connections that were closed because their clients did not read.
     pub(crate) listeners_cut: Counter,
 }
 
 impl Metrics {
-    /// Metrics that `operations` shows.
+    /// Registers the metrics with `operations`.
     pub(crate) fn register(operations: &Operations) -> Arc<Self> {
         let metrics = Self::default();
         operations.register(|registry| {
@@ -36,7 +36,7 @@ impl Metrics {
             );
             registry.register(
                 "listeners_cut",
-                "Slow listeners let go, by connection",
+                "Slow listeners disconnected, by connection",
                 metrics.listeners_cut.clone(),
             );
         });
@@ -44,7 +44,7 @@ impl Metrics {
     }
 }
 
-/// Reads the counters that the subscriber keeps itself, when they are asked for.
+/// Reads the subscriber's own counters when metrics are requested.
 #[derive(Clone)]
 pub(crate) struct BrokerSide(pub(crate) Subscriber);
 
@@ -98,7 +98,7 @@ impl Collector for BrokerSide {
         encode(
             &mut encoder,
             "broker_deaf_connections",
-            "Broker connections to which chat-service's heartbeats do not come",
+            "Broker connections on which chat-service's heartbeats do not arrive",
             &ConstGauge::new(deaf),
         )?;
         let filters = i64::try_from(counters.filters).unwrap_or(i64::MAX);

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::config::{HubConfig, LimitsConfig};
 use crate::metrics::Metrics;
 
-/// The streams that may be open, and each client's share of them.
+/// Limits the open streams, in total and for each client.
 pub(crate) struct OpenStreams {
     most: usize,
     per_client: usize,
@@ -22,20 +22,20 @@ pub(crate) struct OpenStreams {
 #[derive(Default)]
 struct Open {
     all: usize,
-    /// Of those that have a share.
+    /// Streams of each client that has a share.
     by_client: HashMap<Client, usize>,
 }
 
 /// Why a stream cannot be opened now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Full {
-    /// All are taken.
+    /// The node has as many as it may.
     Node,
-    /// This client has its share of them.
+    /// This client has used its share.
     Client(Client),
 }
 
-/// Held by a stream as long as it is open.
+/// A place among the open streams, held by a stream as long as it is open.
 pub(crate) struct StreamPlace {
     streams: Arc<OpenStreams>,
     client: Option<Client>,
@@ -52,10 +52,10 @@ impl OpenStreams {
         })
     }
 
-    /// One more stream, for a request that came from `peer`.
+    /// Takes a place for one more stream, for a request from `peer`.
     ///
     /// # Errors
-    /// [`Full`], if there is none for this client.
+    /// [`Full`] if there is none for this client.
     pub(crate) fn take(
         self: &Arc<Self>,
         peer: IpAddr,
@@ -65,7 +65,7 @@ impl OpenStreams {
         let address = proxies.client(peer, headers);
         let client = Client::new(address);
         let is_free = client.is_loopback() && !self.limits.limit_loopback;
-        // A proxy that names nobody stands for many.
+        // A proxy that names no client stands for many.
         let has_share = !is_free && !proxies.trusts(address);
         let client = has_share.then_some(client);
         let mut open = self.lock();
@@ -94,7 +94,7 @@ impl OpenStreams {
 }
 
 impl StreamPlace {
-    /// Whose share the stream takes; `None` if it takes nobody's.
+    /// The client whose share the stream counts towards; `None` if it counts towards none.
     pub(crate) fn client(&self) -> Option<Client> {
         self.client
     }

@@ -1,20 +1,20 @@
-//! The call that was meant by one that there is not.
+//! Guesses which call was meant by one that does not exist.
 
 use axum::http::{Method, Uri};
 use chat_model::ChannelId;
 
-/// What to call instead of `method` `uri`, which nothing is at or which does not take the method.
+/// What to call instead of `method` `uri`, which does not exist or does not support the method.
 pub(crate) fn meant(method: &Method, uri: &Uri) -> Option<String> {
     let mut steps = uri.path().split('/');
     let channel = steps.find_map(|step| step.parse::<ChannelId>().ok());
     let name = channel.map_or_else(|| "<channel>".to_owned(), |channel| channel.to_string());
     let call = if *method == Method::GET || *method == Method::HEAD {
         format!(
-            "a stream is opened by GET /events?c={name}; history is at chat-service, on port 8080 by default"
+            "open a stream with GET /events?c={name}; history is at chat-service, on port 8080 by default"
         )
     } else {
         format!(
-            "messages are posted to chat-service, on port 8080 by default: POST /channels/{name}/messages"
+            "post messages to chat-service, on port 8080 by default: POST /channels/{name}/messages"
         )
     };
     Some(match channel {

@@ -1,4 +1,4 @@
-//! What a stream is asked for: `?c=…&c=…&since=…&last=…` and `Last-Event-ID`.
+//! Parses the request for a stream: `?c=…&c=…&since=…&last=…` and `Last-Event-ID`.
 
 use std::collections::HashSet;
 
@@ -20,24 +20,24 @@ pub struct StreamQuery {
 pub enum From {
     /// With what is posted from now on.
     Live,
-    /// With the newest so many of each channel.
+    /// With this many of the newest events of each channel.
     Newest(u64),
-    /// After a cursor; live in the channels of which it says nothing.
+    /// After a cursor; live in the channels that it does not mention.
     Cursor(Cursor),
-    /// The `Last-Event-ID` is none of ours.
+    /// The `Last-Event-ID` is not a cursor of Hark.
     Unreadable,
 }
 
 /// Limits of a query.
 #[derive(Clone, Copy, Debug)]
 pub struct QueryLimits {
-    /// Most channels of one stream.
+    /// The most channels in one stream.
     pub channels: usize,
-    /// Largest `last`.
+    /// The largest `last`.
     pub newest: u64,
 }
 
-/// A query that will not get better by itself: each is answered with 400.
+/// Why a query can never succeed. Each of these is answered with 400.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
     /// No `c`.
@@ -48,7 +48,7 @@ pub enum QueryError {
     NotAChannel {
         /// What was given.
         value: String,
-        /// Why it is none.
+        /// Why it is not a channel.
         source: chat_model::NotAChannel,
     },
     /// More channels than a stream may have.
@@ -60,26 +60,26 @@ pub enum QueryError {
     /// A `since` that is not a cursor.
     #[error("since: {0}")]
     Since(chat_model::CursorError),
-    /// A `last` that is not a number in bounds.
-    #[error("last: a number from 0 to {most}")]
+    /// A `last` that is not a number within the limits.
+    #[error("last: must be a number from 0 to {most}")]
     Last {
         /// The largest.
         most: u64,
     },
 }
 
-/// Events that a stream begins with when its cursor cannot be read.
+/// How many of the newest events a stream begins with if its cursor cannot be read.
 const AFTER_UNREADABLE: u64 = 100;
 
 /// Reads the query of a stream.
 ///
-/// A browser repeats the URL when it reconnects, so a `Last-Event-ID` beats `since`, which beats
-/// `last`. An empty one is what a browser sends that has seen no id yet: none. Parameters of
-/// other names are ignored: people add some against caches.
+/// A browser repeats the URL when it reconnects, so `Last-Event-ID` takes precedence over `since`, and
+/// `since` over `last`. An empty `Last-Event-ID` counts as none: browsers that have seen no id send it.
+/// Parameters with other names are ignored, because people add some to defeat caches.
 ///
 /// # Errors
-/// See [`QueryError`]. A `Last-Event-ID` that cannot be read is no error: a browser would give up
-/// for good.
+/// See [`QueryError`]. A `Last-Event-ID` that cannot be read is not an error: a browser would give up for
+/// good.
 pub fn parse(
     query: &str,
     last_event_id: Option<&[u8]>,
@@ -137,7 +137,7 @@ fn channel(text: &str) -> Result<ChannelId, QueryError> {
 }
 
 impl StreamQuery {
-    /// A stream of one channel that is named in the path.
+    /// The query for a stream of one channel, which is named in the path.
     pub(crate) fn of_channel(name: &str, last_event_id: Option<&[u8]>) -> Result<Self, QueryError> {
         let from = resumed(last_event_id).unwrap_or(From::Live);
         Ok(Self {

@@ -22,10 +22,10 @@ use crate::open_streams::OpenStreams;
 use crate::query::QueryLimits;
 use crate::writers::Writers;
 
-/// Largest `last` of a stream.
+/// The largest `last` of a stream.
 const MAX_NEWEST: u64 = 1_000;
 
-/// Connections without a stream, of one client.
+/// How many connections without a stream one client may have.
 const SPARE: usize = 500;
 
 /// broadcast-sse, bound to its address but not yet running.
@@ -43,16 +43,16 @@ pub struct Server {
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The address cannot be listened on.
+    /// The server cannot listen on the address.
     #[error("{0}: setting `listen`")]
     Bind(#[from] BindError),
-    /// The listener is broken.
+    /// The listener has no readable address.
     #[error("cannot read the address that was bound: {0}")]
     Address(#[from] std::io::Error),
     /// A setting cannot work.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// There is nobody to trust as the broker.
+    /// The authorities for the broker's certificate cannot be used.
     #[error("mqtt.ca_file: {0}")]
     Trust(#[from] TlsError),
     /// The certificate and key cannot be used.
@@ -64,7 +64,7 @@ impl Server {
     /// Binds the address. Metrics and readiness go to `operations`, which the caller serves.
     ///
     /// # Errors
-    /// With a sentence that says what to do.
+    /// The text says what to do.
     pub fn bind(config: Config, operations: Operations) -> Result<Self, StartError> {
         config.mqtt.trust()?;
         let history_tls = config.history.tls()?;
@@ -84,23 +84,23 @@ impl Server {
         })
     }
 
-    /// Where streams are, with the port that was chosen if it was 0.
+    /// The URL of the streams, with the actual port if the setting was 0.
     pub fn url(&self) -> String {
         http::url(self.local_addr, self.tls.is_some())
     }
 
-    /// The address, with the port that was chosen if it was 0.
+    /// The address, with the actual port if the setting was 0.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// Serves streams until `lifecycle` says to stop; open ones are ended then, each with its own
-    /// time to come back.
+    /// Serves streams until `lifecycle` ends. Open streams are ended then, each with a different time to
+    /// reconnect.
     pub async fn run(self, lifecycle: Lifecycle) {
         let options = HttpOptions {
             write_stall: self.config.hub.write_stall,
             send_buffer: Some(self.config.hub.send_buffer),
-            // A stream that is told to come back later needs a connection as well.
+            // A stream that is told to come back later also needs a connection.
             max_connections: self.config.hub.max_streams.saturating_add(2 * SPARE),
             shares: Shares {
                 most: self.config.hub.streams_per_client().saturating_add(SPARE),
@@ -151,7 +151,7 @@ impl Server {
                 (true, None) => Health::Ok,
                 (true, Some(complaint)) => Health::Degraded(complaint),
                 (false, complaint) => Health::Degraded(format!(
-                    "the broker is away: messages come late, from history{}",
+                    "the broker is away: messages arrive late, from history{}",
                     complaint.map_or_else(String::new, |why| format!(": {why}"))
                 )),
             };
@@ -199,7 +199,7 @@ mod tests {
 
     use super::*;
 
-    /// As TLS and HTTP/2 will have it: there is no bare socket to write to.
+    /// The case of TLS and HTTP/2: there is no bare socket to write to.
     #[tokio::test]
     async fn without_a_socket_of_its_own_a_stream_is_an_ordinary_body() {
         let life = Lifecycle::new();

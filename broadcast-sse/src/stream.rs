@@ -1,7 +1,7 @@
-//! What a listener gets, written as server-sent events: [`EventStream`].
+//! [`EventStream`]: writes what a listener gets as server-sent events.
 //!
-//! Its bytes reach the client by a [writer](crate::writers), or as an ordinary body where the
-//! socket cannot be had.
+//! Its bytes reach the client through a [writer](crate::writers), or as an ordinary body if the socket
+//! cannot be taken over.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,38 +21,37 @@ use crate::hub::{Entry, Listener, Sent};
 use crate::open_streams::StreamPlace;
 use crate::writers::{Flow, Source};
 
-/// Bytes that a stream takes from its listener at a time. What is taken is what one unfinished
-/// write may hold.
+/// How many bytes a stream takes from its listener at a time. This limits the size of an unfinished write.
 pub(crate) const ROOM: usize = 32 * 1024;
 
-/// Bytes that a client may send after its request: as much as one more request head.
+/// How many bytes a client may send after its request: as many as one more request head.
 const UNASKED: usize = 32 * 1024;
 
-/// How long a client waits before it reconnects after the connection broke: spread, so that those
-/// whom one broken node sends away do not come back at the same moment.
+/// How long a client waits before it reconnects after the connection broke, in milliseconds. It is random,
+/// so that the clients of one broken node do not return at the same moment.
 const RETRY: std::ops::Range<u64> = 1_000..3_000;
 
-/// The same when the node says good-bye because it stops.
+/// The same, when the node ends streams because it stops.
 const RETRY_AFTER_DRAIN: std::ops::Range<u64> = 500..4_000;
 
-/// The same when the node cannot take the stream now.
+/// The same, when the node cannot accept the stream now.
 const RETRY_WHEN_FULL: std::ops::Range<u64> = 10_000..30_000;
 
 /// How the events of a stream are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// As the protocol has them.
+    /// As in the protocol.
     Events,
-    /// As the older system had them: `data: {"id","userId","message"}` and nothing else but ids.
+    /// As in the older system: only `data: {"id","userId","message"}` and ids.
     Legacy,
 }
 
-/// A listener's events, ready to be written; open as long as it lives.
+/// A listener's events, ready to be written. The stream counts as open until this is dropped.
 pub(crate) struct EventStream {
     listener: Listener,
     form: Form,
     framing: Framing,
-    /// Bytes that the client sent after its request.
+    /// How many bytes the client has sent after its request.
     unasked: usize,
     _place: StreamPlace,
 }
@@ -68,22 +67,21 @@ impl EventStream {
         }
     }
 
-    /// What a stream begins with, not framed: a ping that says `retry:`, and what is there.
+    /// The beginning of a stream, without framing: a ping with `retry:`, and what is there.
     pub(crate) fn beginning(&mut self) -> Bytes {
         let mut parts = vec![frame::ping_with_retry(spread(RETRY))];
-        // A stream of events does not end by itself.
+        // An event stream does not end by itself.
         let _on = self.next(&mut parts);
         parts.concat().into()
     }
 
-    /// From now on its bytes are framed like this.
+    /// Sets the framing of its bytes from now on.
     pub(crate) fn framed(mut self, framing: Framing) -> Self {
         self.framing = framing;
         self
     }
 
-    /// The stream as a body that lasts until the client goes or the node stops. `waker` is the
-    /// listener's.
+    /// The stream as a body that lasts until the client leaves or the node stops. `waker` is the listener's.
     pub(crate) fn into_body(
         mut self,
         waker: Arc<Notify>,
@@ -102,7 +100,7 @@ impl EventStream {
                         return;
                     }
                     Ok(()) = pings.changed() => yield Ok(self.ping()),
-                    // The waker remembers that it was called: what came since the last look is not missed.
+                    // The waker remembers notifications, so what arrived since the last look is not missed.
                     () = waker.notified() => {
                         let flow = self.next(&mut parts);
                         for part in parts.drain(..) {
@@ -127,7 +125,7 @@ impl Source for EventStream {
         Flow::On
     }
 
-    /// Nothing is asked of the client: one that sends on and on goes.
+    /// The client is not expected to send anything; one that sends too much is disconnected.
     fn receive(&mut self, bytes: &[u8]) -> Flow {
         self.unasked += bytes.len();
         match self.unasked > UNASKED {
@@ -151,8 +149,8 @@ impl Source for EventStream {
     }
 }
 
-/// What a client gets when the node cannot take its stream: a browser gives up for good on any
-/// status but 200.
+/// The body for a client whose stream the node cannot accept. It is sent with 200, because a browser gives
+/// up for good on any other status.
 pub(crate) fn come_back_later() -> Bytes {
     frame::ping_with_retry(spread(RETRY_WHEN_FULL))
 }
@@ -162,7 +160,8 @@ fn spread(milliseconds: std::ops::Range<u64>) -> Duration {
 }
 
 impl Form {
-    /// Appends what is written, in as many parts as are shared with other streams or are not.
+    /// Appends what is to be written. Bytes shared with other streams and the stream's own are separate
+    /// parts.
     fn write(self, sent: &Sent, framing: Framing, parts: &mut Vec<Bytes>) {
         let chunked = framing == Framing::Chunked;
         let frame = match (self, sent) {
@@ -200,11 +199,11 @@ struct LegacyEvent<'a> {
     message: &'a str,
 }
 
-/// An event as the older system wrote it, which knew only messages with a text; the `id:` is
-/// ours, so that its clients lose nothing when they reconnect.
+/// An event as the older system wrote it; that system had only messages with a text. The `id:` is Hark's,
+/// so that clients lose nothing when they reconnect.
 fn legacy(entry: &Entry) -> Option<Bytes> {
     let line = entry.line();
-    // Its head was readable, or it would not be here; a body that is not has no text to show.
+    // Its head was readable, or it would not be here. If the rest is not, there is no text to show.
     let event = EventView::parse(&line).ok()?;
     let data = LegacyEvent {
         id: event.id,

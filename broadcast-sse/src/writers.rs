@@ -1,20 +1,20 @@
-//! Writes streams straight to their sockets, which have left the HTTP server after the head.
+//! Writes streams directly to their sockets, which were taken over from the HTTP server after the head.
 //!
 //! A few shards, one for each processor, share all streams. A shard is one task with a queue of the
-//! streams that were called. A stream that waits costs its socket, its [`Source`] and some hundred
+//! streams that have something to do. A waiting stream costs its socket, its [`Source`] and some hundred
 //! bytes; it has no task, no timer and no buffer.
 //!
-//! - When it is woken, a stream is asked once for what is next, and all of that is written at
-//!   once. It is never asked while it has an *unfinished write*, the rest of what the kernel would
-//!   not take, of which it has at most one.
+//! - When its waker is called, a stream is asked once for what is next, and all of that is written at
+//!   once. It is never asked while it has an *unfinished write*: the rest of what the kernel did not
+//!   accept. It has at most one.
 //! - The reactor calls the shard when a client sends or closes, and when a socket that would have
 //!   blocked has room.
-//! - A client that takes nothing for the time allowed is dropped; one that closes its side as well,
-//!   for a closed tab looks the same. What a client sends is the source's, which may end the stream
-//!   for it, and after any turn.
-//! - At shutdown each stream is asked for its last words; with them, or with the hard end, it goes.
-//! - A slice of streams is served at a time, then others have a turn: no crowd of listeners holds
-//!   up the rest of the process.
+//! - A client that reads nothing for the time allowed is dropped. So is one that closes its side, because
+//!   a closed tab looks the same. What a client sends goes to the source, which may end the stream because
+//!   of it, or after any turn.
+//! - At shutdown each stream is asked for its last words and then ends, at the latest at the hard end.
+//! - After a slice of streams, other tasks have a turn, so that a crowd of listeners does not hold up the
+//!   rest of the process.
 
 mod outlet;
 mod shard;
@@ -37,47 +37,47 @@ use crate::hub::Waker;
 use outlet::Outlet;
 use shard::{Call, Shard, Worker};
 
-/// What is written to one socket.
+/// Produces what is written to one socket.
 pub(crate) trait Source: Send + 'static {
-    /// Appends what is next, if there is anything. If there is more than fits a turn, calls its
-    /// waker itself. After [`Flow::Over`] the stream ends as soon as what was appended is written.
+    /// Appends what is next, if there is anything. If there is more than fits into one turn, the source
+    /// calls its waker itself. After [`Flow::Over`] the stream ends once everything appended is written.
     fn next(&mut self, parts: &mut Vec<Bytes>) -> Flow;
 
-    /// Takes what the client has sent since the request head, in the order in which it came. What
-    /// there is to say to it is said by [`next`](Self::next), for which the source calls its waker.
-    /// After [`Flow::Over`] the stream ends at once.
+    /// Takes what the client has sent since the request head, in the order of arrival. To reply, the
+    /// source calls its waker and replies in [`next`](Self::next). After [`Flow::Over`] the stream ends at
+    /// once.
     fn receive(&mut self, bytes: &[u8]) -> Flow;
 
-    /// What is written now and then so that the client and proxies know that the stream lives.
+    /// What is written now and then to show the client and proxies that the stream is alive.
     fn ping(&self) -> Bytes;
 
     /// What is written last, when the server stops.
     fn last_words(&self) -> Bytes;
 }
 
-/// Whether a stream goes on.
+/// Whether a stream continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
     On,
     Over,
 }
 
-/// All sockets that streams are written to.
+/// Writes all streams whose sockets were taken over.
 pub(crate) struct Writers<S> {
     shards: Vec<Arc<Shard<S>>>,
     next: AtomicUsize,
 }
 
-/// A stream's number in one of the shards. Called as a waker, it has the stream asked for what is
-/// next; woken by the reactor, it has the socket looked at.
+/// A stream's place in one of the shards. When notified as a waker, it makes the shard ask the stream for
+/// what is next; when woken by the reactor, it makes the shard check the socket.
 pub(crate) struct Slot<S> {
     shard: Arc<Shard<S>>,
     token: usize,
 }
 
 impl<S: Source> Writers<S> {
-    /// Runs `count` shards until shutdown. Every stream is pinged when `pings` changes, and dropped
-    /// when its client takes nothing for as long as `stall`, which `cut` counts.
+    /// Runs `count` shards until shutdown. Every stream is pinged when `pings` changes. A stream whose
+    /// client reads nothing for as long as `stall` is dropped, which `cut` counts.
     pub(crate) fn start(
         count: usize,
         stall: Duration,
@@ -89,7 +89,7 @@ impl<S: Source> Writers<S> {
             let shard = Arc::<Shard<S>>::default();
             let worker = Worker::new(shard.clone(), cut.clone());
             let work = worker.run(stall, pings.clone(), lifecycle.clone());
-            // It counts by itself how much it does in one go.
+            // The task itself limits how much it does in one go.
             lifecycle.spawn("writer", tokio::task::unconstrained(work));
             shard
         });
@@ -99,7 +99,7 @@ impl<S: Source> Writers<S> {
         }
     }
 
-    /// A place for a stream whose socket is still to come. Its waker may be woken already.
+    /// Reserves a place for a stream before its socket is available. Its waker may already be notified.
     pub(crate) fn reserve(&self) -> Arc<Slot<S>> {
         let next = self.next.fetch_add(1, Ordering::Relaxed);
         let shard = self.shards[next % self.shards.len()].clone();
@@ -109,7 +109,7 @@ impl<S: Source> Writers<S> {
 }
 
 impl<S: Source> Slot<S> {
-    /// Has the shard write what `source` says to the socket, and drop both when either ends.
+    /// Makes the shard write what `source` produces to the socket, and drop both when either ends.
     pub(crate) fn adopt(self: Arc<Self>, taken: Taken, source: S) {
         let shard = self.shard.clone();
         shard.adopt(Outlet::new(self, taken, source));

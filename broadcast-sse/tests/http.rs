@@ -1,5 +1,5 @@
-//! broadcast-sse through HTTP only, with the real broker and no chat-service: what it answers by
-//! itself. The whole chain is tested in `crates/dev/system-tests`.
+//! Tests of broadcast-sse over HTTP, with the real broker but without chat-service: what it answers by
+//! itself. `crates/dev/system-tests` tests the whole chain.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ impl Running {
     }
 }
 
-/// The first bytes of a stream, which always are a ping that says `retry:`.
+/// The first bytes of a stream, which are always a ping with `retry:`.
 async fn first_chunk(mut stream: Response) -> String {
     let chunk = stream
         .chunk()
@@ -79,8 +79,8 @@ async fn first_chunk(mut stream: Response) -> String {
     String::from_utf8(chunk.to_vec()).unwrap()
 }
 
-/// Every stream begins and ends with a ping that says when to come back, never with a block of
-/// `retry:` alone: several clients make an empty event of that. Gives its milliseconds.
+/// Every stream begins and ends with a ping that says when to reconnect, never with a block of only
+/// `retry:`, which several clients turn into an empty event. Returns its milliseconds.
 fn retry_of(block: &str) -> u64 {
     let (retry, ping) = block.split_once('\n').unwrap_or_default();
     assert_eq!(ping.trim_end(), "event: ping\ndata: {}", "{block}");
@@ -88,7 +88,7 @@ fn retry_of(block: &str) -> u64 {
     milliseconds.expect("a ping with retry:").unwrap()
 }
 
-/// The last thing that a stream says is when to come back.
+/// Checks that the stream ends with the time to reconnect.
 fn assert_says_good_bye(rest: &str) {
     let last = rest.trim_end().rsplit("\n\n").next();
     assert!((500..4_000).contains(&retry_of(last.unwrap())), "{rest}");
@@ -116,7 +116,7 @@ async fn what_will_not_get_better_is_a_4xx_that_says_what_to_change() {
         let origin = "http://localhost:8000";
         let answer = sse.get(path, &[("origin", origin)]).await;
         assert_eq!(answer.status(), status, "{path}");
-        // A page may read why, or it could not tell its user.
+        // A page must be able to read why, so that it can tell its user.
         assert_eq!(
             answer.headers()["access-control-allow-origin"],
             origin,
@@ -196,13 +196,13 @@ async fn an_address_with_its_share_of_streams_takes_none_of_another() {
     assert_eq!(refused.headers()["retry-after"], "10");
     let problem: Value = refused.json().await.unwrap();
     assert_eq!(problem["type"], "/problems/too-many-streams");
-    // An EventSource would not come back after that.
+    // An EventSource would not reconnect after that.
     let browser = ("accept", "text/event-stream");
     let refused = sse.get(&path, &[greedy, browser]).await;
     assert_eq!(refused.status(), 200);
     let body = refused.text().await.unwrap();
     assert!((10_000..30_000).contains(&retry_of(&body)), "{body}");
-    // Of IPv6 all addresses of a /64 are one client.
+    // All IPv6 addresses of a /64 are one client.
     for (client, status) in [
         ("2001:db8::1", 200),
         ("2001:db8::2", 200),
@@ -281,7 +281,7 @@ async fn a_listener_over_http2_that_takes_nothing_is_cut_and_counted() {
     let sse = start(&[("HARK_HUB__WRITE_STALL", "1s")]).await;
     let mut socket = TcpStream::connect(&sse.address).await.unwrap();
     let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    // SETTINGS with INITIAL_WINDOW_SIZE = 0: room for no body at all (RFC 9113, section 6.5).
+    // SETTINGS with INITIAL_WINDOW_SIZE = 0: no room for any body (RFC 9113, section 6.5).
     request.extend([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0]);
     // HEADERS, the whole request: GET and http from the static table, the others literal
     // (RFC 7541, section 6.2.2).
@@ -296,7 +296,7 @@ async fn a_listener_over_http2_that_takes_nothing_is_cut_and_counted() {
     request.extend([0, 0, u8::try_from(head.len()).unwrap(), 1, 0x5, 0, 0, 0, 1]);
     request.extend(head);
     socket.write_all(&request).await.unwrap();
-    // The head comes, then the end of the connection.
+    // The head arrives, then the end of the connection.
     let mut rest = Vec::new();
     socket.read_to_end(&mut rest).await.unwrap();
     let metrics = sse.operations.metrics_text();

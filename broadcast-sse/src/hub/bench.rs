@@ -1,5 +1,5 @@
-//! What is measured of the hub: a channel and its listeners, by `crates/dev/bench`, and many idle
-//! channels, by `examples/idle_channels.rs`; without a broker, a store or sockets.
+//! Fixtures for measuring the hub without a broker, a store or sockets: a channel with listeners, for
+//! `crates/dev/bench`, and many idle channels, for `examples/idle_channels.rs`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use super::{Encode, Entry, Waker};
 /// Bytes that a listener takes at a time.
 const ROOM: usize = 32 * 1024;
 
-/// A channel with listeners, each of whom takes what there is when it is woken.
+/// A channel with listeners, each of which takes what there is when it is notified.
 pub struct Dispatch {
     channel: Channel,
     readers: Vec<Reader>,
@@ -32,7 +32,7 @@ const LIMITS: TailLimits = TailLimits {
     ring_bytes: 1 << 20,
 };
 
-/// Distinct channels that nothing happens in, each with a listener or lingering without one.
+/// Distinct idle channels, each with a listener or lingering without one.
 pub struct IdleChannels {
     channels: Channels,
     shared: Arc<Shared>,
@@ -41,7 +41,7 @@ pub struct IdleChannels {
 }
 
 impl IdleChannels {
-    /// None yet.
+    /// No channels yet.
     pub fn new(subscriber: Subscriber) -> Self {
         Self {
             channels: Channels::new(usize::MAX, Duration::MAX / 4),
@@ -51,11 +51,11 @@ impl IdleChannels {
         }
     }
 
-    /// So many more, with a log in which there is one event; `listened` with a listener each. They
-    /// share one stream's waker: what a stream costs is not counted here.
+    /// Adds this many channels, each with a log of one event, and with a listener if `listened`. They
+    /// share one stream's waker, because the cost of a stream is not counted here.
     ///
     /// # Panics
-    /// Never: there is no bound here.
+    /// Never, because there is no limit here.
     pub fn add(&mut self, count: u32, listened: bool) {
         let now = Instant::now();
         let waker: Arc<dyn Waker> = Arc::new(Notify::new());
@@ -71,7 +71,7 @@ impl IdleChannels {
                 channel.follow_subscription(now);
                 Arc::new(channel)
             });
-            for (channel, waker, mut reader) in readers.expect("there is no bound") {
+            for (channel, waker, mut reader) in readers.expect("there is no limit") {
                 let epoch = Epoch::after(Epoch::ZERO, 0);
                 let head = Head {
                     channel: channel.id(),
@@ -93,7 +93,7 @@ impl IdleChannels {
     }
 }
 
-/// The listeners whose wakers have been woken.
+/// The listeners whose wakers have been notified.
 #[derive(Default)]
 struct Woken(Mutex<Vec<usize>>);
 
@@ -103,7 +103,7 @@ struct Listening {
 }
 
 impl Dispatch {
-    /// So many listeners, who begin live behind this head.
+    /// A channel with this many listeners, which begin live after this head.
     pub(crate) fn new(head: &Head, listeners: usize, encode: Encode) -> Self {
         let now = Instant::now();
         let tail = Tail::new(LIMITS, 0);
@@ -129,11 +129,11 @@ impl Dispatch {
         }
     }
 
-    /// The broker delivers this event, and every listener takes it. Returns the bytes that would
-    /// be written.
+    /// Delivers this event as from the broker; every listener takes it. Returns the number of bytes that
+    /// would be written.
     ///
     /// # Panics
-    /// If the line is no event of the channel.
+    /// If the line is not an event of the channel.
     pub fn deliver(&mut self, line: &[u8]) -> usize {
         let entry =
             Entry::new(self.channel.id(), line, self.encode).expect("an event of this channel");

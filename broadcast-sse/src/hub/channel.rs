@@ -20,7 +20,7 @@ use task::Hearing;
 pub(super) use task::{Claim, Patience, Task};
 use wakers::Wakers;
 
-/// What the channels of a node have in common.
+/// What all channels of a node share.
 #[derive(Default)]
 pub(super) struct Shared {
     /// Bytes of all rings.
@@ -31,37 +31,37 @@ pub(super) struct Shared {
 
 /// A channel that somebody listens to: its tail, and the wakers of its listeners.
 ///
-/// One lock guards both, so a listener that looks and finds nothing is woken by whatever comes
-/// next. Nothing is awaited under it.
+/// One lock guards both, so a listener that looks and finds nothing is notified of whatever comes next.
+/// Nothing is awaited while the lock is held.
 pub(super) struct Channel {
     id: ChannelId,
     shared: Arc<Shared>,
     state: Mutex<State>,
 }
 
-/// There may be hundreds of thousands: `examples/idle_channels.rs` says what one costs.
+/// There may be hundreds of thousands; `examples/idle_channels.rs` measures the cost of one.
 struct State {
     tail: Tail,
     wakers: Wakers,
     /// `None` when the channel is gone.
     subscription: Option<Subscription>,
-    /// Where the subscription stood when it was last looked at.
+    /// The state of the subscription when it was last checked.
     standing: Option<Standing>,
     hearing: Hearing,
-    /// Since when nobody listens, while the channel lingers.
+    /// Since when nobody has listened, while the channel lingers.
     idle_since: Option<Instant>,
     hole_since: Option<Instant>,
     answered_at: Option<Instant>,
-    /// Until when nothing is asked, because there was no answer.
+    /// Until when the store is not asked again, because it did not answer.
     paused_until: Option<Instant>,
-    /// When it is looked at whether there is something to do.
+    /// When to check whether there is something to do.
     alarm: Option<Instant>,
     head_wanted: bool,
-    /// Whether the store cannot read where the log stands.
+    /// Whether the store cannot read the head of the log.
     head_damaged: bool,
-    /// Whether it is on the list of those that have something to do.
+    /// Whether the channel is in the queue of those that have something to do.
     listed: bool,
-    /// Whether a question is under way.
+    /// Whether a request to the store is under way.
     under_way: bool,
     /// Whether the node has forgotten it.
     gone: bool,
@@ -103,11 +103,11 @@ impl Channel {
         self.id
     }
 
-    /// What comes next for a reader; whether it is owed nothing is looked up under the same lock.
+    /// What comes next for a reader, and whether it is owed nothing, both under the same lock.
     pub(super) fn step(&self, reader: &mut Reader, room: usize) -> (Step, bool) {
         let mut state = self.lock();
         let step = match reader.step(&state.tail, room) {
-            // Who waits is woken when the pause is over.
+            // The listener is notified when the pause is over.
             Step::NeedsPage(_) if state.is_paused() => Step::Waits,
             step => step,
         };
@@ -118,18 +118,18 @@ impl Channel {
         (step, ready)
     }
 
-    /// The tail's last question and its generation.
+    /// The number of the tail's last request to the store, and its generation.
     pub(super) fn mark(&self) -> (Ask, u64) {
         let state = self.lock();
         (state.tail.mark(), state.tail.generation())
     }
 
-    /// Numbers a question that is about to be sent.
+    /// Numbers a request to the store that is about to be sent.
     pub(super) fn ask(&self) -> Ask {
         self.lock().tail.ask()
     }
 
-    /// Events came from the broker, all of this channel. Says what became of each.
+    /// Takes events of this channel from the broker. Calls `each` with what became of each.
     pub(super) fn hear(&self, entries: impl Iterator<Item = Entry>, mut each: impl FnMut(Heard)) {
         self.change(|state| {
             let mut grown = false;
@@ -142,7 +142,7 @@ impl Channel {
         });
     }
 
-    /// The store answered a question.
+    /// Takes the store's answer to a request.
     pub(super) fn answered(&self, ask: Ask, head: &Head, now: Instant) {
         self.change(|state| {
             state.answered_at = Some(now);
@@ -152,12 +152,12 @@ impl Channel {
         });
     }
 
-    /// The store cannot read where the log stands: listeners are not to wait for it.
+    /// Notes that the store cannot read the head of the log, so that listeners do not wait for it.
     pub(super) fn head_is_damaged(&self) {
         self.change(|state| !std::mem::replace(&mut state.head_damaged, true));
     }
 
-    /// Whether nobody knows where the log stands, because the store cannot read it.
+    /// Whether the head of the log is unknown because the store cannot read it.
     pub(super) fn is_damaged(&self) -> bool {
         self.lock().head_damaged
     }
@@ -167,7 +167,7 @@ impl Channel {
         self.lock().wakers.is_empty()
     }
 
-    /// Tells the operator, once, of a store that went back behind everybody's back.
+    /// Tells the operator, once, that the store was replaced by an older copy without a new epoch.
     fn look_for_older_copy(&self, tail: &Tail, ask: Ask, head: &Head) {
         static SAID: Once = Once::new();
         if tail.goes_back(ask, head) {
@@ -176,14 +176,14 @@ impl Channel {
                     channel = %self.id,
                     head = head.head,
                     "the store has fewer messages than it had, in the same epoch: an older copy was \
-                     put back without `hark new-epoch`, and listeners may miss new messages; stop \
-                     chat-service, give it one, and start it again"
+                     restored without `hark new-epoch`, and listeners may miss new messages; stop \
+                     chat-service, run `hark new-epoch`, and start it again"
                 );
             });
         }
     }
 
-    /// A page of history came that was asked for to fill a hole. Says how many events it brought.
+    /// Takes a page of history that was requested to fill a hole. Returns how many events it brought.
     pub(super) fn fill(&self, ask: Ask, page: &Page, now: Instant) -> u64 {
         let mut brought = 0;
         self.change(|state| {
@@ -195,7 +195,7 @@ impl Channel {
             let seq = |known: Option<chat_model::Position>| known.map_or(0, |known| known.seq);
             brought = seq(state.tail.known()).saturating_sub(seq(before));
             if brought == 0 {
-                // What is missing may still be on its way; else the next page follows at once.
+                // What is missing may still be on its way. If not, the next page follows at once.
                 state.hole_since = None;
             }
             changed || grown
@@ -203,7 +203,8 @@ impl Channel {
         brought
     }
 
-    /// A page of history came that a listener needs. Wakes everybody: others may need it too.
+    /// Takes a page of history that a listener needs. Notifies all listeners, because others may need it
+    /// too.
     pub(super) fn page_came(&self, ask: Ask, page: &Page, now: Instant) {
         self.change(|state| {
             state.answered_at = Some(now);
@@ -213,8 +214,8 @@ impl Channel {
         });
     }
 
-    /// Has the head asked for, if the channel is polled or was last heard of before `before`. Says
-    /// how often there were two different events of one number since the last time.
+    /// Requests the head if the channel is polled or was last heard of before `before`. Returns how often
+    /// there were two different events with one number since the last call.
     pub(super) fn check(&self, everybody: bool, before: Instant) -> u32 {
         let mut state = self.lock();
         let due = everybody
@@ -226,7 +227,7 @@ impl Channel {
         state.tail.take_contradictions()
     }
 
-    /// Has the head asked for.
+    /// Requests the head.
     pub(super) fn want_head(&self) {
         self.want_head_of(&mut self.lock());
     }
@@ -238,26 +239,26 @@ impl Channel {
         }
     }
 
-    /// Gives back the older part of the ring.
+    /// Frees the older part of the ring.
     pub(super) fn shrink(&self) {
         self.change(|state| {
             let cost = state.tail.cost();
-            // A quarter at a time: who reads along closely still finds its events here.
+            // A quarter at a time, so that listeners that are close behind still find their events here.
             state.tail.shrink_to(cost - cost.div_ceil(4));
             false
         });
     }
 
-    /// Has it looked at whether there is something to do.
+    /// Queues the channel, so that maintenance checks whether there is something to do.
     fn add_task(&self, state: &mut State) {
-        // When a question is under way, its end is what has it looked at.
+        // If a request is under way, its end queues the channel.
         if !state.listed && !state.under_way && !state.gone {
             state.listed = true;
             self.shared.tasks.add(self.id);
         }
     }
 
-    /// Changes the state, keeps the account of memory, and wakes the listeners if `change` says so.
+    /// Changes the state, updates the memory account, and notifies the listeners if `change` returns true.
     fn change(&self, change: impl FnOnce(&mut State) -> bool) {
         let mut state = self.lock();
         let before = state.tail.cost();

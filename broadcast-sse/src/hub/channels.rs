@@ -9,15 +9,15 @@ use super::channel::{Channel, Left};
 use super::reader::Reader;
 use super::{Start, Waker};
 
-/// The channels that a node has in memory: those that somebody listens to, and those that linger
-/// for listeners who come back. There is a bound on both together.
+/// The channels that a node has in memory: those that somebody listens to, and those that linger for
+/// listeners that return. Their total number is limited.
 ///
-/// A client's share of them is measured by what is still free: who holds as many gets no more.
+/// A client may hold as many channels as are still free, and no more.
 pub(super) struct Channels {
     known: HashMap<ChannelId, Known>,
     /// How many channels clients hold.
     held: HashMap<Client, usize>,
-    /// Those that nobody listens to, and since when.
+    /// Channels without listeners, and since when.
     lingering: BTreeSet<(Instant, ChannelId)>,
     linger: Duration,
     max: usize,
@@ -25,26 +25,26 @@ pub(super) struct Channels {
 
 struct Known {
     channel: Arc<Channel>,
-    /// Who was the first to listen, as long as somebody does.
+    /// The client that listened first, as long as somebody listens.
     holder: Option<Client>,
 }
 
-/// Whose streams hold channels: a number of its own. `None` has no share.
+/// The number of a client whose streams hold channels. `None` has no share.
 pub(crate) type Client = Option<u64>;
 
-/// A stream would need more channels than it may have.
+/// Why a stream cannot have all its channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TooManyChannels {
-    /// There is no room, and too few linger that could give way.
+    /// There is no room, and too few channels linger that could be dropped.
     #[error("this node has no room for so many more channels")]
     Node,
     /// This client already holds as many as would be left for others.
-    #[error("the streams of this address hold as many channels as it may have here")]
+    #[error("the streams of this address have reached its limit of channels")]
     Share,
 }
 
 impl Channels {
-    /// None yet, and `max` at most; one that was left stays for `linger`.
+    /// No channels yet, and at most `max`. A channel that was left stays for `linger`.
     pub(super) fn new(max: usize, linger: Duration) -> Self {
         Self {
             known: HashMap::new(),
@@ -63,8 +63,8 @@ impl Channels {
         self.known.values().map(|known| &known.channel)
     }
 
-    /// Adds a listener of this client in these channels, which must be distinct; `make` makes
-    /// those that are not here. For them, those that have lingered longest give way.
+    /// Adds a listener of this client in these channels, which must be distinct. `make` creates those that
+    /// are not in memory. If there is no room, those that have lingered longest are dropped.
     pub(super) fn join(
         &mut self,
         client: Client,
@@ -91,7 +91,7 @@ impl Channels {
         Ok(starts.iter().map(join).collect())
     }
 
-    /// The last listener of a channel has left, if nobody has come since.
+    /// Notes that the last listener of a channel has left, if nobody has joined since.
     pub(super) fn left(&mut self, channel: &Channel, now: Instant) {
         let id = channel.id();
         let holder = match channel.left(now) {

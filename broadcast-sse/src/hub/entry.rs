@@ -4,37 +4,37 @@ use bytes::Bytes;
 use chat_model::{ChannelId, EventHead, NotAnEvent, Position, Seq};
 use clock::Timestamp;
 
-/// One event in a node's memory: where it stands in the log, and what is written of it, encoded
-/// once for all who listen.
+/// One event in a node's memory: its position in the log, and its encoded form, which is created once for
+/// all listeners.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    /// The position behind the event.
+    /// The position just after the event.
     pub(crate) position: Position,
     /// When it was stored, if that could be read.
     pub(crate) at: Option<Timestamp>,
     encoded: Encoded,
 }
 
-/// An event as a door writes it, and where in it the door finds its parts again. The hub looks only
-/// at the stored line in it.
+/// An event as encoded by a door, and the places in it that the door needs to find its parts again. The
+/// hub uses only the stored line in it.
 #[derive(Debug, Default)]
 pub(crate) struct Encoded {
-    /// Everything that is written; empty for a number without an event.
+    /// All encoded bytes; empty for a number without an event.
     pub(crate) bytes: Bytes,
-    /// Where the stored line stands in it.
+    /// The range of the stored line in it.
     pub(crate) line: Range<u32>,
-    /// Two places in it, which mean something to the door alone.
+    /// Two places in it, which have a meaning only for the door.
     pub(crate) marks: [u32; 2],
 }
 
-/// How a door writes an event, given its head and its stored line.
+/// How a door encodes an event, given its head and its stored line.
 pub(crate) type Encode = fn(&EventHead, &[u8]) -> Encoded;
 
 impl Entry {
-    /// Reads a stored event and has the door encode it.
+    /// Reads a stored event and lets the door encode it.
     ///
     /// # Errors
-    /// If it is not an event, or one of another channel.
+    /// If it is not an event of this channel.
     pub(crate) fn new(channel: ChannelId, line: &[u8], encode: Encode) -> Result<Self, NotAnEvent> {
         let head = EventHead::parse(line)?;
         if head.channel != channel {
@@ -48,8 +48,7 @@ impl Entry {
         })
     }
 
-    /// A number whose event the store cannot read any more: it keeps its place, and is told of by a
-    /// gap.
+    /// A number whose event the store can no longer read. It keeps its place and is reported as a gap.
     pub(crate) fn damaged(position: Position) -> Self {
         Self {
             position,
@@ -58,7 +57,7 @@ impl Entry {
         }
     }
 
-    /// Whether there is a number only, and no event.
+    /// Whether there is only a number and no event.
     pub(crate) fn is_damaged(&self) -> bool {
         self.encoded.bytes.is_empty()
     }
@@ -68,7 +67,7 @@ impl Entry {
         self.position.seq
     }
 
-    /// The event as the door wrote it.
+    /// The event as the door encoded it.
     pub(crate) fn encoded(&self) -> &Encoded {
         &self.encoded
     }
@@ -79,8 +78,8 @@ impl Entry {
         bytes.slice(line.start as usize..line.end as usize)
     }
 
-    /// Whether this is another event with the same number of the same log: one of the two is
-    /// forged. One that the store can no longer read contradicts nothing.
+    /// Whether this is a different event with the same number in the same log: then one of the two is
+    /// forged. An event that the store can no longer read contradicts nothing.
     pub(crate) fn contradicts(&self, other: &Self) -> bool {
         self.position == other.position
             && !self.is_damaged()
@@ -88,7 +87,7 @@ impl Entry {
             && self.line() != other.line()
     }
 
-    /// What the event costs in memory, about, in bytes.
+    /// The approximate memory use of the event, in bytes.
     pub(crate) fn cost(&self) -> usize {
         /// The entry, its reference counts, and its places in the ring and in the budget's queue.
         const OVERHEAD: usize = 160;
@@ -96,7 +95,7 @@ impl Entry {
     }
 }
 
-/// The stored line and nothing else.
+/// Encodes an event as its stored line only.
 #[cfg(test)]
 pub(super) fn plain(_head: &EventHead, line: &[u8]) -> Encoded {
     Encoded {

@@ -1,4 +1,4 @@
-//! A channel's log for examples: one epoch, with an event for every number.
+//! An example log of a channel for tests: one epoch, with an event for every number.
 
 use bytes::Bytes;
 use chat_model::{ChannelId, Epoch, EpochStart, Event, Head, NewMessage, Seq};
@@ -14,7 +14,7 @@ fn epoch() -> Epoch {
     Epoch::from_value(100).unwrap()
 }
 
-/// What the store says when the newest event is this one.
+/// The store's answer if this is the newest event.
 pub(super) fn head(seq: Seq) -> Head {
     Head {
         channel: channel(),
@@ -28,7 +28,7 @@ pub(super) fn head(seq: Seq) -> Head {
     }
 }
 
-/// An event that was stored at a time in milliseconds.
+/// An event that was stored at this time, in milliseconds.
 pub(super) fn entry(seq: Seq, at: u64) -> Entry {
     entry_with(seq, at, "a")
 }
@@ -38,7 +38,7 @@ pub(super) fn entry_of(channel: ChannelId, seq: Seq) -> Entry {
     Entry::new(channel, &event(channel, seq, 0, "a"), plain).unwrap()
 }
 
-/// What somebody else published in the place of the event with this number.
+/// An event that somebody else published under this number.
 pub(super) fn forged(seq: Seq) -> Entry {
     entry_with(seq, 0, "forged")
 }

@@ -7,23 +7,23 @@ use serde::Serialize;
 pub(crate) enum GapReason {
     /// They are older than what the store keeps.
     Retention,
-    /// The log was cut back behind them: what the listener has seen of them is no longer there.
+    /// The log was cut back: what the listener has seen of them no longer exists.
     Epoch,
-    /// They were stored, and the store cannot read them any more.
+    /// They were stored, but the store can no longer read them.
     Damaged,
-    /// The stream's cursor could not be read, so nobody knows how many.
+    /// The stream's cursor could not be read, so their number is unknown.
     Cursor,
 }
 
-/// Events that a stream cannot bring.
+/// Events that a stream cannot deliver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Gap {
     /// The channel.
     pub(crate) channel: ChannelId,
-    /// The first that is missing; `None` if nobody knows.
+    /// The first number that is missing; `None` if unknown.
     pub(crate) from: Option<Seq>,
-    /// The last that is missing.
+    /// The last number that is missing.
     pub(crate) to: Seq,
-    /// Why.
+    /// Why they are missing.
     pub(crate) reason: GapReason,
 }

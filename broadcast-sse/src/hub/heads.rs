@@ -8,31 +8,30 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::channel::Claim;
 use super::history::History;
 
-/// Questions that wait at a time. Channels that are gone stay in memory until their question is
-/// thrown out, so that without a bound streams that come and go could fill it while chat-service is
-/// away.
+/// The most requests that wait at a time. Channels that are gone stay in memory until their request is
+/// discarded. Without a limit, streams that come and go could fill memory while chat-service is away.
 const MOST_QUESTIONS: usize = 64 * MAX_HEADS;
 
-/// Asks chat-service for heads, many in one request.
+/// Asks chat-service for heads, many in one HTTP request.
 ///
-/// What is asked while a request is under way goes into the next one, so that ten thousand
-/// channels that wake up at once cost ten requests.
+/// What is asked while a request is under way goes into the next one, so ten thousand channels that wake
+/// up at once cost ten requests.
 #[derive(Clone)]
 pub(super) struct Heads {
     questions: mpsc::Sender<Claim>,
-    /// Woken when the state of the service itself is to be looked up.
+    /// Notified when the state of the service itself must be looked up.
     look: Arc<Notify>,
     service: watch::Receiver<Service>,
 }
 
-/// What the last answer said of chat-service itself.
+/// What the last answer said about chat-service itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Service {
     /// Whether it answers.
     pub(super) answers: bool,
-    /// Whether something has been waiting for the broker for more than a second.
+    /// Whether an event has waited for the broker for more than a second.
     pub(super) behind: bool,
-    /// Heartbeats that the broker has taken of it, lately.
+    /// Its heartbeats that the broker has recently accepted.
     pub(super) heartbeats: Vec<String>,
 }
 
@@ -50,18 +49,18 @@ impl Heads {
         }
     }
 
-    /// Asks for the head of a channel, which is told the answer.
+    /// Requests the head of a channel. The channel receives the answer.
     pub(super) fn ask(&self, claim: Claim) {
-        // Where there is no room, or the process ends, the claim's end has the channel ask again.
+        // If there is no room, or the process ends, the drop of the claim makes the channel ask again.
         self.questions.try_send(claim).ok();
     }
 
-    /// Has the state of the service looked up.
+    /// Requests the state of the service.
     pub(super) fn look(&self) {
         self.look.notify_one();
     }
 
-    /// What the last answer said of chat-service itself.
+    /// What the last answer said about chat-service itself.
     pub(super) fn service(&self) -> watch::Receiver<Service> {
         self.service.clone()
     }
@@ -76,7 +75,7 @@ async fn ask(
 ) {
     let soft = lifecycle.soft();
     let mut batch = Vec::with_capacity(MAX_HEADS);
-    // `None` until the first answer, so that the first trouble is worth a line as well.
+    // `None` until the first answer, so that trouble at the start is logged too.
     let mut answering = None;
     loop {
         let more = tokio::select! {
@@ -88,7 +87,7 @@ async fn ask(
         if !more {
             return;
         }
-        // Who has left meanwhile wants no answer.
+        // Channels whose listeners have left in the meantime need no answer.
         let (gone, duties): (Vec<_>, Vec<_>) =
             batch.drain(..).partition(|claim| claim.channel().is_gone());
         let nobody_asks = !gone.is_empty() && duties.is_empty();
@@ -125,7 +124,7 @@ async fn ask(
                     let channel = claim.channel().id();
                     match heads.next_if(|head| head.channel == channel) {
                         Some(head) => claim.head(ask, &head, now),
-                        // It comes again after a while.
+                        // The channel asks again after a while.
                         None => {
                             tracing::debug!(%channel, "its entry in the store is damaged");
                             claim.damaged();
@@ -141,7 +140,7 @@ async fn ask(
                     service.answers = false;
                     service.heartbeats.clear();
                 });
-                // The channels come again after a while.
+                // The channels ask again after a while.
                 drop(questions);
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }

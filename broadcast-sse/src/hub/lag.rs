@@ -9,13 +9,13 @@ use tracing::{Level, debug, enabled};
 
 use super::entry::Entry;
 
-/// Upper bounds, in seconds. Events know their time in whole milliseconds. Two seconds and a little
-/// is what polling takes; more is an outage.
+/// Upper bounds of the histogram buckets, in seconds. Event times are in whole milliseconds. Polling takes
+/// a little more than two seconds; anything longer is an outage.
 const BUCKETS: [f64; 14] = [
     0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0,
 ];
 
-/// How long events took from the store to the listeners of this node. Clones share the numbers.
+/// Measures how long events took from the store to the listeners of this node. Clones share the numbers.
 #[derive(Clone)]
 pub(crate) struct Lag {
     seconds: Histogram,
@@ -33,15 +33,15 @@ impl Lag {
     pub(crate) fn register(&self, registry: &mut Registry) {
         registry.register(
             "delivery_lag_seconds",
-            "Time from an event's storing until this node's listeners could have it",
+            "Time from storing an event until this node's listeners could have it",
             self.seconds.clone(),
         );
     }
 
-    /// Events have made the log longer, and the channel's listeners have been told. Each counts
-    /// once, however many listen.
+    /// Counts events that were added to the log and reported to the channel's listeners. Each counts once,
+    /// however many listeners there are.
     ///
-    /// The time of storing is that of another machine: one that lies ahead counts as no time ago.
+    /// The time of storing comes from another machine's clock; if it lies in the future, the lag is zero.
     pub(super) fn handed_out<'a>(
         &self,
         channel: ChannelId,
@@ -54,7 +54,7 @@ impl Lag {
             }
             if enabled!(Level::DEBUG) {
                 let line = entry.line();
-                // For the log alone: a line that cannot be read is shown without.
+                // Only for the log; if the line cannot be parsed, it is logged without an id.
                 let id = EventView::parse(&line).ok().map(|event| event.id);
                 let id = id.map(tracing::field::display);
                 debug!(%channel, seq = entry.seq(), id, "handed out to listeners");

@@ -8,18 +8,18 @@ use super::gap::{Gap, GapReason};
 use super::reader::{Item, Reader, Step};
 use super::{Hub, Waker};
 
-/// Somebody who listens to one or several channels.
+/// A listener to one or several channels.
 ///
-/// It has no queue: [`take`](Self::take) takes what comes after its positions from the channels'
-/// rings or from shared pages of history. Who does not call it costs nobody anything.
+/// It has no queue: [`take`](Self::take) takes what comes after its positions from the channels' rings or
+/// from shared pages of history. A listener that does not call it costs nothing.
 pub(crate) struct Listener {
     hub: Arc<Hub>,
     readers: Vec<Place>,
     waker: Arc<dyn Waker>,
-    /// What readers that are placed have to say, until all are.
+    /// What the readers that are placed have found, held back until all are placed.
     unannounced: Vec<Item>,
     ready: bool,
-    /// The reader whose turn it is first.
+    /// The reader that comes first in the next turn.
     turn: usize,
 }
 
@@ -29,22 +29,22 @@ struct Place {
     reader: Reader,
     /// Whether it got an event.
     served: bool,
-    /// Whether the listener was told that nobody can say where the log stands.
+    /// Whether the listener was told that the head of the log cannot be read.
     told_of_damage: bool,
 }
 
-/// What a listener got, in the order in which it is to be sent.
+/// What a listener got, in the order in which it must be sent.
 pub(crate) type Batch = Vec<Sent>;
 
-/// One thing to send. Its cursor speaks for all channels of the listener and for nothing that
-/// was not sent before.
+/// One thing to send. Its cursor covers all channels of the listener, and nothing that has not been sent
+/// yet.
 #[derive(Debug)]
 pub(crate) enum Sent {
-    /// An event; the cursor is `None` for a listener of one channel, whose frames have it.
+    /// An event. The cursor is `None` for a listener of one channel, because the frames contain it.
     Event(Arc<Entry>, Option<String>),
-    /// A gap; without a cursor if there are others that must be known together with it.
+    /// A gap. It has no cursor if other gaps must be received together with it.
     Gap(Gap, Option<String>),
-    /// Nothing is owed, and nothing that is posted from now on will be missed. Sent once.
+    /// Nothing is owed, and nothing posted from now on will be missed. Sent once.
     Ready(Vec<(ChannelId, Position)>, String),
 }
 
@@ -74,9 +74,9 @@ impl Listener {
         }
     }
 
-    /// Takes what is there, and counts it as sent, about `room` bytes of it at most. If there is more than that, the waker
-    /// is woken at once, and the next turn begins with the channel behind the one that took the
-    /// last room: a busy channel leaves the others theirs.
+    /// Takes at most about `room` bytes of what is there, and counts it as sent. If there is more, the
+    /// waker is notified at once, and the next turn begins with the channel after the one that used up the
+    /// room. So a busy channel leaves room for the others.
     pub(crate) fn take(&mut self, room: usize) -> Batch {
         let batch = self.next_batch(room);
         self.hub.metrics.count(&batch);
@@ -96,7 +96,7 @@ impl Listener {
                 let place = &mut self.readers[index];
                 let (items, reader_ready) = place.step(&self.hub, left, was_ready);
                 if items.is_empty() {
-                    // The others are not to wait for one whose head cannot be read.
+                    // The others must not wait for one whose head cannot be read.
                     ready &= reader_ready || was_ready || self.tell_damage(index, &mut batch);
                     break;
                 }
@@ -105,7 +105,7 @@ impl Listener {
                     batch.push(self.sent(index, item));
                 }
                 if left == 0 {
-                    // There may be more, for which there is room when this was written.
+                    // There may be more, for which there is room once this has been written.
                     self.turn = (index + 1) % self.readers.len();
                     self.waker.notify();
                     return batch;
@@ -115,7 +115,7 @@ impl Listener {
                 }
             }
         }
-        // Where nobody knows of any channel where it stands, there is nothing to promise yet.
+        // If no channel's position is known, there is nothing to promise yet.
         if ready && !self.ready && self.positions().next().is_some() {
             self.ready = true;
             batch.push(Sent::Ready(self.positions().collect(), self.cursor()));
@@ -123,13 +123,13 @@ impl Listener {
         batch
     }
 
-    /// Finds where every reader begins; until all are placed nothing is sent, for a cursor that
-    /// leaves out a channel would have it begin live after a reconnect.
+    /// Finds where every reader begins. Nothing is sent until all are placed: after a reconnect, a channel
+    /// that is missing from the cursor would begin live.
     fn place(&mut self, batch: &mut Batch) -> bool {
         let mut placed = true;
         for place in &mut self.readers {
             if place.reader.position().is_none() {
-                // One step, which places the reader and takes nothing yet.
+                // One step, which places the reader but takes nothing yet.
                 if let (Step::Items(said), _) = place.channel.step(&mut place.reader, 0) {
                     self.unannounced.extend(said);
                 }
@@ -139,7 +139,7 @@ impl Listener {
         if !placed {
             return false;
         }
-        // Only the last carries an id: who reconnects before it is told everything once more.
+        // Only the last carries an id: a client that reconnects before it gets all of them again.
         let last = self.unannounced.len().saturating_sub(1);
         for (index, item) in std::mem::take(&mut self.unannounced)
             .into_iter()
@@ -152,8 +152,8 @@ impl Listener {
         true
     }
 
-    /// Whether the store cannot read where the log of this reader's channel stands. The listener is
-    /// told once: nothing of it comes until it can be read.
+    /// Whether the store cannot read the head of this reader's channel. The listener is told once; it gets
+    /// nothing from this channel until the head can be read.
     fn tell_damage(&mut self, index: usize, batch: &mut Batch) -> bool {
         let place = &mut self.readers[index];
         let damaged = place.channel.is_damaged();
@@ -180,8 +180,8 @@ impl Listener {
         }
     }
 
-    /// The cursor of a stream that stands at `position` in the channel of this reader. The readers
-    /// whose turn was before have sent all that they have taken, the others have taken nothing.
+    /// The cursor of a stream that has reached `position` in this reader's channel. Readers whose turn came
+    /// earlier have sent all that they have taken; the others have taken nothing.
     fn cursor_at(&self, index: usize, position: Position) -> String {
         let channel = self.readers[index].reader.channel();
         Cursor::encode(
@@ -201,12 +201,12 @@ impl Listener {
 }
 
 impl Place {
-    /// What comes next, and whether the reader is owed nothing after that. `live`: the listener has
-    /// been owed nothing before.
+    /// What comes next, and whether the reader is owed nothing after that. `live` means that the listener
+    /// was owed nothing before.
     fn step(&mut self, hub: &Hub, room: usize, live: bool) -> (Vec<Item>, bool) {
         loop {
             match self.channel.step(&mut self.reader, room) {
-                // Placed, and nothing to say about it.
+                // Placed, with nothing to report.
                 (Step::Items(items), _) if items.is_empty() => {}
                 (Step::Items(items), ready) => {
                     if !self.served && matches!(items[0], Item::Event(_)) {
@@ -221,7 +221,7 @@ impl Place {
                     let (mark, generation) = self.channel.mark();
                     let page = hub.pages.get(&self.channel, generation, position.seq);
                     self.served |= page.is_some();
-                    // Nothing yet if the page is still to come.
+                    // Nothing yet if the page has not arrived.
                     let items = page.map(|page| self.reader.take_page(&page, room, mark));
                     return (items.unwrap_or_default(), false);
                 }

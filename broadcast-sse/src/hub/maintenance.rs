@@ -10,25 +10,25 @@ use super::Hub;
 use super::channel::{Claim, Task};
 use super::tail::Ask;
 
-/// How many channels are looked at before others get their turn of the processor.
+/// How many channels are checked before other tasks get the processor.
 const AT_A_TIME: usize = 256;
 
-/// A hole in a channel, to be filled from history.
+/// A hole in a channel's tail that must be filled from history.
 struct Hole {
     claim: Claim,
     ask: Ask,
     after: Seq,
 }
 
-/// Looks after all channels: follows their subscriptions, has the store asked where their logs
-/// stand, fills holes from history, and forgets those that nobody has listened to for long.
+/// Looks after all channels: follows their subscriptions, requests their heads from the store, fills holes
+/// from history, and forgets channels that have had no listener for long.
 ///
-/// The task sleeps until a channel has something to do; what a channel waits for is in its state,
-/// so that one that has nothing to do costs nothing here.
+/// The task sleeps until a channel has something to do. What a channel waits for is in its own state, so
+/// an idle channel costs nothing here.
 pub(super) async fn maintain(hub: Arc<Hub>, reads: usize) {
     let soft = hub.lifecycle.soft();
     let reads = Arc::new(Semaphore::new(reads));
-    // Of a channel there is one at most.
+    // At most one for each channel.
     let mut holes = VecDeque::new();
     loop {
         let now = Instant::now();
@@ -52,7 +52,7 @@ pub(super) async fn maintain(hub: Arc<Hub>, reads: usize) {
 }
 
 fn look_after(hub: &Hub, id: ChannelId, now: Instant, holes: &mut VecDeque<Hole>) {
-    // Whoever has left before is looked after no more.
+    // A channel that was forgotten in the meantime needs nothing.
     let Some(channel) = hub.channel(id) else {
         return;
     };
@@ -63,7 +63,7 @@ fn look_after(hub: &Hub, id: ChannelId, now: Instant, holes: &mut VecDeque<Hole>
     }
 }
 
-/// Channels learn how their subscriptions stand.
+/// Tells channels the state of their subscriptions.
 fn follow(hub: &Hub, changed: Changed) {
     let now = Instant::now();
     match changed {
@@ -89,9 +89,9 @@ async fn fill(hub: Arc<Hub>, hole: Hole, _permit: OwnedSemaphorePermit) {
     }
     let soft = hub.lifecycle.soft();
     let id = claim.channel().id();
-    // Not behind the pages that listeners ask for, of whom there may be many.
+    // This must not queue behind the pages that listeners ask for: there may be many.
     let read = hub.pages.read_now(id, after, MAX_PAGE_EVENTS);
-    // Without a page, the claim's end has the channel ask again.
+    // Without a page, the drop of the claim makes the channel ask again.
     if let Some(Some(page)) = soft.run_until_cancelled(read).await {
         let brought = claim.page(ask, &page, Instant::now());
         hub.metrics.healed.inc_by(brought);

@@ -11,14 +11,14 @@ use super::lag::Lag;
 use super::listener::Sent;
 use crate::metrics::PREFIX;
 
-/// What operators are told about channels and what is delivered of them.
+/// Metrics of channels and of what is delivered from them.
 #[derive(Default)]
 pub(crate) struct HubMetrics {
     /// Channels in memory.
     pub(crate) channels: Gauge,
     /// Bytes of events in memory.
     pub(crate) memory: Gauge,
-    /// Events, as many times as they were handed to a stream.
+    /// Events handed to streams; an event counts once for each stream.
     pub(crate) events_out: Counter,
     /// Gaps announced.
     pub(crate) gaps: Gaps,
@@ -26,26 +26,26 @@ pub(crate) struct HubMetrics {
     pub(crate) lag: Lag,
     /// Events from the broker that made a log longer.
     pub(crate) appended: Counter,
-    /// Events from the broker that were known already.
+    /// Events from the broker that were already known.
     pub(crate) dropped: Counter,
-    /// Events from the broker that came before their predecessors.
+    /// Events from the broker that arrived before their predecessors.
     pub(crate) early: Counter,
     /// Payloads on a channel's topic that are not events of that channel.
     pub(crate) foreign: Counter,
-    /// Numbers for which there were two different events.
+    /// Numbers with two different events.
     pub(crate) forged: Counter,
     /// Events that the broker lost and history had.
     pub(crate) healed: Counter,
     /// Pages of history read.
     pub(crate) pages_read: Counter,
-    /// Reads of history that listeners did not cost.
+    /// Reads of history that were avoided.
     pub(crate) reads_saved: ReadsSaved,
     /// Pages of history that could not be read.
     pub(crate) history_errors: Counter,
 }
 
 impl HubMetrics {
-    /// Metrics that `operations` shows.
+    /// Registers the metrics with `operations`.
     pub(crate) fn register(operations: &Operations) -> Arc<Self> {
         let mut metrics = Self::default();
         operations.register(|registry| {
@@ -75,17 +75,17 @@ impl HubMetrics {
                 ),
                 (
                     "events_early",
-                    "Events from the broker that came too early",
+                    "Events from the broker that arrived too early",
                     &metrics.early,
                 ),
                 (
                     "payloads_ignored",
-                    "Payloads that are no event of their channel",
+                    "Payloads that are not an event of their channel",
                     &metrics.foreign,
                 ),
                 (
                     "events_forged",
-                    "Events that contradicted another one of the same number",
+                    "Events that contradicted another one with the same number",
                     &metrics.forged,
                 ),
                 (
@@ -112,7 +112,7 @@ impl HubMetrics {
             registry.register("gaps", "Gaps announced, by reason", gaps.clone());
             metrics.gaps = Gaps::of(&gaps);
             let saved = Family::<By, Counter>::default();
-            let help = "Reads of history that listeners did not cost, by what had the events";
+            let help = "Reads of history that were avoided, by what had the events";
             registry.register("history_reads_saved", help, saved.clone());
             metrics.reads_saved = ReadsSaved::of(&saved);
         });
@@ -133,7 +133,7 @@ impl HubMetrics {
     }
 }
 
-/// Gaps announced, by reason; there from the beginning, at 0.
+/// Gaps announced, by reason. Each reason exists from the start, at 0.
 #[derive(Default)]
 pub(crate) struct Gaps {
     retention: Counter,
@@ -158,7 +158,7 @@ impl Gaps {
         }
     }
 
-    /// One more, for this reason.
+    /// Counts a gap with this reason.
     fn count(&self, reason: GapReason) {
         let counter = match reason {
             GapReason::Retention => &self.retention,
@@ -170,12 +170,12 @@ impl Gaps {
     }
 }
 
-/// Reads of history that listeners did not cost; there from the beginning, at 0.
+/// Reads of history that were avoided. Each kind exists from the start, at 0.
 #[derive(Default)]
 pub(crate) struct ReadsSaved {
-    /// What a listener had missed in a channel was in the channel's ring.
+    /// What a listener had missed was in the channel's ring.
     pub(crate) ring: Counter,
-    /// A page had been read for another listener.
+    /// The page had already been read for another listener.
     pub(crate) page: Counter,
 }
 

@@ -12,15 +12,15 @@ use super::history::History;
 use super::metrics::HubMetrics;
 use super::reader::Page;
 
-/// Pages of history, read once for everybody who needs them.
+/// The cache of pages of history. Each page is read once for all listeners that need it.
 ///
-/// Pages begin at multiples of [`PAGE_EVENTS`], so that listeners who are behind by different
-/// amounts ask for the same ones. Whoever needs a page that is not here is woken when it has come.
+/// Pages begin at multiples of [`PAGE_EVENTS`], so that listeners that are behind by different amounts ask
+/// for the same pages. A listener that needs a page that is not here is notified when it arrives.
 pub(super) struct Pages {
     history: History,
     lifecycle: Lifecycle,
     metrics: Arc<HubMetrics>,
-    /// Requests of listeners under way.
+    /// Limits the requests of listeners under way.
     permits: Semaphore,
     max_bytes: usize,
     cache: Mutex<Cache>,
@@ -29,19 +29,20 @@ pub(super) struct Pages {
 #[derive(Default)]
 struct Cache {
     slots: HashMap<Key, Slot>,
-    /// The pages that are here, oldest first.
+    /// The pages in the cache, oldest first.
     order: VecDeque<Key>,
     bytes: usize,
 }
 
-/// The generation tells pages that were read before a log was cut back from later ones.
+/// Channel, generation, number. The generation tells pages that were read before a log was cut back from
+/// later ones.
 type Key = (ChannelId, u64, Seq);
 
 enum Slot {
     UnderWay,
     Here {
         page: Arc<Page>,
-        /// Whether somebody had it already: to the first it costs the read.
+        /// Whether a listener has already taken it: the first one pays for the read.
         used: bool,
     },
 }
@@ -68,7 +69,8 @@ impl Pages {
         })
     }
 
-    /// A page that leads on from `seq`; `None` if it must be read first, which wakes the channel's listeners.
+    /// A page that continues after `seq`; `None` if it must be read first. When it has been read, the
+    /// channel's listeners are notified.
     pub(super) fn get(
         self: &Arc<Self>,
         channel: &Arc<Channel>,
@@ -78,7 +80,7 @@ impl Pages {
         let aligned = seq - seq % PAGE_EVENTS;
         let mut cache = self.lock();
         let mut stale = false;
-        // A page that was cut short by its size is followed by one that begins where it ended.
+        // If a page was cut short because of its size, the next one begins where it ended.
         for after in [aligned, seq] {
             match cache.slots.get_mut(&(channel.id(), generation, after)) {
                 Some(Slot::Here { page, used }) if page.leads_on_from(seq) => {
@@ -111,7 +113,7 @@ impl Pages {
         }
     }
 
-    /// A page that is being read by whoever drops what this gives.
+    /// Marks a page as being read until the result is dropped.
     #[cfg(test)]
     pub(super) fn pretend_to_read(
         self: &Arc<Self>,
@@ -122,7 +124,7 @@ impl Pages {
         self.begin(&mut self.lock(), channel, key)
     }
 
-    /// Reads one page for whoever asks, without the cache and without its bound on requests.
+    /// Reads one page without the cache and without its limit on requests.
     pub(super) async fn read_now(
         &self,
         channel: ChannelId,
@@ -145,8 +147,8 @@ impl Pages {
     }
 }
 
-/// A page that is being read. However its task ends, the page is not under way any more: it is
-/// here, or the channel's listeners look again after a moment.
+/// A page that is being read. When its task ends, in whatever way, the page is no longer under way: it is
+/// in the cache, or the channel's listeners look again after a moment.
 struct UnderWay {
     pages: Arc<Pages>,
     channel: Arc<Channel>,
@@ -162,7 +164,7 @@ impl UnderWay {
         let read = async {
             let permit = self.pages.permits.acquire().await;
             let _permit = permit.expect("the semaphore is never closed");
-            // Who has left meanwhile needs no page, and those who stay are not to wait for it.
+            // If all its listeners have left, others must not wait for this page.
             if self.channel.has_no_listener() {
                 return None;
             }
@@ -183,7 +185,7 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         if !self.came {
-            // First the pause: who looks in between is not to ask at once.
+            // First the pause, so that a listener that looks in between does not ask at once.
             self.channel.pause(Instant::now());
             self.pages.lock().remove(&self.key);
         }
@@ -196,7 +198,7 @@ impl Cache {
         self.bytes += page.cost();
         self.slots.insert(key, Slot::Here { page, used: false });
         self.order.push_back(key);
-        // The newest stays whatever its size: somebody waits for it.
+        // The newest page stays whatever its size: a listener waits for it.
         while self.bytes > max_bytes && self.order.len() > 1 {
             let oldest = self.order[0];
             self.remove(&oldest);

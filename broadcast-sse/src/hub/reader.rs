@@ -6,18 +6,18 @@ use super::entry::Entry;
 use super::gap::{Gap, GapReason};
 use super::tail::{Ask, Tail};
 
-/// Where one listener stands in one channel, and what it gets next.
+/// The position of one listener in one channel, and what it gets next.
 ///
-/// Pure, like [`Tail`]: a reader has no queue, only a position. It takes what comes after the
-/// position from the tail's ring, or asks for a page of history if the ring does not reach back
-/// so far.
+/// Pure, like [`Tail`]: a reader has no queue, only a position. It takes what comes after the position from
+/// the tail's ring, or asks for a page of history if the ring does not reach back far enough.
 #[derive(Debug)]
 pub(crate) struct Reader {
     channel: ChannelId,
     start: Start,
-    /// `None` until a start that depends on the head can be placed.
+    /// `None` until the start is known, which may depend on the head.
     position: Option<Position>,
-    /// The tail's last question when the position was reached: a later one can disprove it.
+    /// The number of the tail's last request when the position was reached. The answer to a later request
+    /// can disprove the position.
     mark: Ask,
 }
 
@@ -26,11 +26,11 @@ pub(crate) struct Reader {
 pub(crate) enum Start {
     /// With what is posted from now on.
     Live,
-    /// With so many of the newest.
+    /// With this many of the newest events.
     Newest(u64),
     /// After this position.
     After(Position),
-    /// Its cursor could not be read: it is told so, and begins with so many of the newest.
+    /// Its cursor could not be read. It is told so, and begins with this many of the newest events.
     Unreadable(u64),
 }
 
@@ -39,12 +39,12 @@ pub(crate) enum Start {
 pub(crate) enum Item {
     /// The next event.
     Event(Arc<Entry>),
-    /// Events that cannot be had, and the position at which the log goes on.
+    /// Events that are not available, and the position at which the log continues.
     Gap(Gap, Position),
 }
 
 impl Item {
-    /// What it costs to hold it, about, in bytes.
+    /// Its approximate memory use, in bytes.
     pub(crate) fn cost(&self) -> usize {
         match self {
             Self::Event(entry) => entry.cost(),
@@ -60,41 +60,41 @@ pub(crate) enum Step {
     Items(Vec<Item>),
     /// The ring does not reach back far enough: a page of history after this number is needed.
     NeedsPage(Position),
-    /// The store must be asked where the log stands.
+    /// The head must be requested from the store.
     NeedsHead,
-    /// There is nothing until the tail changes.
+    /// There is nothing to take until the tail changes.
     Waits,
 }
 
-/// A page of history, its events ready to be sent.
+/// A page of history with events that are ready to be sent.
 #[derive(Debug)]
 pub(crate) struct Page {
-    /// The number after which the page was asked for.
+    /// The number after which the page was requested.
     pub(crate) after: Seq,
-    /// What the store said of the log when it read the page.
+    /// The head of the log when the store read the page.
     pub(crate) head: Head,
     /// Events in ascending order.
     pub(crate) entries: Vec<Arc<Entry>>,
 }
 
 impl Page {
-    /// Whether the page tells somebody who stands at `seq` anything: an event or a gap.
+    /// Whether the page has anything for a reader at `seq`: an event or a gap.
     pub(crate) fn leads_on_from(&self, seq: Seq) -> bool {
         self.after <= seq
             && (self.head.first > seq + 1
                 || self.entries.last().is_some_and(|last| last.seq() > seq))
     }
 
-    /// Bytes in memory, about.
+    /// The approximate memory use, in bytes.
     pub(crate) fn cost(&self) -> usize {
-        /// The page itself, so that many empty ones count as well.
+        /// The page itself, so that many empty pages count too.
         const OVERHEAD: usize = 256;
         OVERHEAD + self.entries.iter().map(|entry| entry.cost()).sum::<usize>()
     }
 }
 
 impl Reader {
-    /// A reader for somebody who has just come. `mark` is the tail's at this moment.
+    /// A reader for a new listener. `mark` is the tail's current mark.
     pub(crate) fn new(channel: ChannelId, start: Start, mark: Ask) -> Self {
         let position = match start {
             Start::After(position) => Some(position),
@@ -113,12 +113,12 @@ impl Reader {
         self.channel
     }
 
-    /// Up to where the listener has been served; `None` before it could be placed.
+    /// How far the listener has been served; `None` until its start is known.
     pub(crate) fn position(&self) -> Option<Position> {
         self.position
     }
 
-    /// Whether nothing that existed is owed, and nothing that is posted from now on will be missed.
+    /// Whether the listener has had everything that exists, and will miss nothing posted from now on.
     #[inline]
     pub(crate) fn is_ready(&self, tail: &Tail) -> bool {
         let Some(position) = self.position else {
@@ -133,7 +133,7 @@ impl Reader {
             && Cut::by_unknown_epoch(tail.epochs(), position).is_none()
     }
 
-    /// Takes what comes next, about `room` bytes of it at most.
+    /// Takes what comes next, at most about `room` bytes.
     #[inline]
     pub(crate) fn step(&mut self, tail: &Tail, room: usize) -> Step {
         let Some(known) = tail.known() else {
@@ -143,7 +143,7 @@ impl Reader {
             return self.place(tail, known).map_or(Step::Waits, Step::Items);
         };
         if tail.is_of_another_log() {
-            // What it has is not what the store has; its next answer rings.
+            // The tail does not agree with the store; the store's next answer will notify the listener.
             return Step::Waits;
         }
         let mut unknown = false;
@@ -159,7 +159,7 @@ impl Reader {
             }
             return match tail.proven_cut(position, self.mark) {
                 Some(cut) => self.cut_off(position, cut, tail.mark()),
-                // This node lags behind the one that the listener comes from.
+                // This node is behind the node that the listener was connected to before.
                 None => Step::Waits,
             };
         }
@@ -172,8 +172,8 @@ impl Reader {
         }
     }
 
-    /// Takes what a page of history brings, about `room` bytes of it at most; empty if it does
-    /// not lead on from here.
+    /// Takes what a page of history brings, at most about `room` bytes. Empty if the page does not continue
+    /// from here.
     pub(crate) fn take_page(&mut self, page: &Page, room: usize, mark: Ask) -> Vec<Item> {
         let Some(position) = self.position else {
             return Vec::new();
@@ -195,7 +195,7 @@ impl Reader {
         if oldest > position.seq + 1 {
             let mut epochs = page.head.epochs.iter().rev();
             let start = epochs.find(|start| start.from < oldest);
-            // Where the head names none that old, the reader stays in its own.
+            // If the head lists no epoch that old, the reader keeps its own.
             let epoch = start.map_or(position.epoch, |start| start.epoch);
             let skipped = Position::new(epoch, oldest - 1);
             self.reach(skipped, mark);
@@ -238,7 +238,7 @@ impl Reader {
         mut room: usize,
         mark: Ask,
     ) -> Vec<Item> {
-        // Who keeps up takes one at a time.
+        // A listener that keeps up takes one at a time.
         let mut items = Vec::with_capacity(1);
         for entry in entries {
             debug_assert_eq!(
@@ -259,7 +259,7 @@ impl Reader {
         items
     }
 
-    /// Numbers in a row that are damaged are one gap.
+    /// Consecutive damaged numbers become one gap.
     fn tell_damaged(&self, items: &mut Vec<Item>, at: Position) {
         match items.last_mut() {
             Some(Item::Gap(gap, last)) if gap.reason == GapReason::Damaged => {
@@ -285,7 +285,7 @@ impl Reader {
         self.mark = mark;
     }
 
-    /// The announcement of a gap; the log goes on after `at`.
+    /// The announcement of a gap; the log continues after `at`.
     fn gap(&self, at: Position, from: Option<Seq>, to: Seq, reason: GapReason) -> Item {
         Item::Gap(
             Gap {

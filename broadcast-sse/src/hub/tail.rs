@@ -14,20 +14,20 @@ use early::Early;
 
 /// The newest part of one channel's log, as this node knows it.
 ///
-/// Pure: it is told what came from the broker and from the store, in whatever order, and keeps a
-/// contiguous ring of events that ends at [`known`](Self::known). Its rules:
+/// Pure: it is given what arrives from the broker and from the store, in any order, and keeps a contiguous
+/// ring of events that ends at [`known`](Self::known). Its rules:
 ///
-/// - An event at or below `known` is dropped, the next one is appended, one further ahead waits
-///   until the hole before it is filled from history.
-/// - An epoch not heard of before is believed only when the store names it.
-/// - Every question to the store has a number. An answer proves that the log was cut back only
-///   if its question was asked after what it contradicts was known.
+/// - An event at or below `known` is dropped. The next one is appended. One further ahead waits until the
+///   hole before it is filled from history.
+/// - A new epoch is trusted only when the store lists it.
+/// - Every request to the store has a number. An answer proves that the log was cut back only if it was
+///   requested after the fact that it contradicts was known.
 #[derive(Debug)]
 pub(crate) struct Tail {
     limits: TailLimits,
-    /// Up to where the log is known; `None` until the store was first asked.
+    /// How far the log is known; `None` until the store has first answered.
     known: Option<Position>,
-    /// The number of the last question when `known` last moved.
+    /// The number of the last request when `known` last moved.
     known_mark: Ask,
     epochs: Vec<EpochStart>,
     epochs_mark: Ask,
@@ -37,42 +37,42 @@ pub(crate) struct Tail {
     /// Events that cannot be appended yet.
     early: BTreeMap<(Seq, Epoch), Early>,
     early_cost: usize,
-    /// The number of the last question.
+    /// The number of the last request.
     asked: Ask,
     answer: Option<Answer>,
-    /// The answers to later questions than this one count for whoever joins.
+    /// Answers to later requests than this one count for new listeners.
     fresh_after: Ask,
-    /// Whether an event of an unknown epoch waits for the store's word.
+    /// Whether an event of an unknown epoch waits for the store's answer.
     epoch_in_doubt: bool,
-    /// The number of the last question when an event was forgotten for want of room.
+    /// The number of the last request when an event was discarded for lack of room.
     forgotten: Option<Ask>,
     generation: u64,
-    /// How often there were two different events of one number.
+    /// How often there were two different events with one number.
     contradictions: u32,
 }
 
-/// Bounds of one channel's memory.
+/// Limits of one channel's memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TailLimits {
-    /// Most events in the ring.
+    /// The most events in the ring.
     pub(crate) ring_events: usize,
-    /// Most bytes in the ring, and as much again in what waits for a hole to be filled.
+    /// The most bytes in the ring, and again in events that wait until a hole is filled.
     pub(crate) ring_bytes: usize,
 }
 
-/// The number of a question to the store; questions of one channel are numbered in order. There is
-/// no more than one a second or so: they last for a century.
+/// The number of a request to the store. The requests of one channel are numbered in order. With about one
+/// a second at most, the numbers last for a century.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ask(u32);
 
-/// What became of an event from the broker.
+/// What happened to an event from the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     /// The ring has grown.
     Appended,
-    /// It was known already, or belongs to a part of the log that is gone.
+    /// It was already known, or belongs to a part of the log that is gone.
     Dropped,
-    /// It waits for those before it, or for the store's word about its epoch.
+    /// It waits for those before it, or for the store's answer about its epoch.
     Waits,
 }
 
@@ -99,7 +99,7 @@ impl Tail {
         }
     }
 
-    /// Up to where the log is known; `None` until the store first answered.
+    /// How far the log is known; `None` until the store has first answered.
     pub(crate) fn known(&self) -> Option<Position> {
         self.known
     }
@@ -109,12 +109,12 @@ impl Tail {
         &self.epochs
     }
 
-    /// The newest of them. A channel without a log is epoch 0, which needs nobody's word.
+    /// The newest epoch. A channel without a log has epoch 0, which needs no confirmation by the store.
     pub(crate) fn newest_epoch(&self) -> Epoch {
         self.epochs.last().map_or(Epoch::ZERO, |last| last.epoch)
     }
 
-    /// Grows whenever a part of the log may have gone: pages asked for before are no longer good.
+    /// Grows whenever a part of the log may have been removed; pages requested earlier are then invalid.
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
@@ -124,30 +124,30 @@ impl Tail {
         self.answer.map_or(1, |answer| answer.first)
     }
 
-    /// The number of the last question: what is known now was known before the next one.
+    /// The number of the last request. What is known now was known before the next request.
     pub(crate) fn mark(&self) -> Ask {
         self.asked
     }
 
-    /// Bytes of the ring and of what waits.
+    /// Bytes in the ring and in waiting events.
     pub(crate) fn cost(&self) -> usize {
         self.ring_cost + self.early_cost
     }
 
-    /// Numbers a question that is about to be sent.
+    /// Numbers a request that is about to be sent.
     pub(crate) fn ask(&mut self) -> Ask {
         self.asked.0 += 1;
         self.asked
     }
 
-    /// From now on the node hears the channel anew (or knows that it cannot): only an answer to a
-    /// question asked from here on says where it stands.
+    /// Notes that the node begins to receive the channel again (or knows that it cannot). From now on,
+    /// only the answer to a new request says where the log ends.
     pub(crate) fn starts_afresh(&mut self) {
         self.fresh_after = self.asked;
     }
 
-    /// Whether the store has answered a question asked since the node last began to hear the
-    /// channel: then nothing that is posted from now on is missed.
+    /// Whether the store has answered a request made since the node last began to receive the channel:
+    /// then nothing posted from now on is missed.
     pub(crate) fn is_verified(&self) -> bool {
         self.known.is_some()
             && self
@@ -155,14 +155,14 @@ impl Tail {
                 .is_some_and(|answer| answer.ask > self.fresh_after)
     }
 
-    /// Whether, beyond being verified, everything is here that existed when the store answered:
-    /// what comes from now on is new.
+    /// Whether the tail is verified and also has everything that existed when the store answered:
+    /// whatever arrives from now on is new.
     pub(crate) fn is_caught_up(&self) -> bool {
         self.known
             .is_some_and(|known| !self.is_of_another_log() && self.has_what_was_answered(known))
     }
 
-    /// The same, if what is `known` is of the log's newest epoch.
+    /// The same, if `known` is in the log's newest epoch.
     pub(crate) fn has_what_was_answered(&self, known: Position) -> bool {
         self.answer.is_some_and(|answer| {
             answer.ask > self.fresh_after
@@ -171,21 +171,21 @@ impl Tail {
         })
     }
 
-    /// Whether the store no longer names the epoch of what is known: the next answer cuts it back.
+    /// Whether the store no longer lists the epoch of what is known: the next answer cuts it back.
     pub(crate) fn is_of_another_log(&self) -> bool {
         let known = self.known.unwrap_or_default();
         known.epoch != self.newest_epoch() && Cut::by_unknown_epoch(&self.epochs, known).is_some()
     }
 
-    /// Whether the last answer was of another log than the list of epochs, and nothing tells which
-    /// of the two is the newer one: the clock went back, or the answers came in another order.
+    /// Whether the last answer was about a different log than the list of epochs, and it is unknown which
+    /// of the two is newer: the clock went back, or the answers arrived in another order.
     fn epochs_in_doubt(&self) -> bool {
         self.answer
             .is_some_and(|answer| answer.position.epoch != self.newest_epoch())
     }
 
-    /// Whether the store's word is needed: something waits for it, or was forgotten for want of
-    /// room and may be the last of the log, or the log is another one by now.
+    /// Whether an answer of the store is needed: something waits for it, or was discarded for lack of room
+    /// and may be the last event of the log, or the log is a different one by now.
     pub(crate) fn needs_head(&self) -> bool {
         self.epoch_in_doubt
             || self.forgotten.is_some()
@@ -193,7 +193,7 @@ impl Tail {
             || self.epochs_in_doubt()
     }
 
-    /// The position after which events are missing here that exist, as far as one can tell.
+    /// The position after which existing events are missing here, as far as is known.
     pub(crate) fn hole(&self) -> Option<Position> {
         let known = self.known.filter(|_| !self.is_of_another_log())?;
         let head = self.answer.map_or(0, |answer| answer.position.seq);
@@ -201,7 +201,7 @@ impl Tail {
         (head > known.seq || (waiting && !self.epoch_in_doubt)).then_some(known)
     }
 
-    /// An event came from the broker.
+    /// Takes an event from the broker.
     pub(crate) fn hear(&mut self, entry: Arc<Entry>) -> Heard {
         let Some(known) = self.known else {
             return self.wait(entry);
@@ -216,7 +216,7 @@ impl Tail {
             return self.wait(entry);
         }
         if self.is_of_another_log() {
-            // What is known will be cut back, and cannot be compared with.
+            // What is known will be cut back, so the event cannot be compared with it.
             return self.wait(entry);
         }
         if position.seq <= known.seq || self.epoch_of(position.seq) != Some(position.epoch) {
@@ -234,7 +234,7 @@ impl Tail {
         Heard::Appended
     }
 
-    /// The epoch in which the log gave out this number, or will.
+    /// The epoch in which the log has assigned this number, or will.
     fn epoch_of(&self, seq: Seq) -> Option<Epoch> {
         self.epochs
             .iter()

@@ -5,12 +5,11 @@ use chat_model::ChannelId;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-/// Which channels have something to be done, now or at a moment to come. A channel that has
-/// nothing costs nothing here.
+/// The channels that have something to do, now or later. An idle channel costs nothing here.
 #[derive(Default)]
 pub(super) struct TaskQueue {
     list: Mutex<List>,
-    /// Woken when the list has become longer.
+    /// Notified when the list has become longer.
     waker: Notify,
 }
 
@@ -21,13 +20,13 @@ struct List {
 }
 
 impl TaskQueue {
-    /// This channel is to be looked at. A channel sees to it that it is in the list only once.
+    /// Adds a channel to be checked now. The channel must make sure that it is in the list only once.
     pub(super) fn add(&self, channel: ChannelId) {
         self.lock().due.push_back(channel);
         self.waker.notify_one();
     }
 
-    /// This channel is to be looked at then, instead of at another moment. For whoever looks.
+    /// Schedules a check of this channel, in place of an earlier schedule. Called by maintenance.
     pub(super) fn wake(&self, channel: ChannelId, at: Instant, instead_of: Option<Instant>) {
         let mut list = self.lock();
         if let Some(other) = instead_of {
@@ -36,12 +35,12 @@ impl TaskQueue {
         list.alarms.insert((at, channel));
     }
 
-    /// The channel need not be looked at then.
+    /// Cancels a scheduled check of this channel.
     pub(super) fn let_sleep(&self, channel: ChannelId, at: Instant) {
         self.lock().alarms.remove(&(at, channel));
     }
 
-    /// At most `max` channels that are to be looked at now.
+    /// At most `max` channels that must be checked now.
     pub(super) fn take(&self, max: usize, now: Instant) -> Vec<ChannelId> {
         let mut list = self.lock();
         let mut taken = Vec::new();
@@ -60,7 +59,7 @@ impl TaskQueue {
         taken
     }
 
-    /// When there is something to be done, if nothing is added; `None` if never.
+    /// When the next check is due, if nothing is added; `None` if never.
     pub(super) fn next(&self) -> Option<Instant> {
         let list = self.lock();
         match list.due.is_empty() {
@@ -69,12 +68,12 @@ impl TaskQueue {
         }
     }
 
-    /// Has whoever waits look again.
+    /// Makes the waiting task look again.
     pub(super) fn notify(&self) {
         self.waker.notify_one();
     }
 
-    /// Waits until something was added, or [`ring`](Self::ring) was called.
+    /// Waits until something was added, or [`notify`](Self::notify) was called.
     pub(super) async fn added(&self) {
         self.waker.notified().await;
     }

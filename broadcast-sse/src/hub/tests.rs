@@ -1,4 +1,4 @@
-//! The hub with a store that answers over HTTP, and no broker: channels are polled.
+//! Tests of the hub with a store that answers over HTTP and without a broker, so channels are polled.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,13 +23,13 @@ use crate::Config;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// A log of one channel, as chat-service tells of it.
+/// The log of one channel, as chat-service reports it.
 #[derive(Default)]
 struct Store {
     head: AtomicU64,
-    /// The channel whose entry cannot be read.
+    /// A channel whose entry cannot be read.
     damaged: std::sync::OnceLock<ChannelId>,
-    /// A page was read since this was last cleared.
+    /// Whether a page was read since this was last cleared.
     page_read: AtomicBool,
 }
 
@@ -63,7 +63,7 @@ async fn messages(State(store): State<Arc<Store>>, Query(query): Query<After>) -
     format!(r#"{page},"messages":[{}]}}"#, lines.join(","))
 }
 
-/// A listener's waker that panics once when it is woken for a page.
+/// A listener's waker that panics once when it is notified of a page.
 struct Fragile {
     store: Arc<Store>,
     sound: AtomicBool,
@@ -127,7 +127,7 @@ fn forbidden() -> ChannelId {
     uuid::Uuid::from_u128(403).into()
 }
 
-/// Everybody may do everything elsewhere.
+/// Everybody may do everything in all other channels.
 struct AllBut(ChannelId);
 
 impl Rights for AllBut {
@@ -169,7 +169,7 @@ impl Running {
     }
 }
 
-/// Takes until these numbers have come.
+/// Takes until these numbers have arrived.
 async fn take(listener: &mut Listener, numbers: impl Iterator<Item = Seq>) {
     let mut missing: HashSet<Seq> = numbers.collect();
     eventually!(SOON, {
@@ -192,7 +192,7 @@ async fn a_panic_while_a_hole_is_filled_leaves_the_channel_to_be_healed() {
         ensure!(matches!(ready[..], [Sent::Ready(..)]), "{ready:?}");
         Ok(())
     });
-    // Found by polling; the page's ring panics, in the task that fills the hole.
+    // Polling finds the hole; the waker panics in the task that fills it.
     running.store.head.store(5, Relaxed);
     take(&mut listener, 4..=5).await;
     eventually!(SOON, {
@@ -241,7 +241,7 @@ async fn a_slow_listener_of_a_busy_and_a_quiet_channel_gets_both() {
         ensure!(matches!(ready[..], [Sent::Ready(..)]), "{ready:?}");
         Ok(())
     });
-    // From here on nobody asks the store, which knows nothing of these.
+    // From here on nobody asks the store, which does not have these events.
     running.life.shutdown();
     running.life.wait(SOON).await.unwrap();
     let hear = |id, seq| {
@@ -253,7 +253,7 @@ async fn a_slow_listener_of_a_busy_and_a_quiet_channel_gets_both() {
     let mut got = Vec::new();
     for seq in 10..14 {
         hear(busy, seq);
-        // Room for one event a turn, and each turn another one comes.
+        // Each turn has room for one event, and each turn another one arrives.
         for sent in listener.take(1) {
             let Sent::Event(entry, Some(cursor)) = sent else {
                 panic!("an event with a cursor, not {sent:?}");

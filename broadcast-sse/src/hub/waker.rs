@@ -1,9 +1,9 @@
 use tokio::sync::Notify;
 
-/// Woken when there may be something for a listener. It is woken under the channel's lock, so it must
-/// be quick; many rings before the listener looks are as good as one.
+/// Notified when there may be something for a listener. This happens under the channel's lock, so it must
+/// be quick. Several notifications before the listener looks count as one.
 pub(crate) trait Waker: Send + Sync {
-    /// Has the listener look.
+    /// Makes the listener look.
     fn notify(&self);
 }
 

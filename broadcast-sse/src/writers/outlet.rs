@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::{Flow, Slot, Source};
 
-/// Parts that one system call takes.
+/// The most parts in one system call.
 const PARTS: usize = 128;
 
 /// One stream and its socket.
@@ -17,37 +17,37 @@ pub(super) struct Outlet<S> {
     source: S,
     socket: TcpStream,
     unfinished: Option<Box<Unfinished>>,
-    /// After what is unfinished, the stream is over.
+    /// The stream is over once the unfinished write is done.
     ending: bool,
     _place: Place,
-    /// Its token is free only when nothing here is left.
+    /// Its token becomes free only when the outlet is dropped.
     slot: Arc<Slot<S>>,
 }
 
-/// What the kernel would not take yet.
+/// What the kernel has not accepted yet.
 struct Unfinished {
     parts: Vec<Bytes>,
     at: At,
-    /// When it last took anything.
+    /// When it last accepted anything.
     since: Instant,
 }
 
-/// Up to where parts are written.
+/// How far the parts have been written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct At {
     part: usize,
     offset: usize,
 }
 
-/// How an outlet stands after a turn.
+/// The state of an outlet after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     /// Everything is written.
     Idle,
     /// The kernel has no room; the reactor calls when it has.
     Blocked,
-    /// The stream is over. A socket that fails is one whose client has gone: whatever the error, there is
-    /// nobody to tell, and who comes back resumes.
+    /// The stream is over. If the socket failed, the client has left: whatever the error, there is nobody
+    /// to tell, and a client that returns resumes.
     Gone,
 }
 
@@ -68,7 +68,7 @@ impl<S: Source> Outlet<S> {
         self.slot.token
     }
 
-    /// The waker was woken. `parts` is scratch space, here and below.
+    /// Handles a notification of the waker. `parts` is scratch space, here and below.
     pub(super) fn notified(&mut self, parts: &mut Vec<Bytes>) -> Standing {
         if self.unfinished.is_some() {
             return Standing::Blocked;
@@ -83,21 +83,21 @@ impl<S: Source> Outlet<S> {
         }
     }
 
-    /// The reactor called: reads what the client sends, writes on if something is unfinished, and
-    /// has the reactor call again.
+    /// Handles a call of the reactor: reads what the client has sent, continues an unfinished write, and
+    /// registers for the next call.
     pub(super) fn look(&mut self, parts: &mut Vec<Bytes>) -> Standing {
         if self.read() == Standing::Gone {
             return Standing::Gone;
         }
         match self.resume() {
             Standing::Idle if self.ending => Standing::Gone,
-            // It was not asked while it was blocked.
+            // The source was not asked while the socket was blocked.
             Standing::Idle => self.notified(parts),
             other => other,
         }
     }
 
-    /// Sends a ping; a client for which something waits anyway needs none.
+    /// Sends a ping, unless something else already waits to be written.
     pub(super) fn ping(&mut self, parts: &mut Vec<Bytes>) -> Standing {
         if self.unfinished.is_some() {
             return Standing::Blocked;
@@ -123,7 +123,7 @@ impl<S: Source> Outlet<S> {
         }
     }
 
-    /// Since when the client takes nothing.
+    /// Since when the client has read nothing.
     pub(super) fn blocked_since(&self) -> Option<Instant> {
         self.unfinished.as_ref().map(|unfinished| unfinished.since)
     }
@@ -148,7 +148,7 @@ impl<S: Source> Outlet<S> {
         standing
     }
 
-    /// Writes on, and has the reactor call if there is no room.
+    /// Continues writing, and registers with the reactor if there is no room.
     fn resume(&mut self) -> Standing {
         let waker = Waker::from(self.slot.clone());
         let mut context = Context::from_waker(&waker);
@@ -167,8 +167,7 @@ impl<S: Source> Outlet<S> {
         Standing::Idle
     }
 
-    /// Takes in what the client sends without being asked, and has the reactor call when there is
-    /// more.
+    /// Reads what the client sends after its request, and registers with the reactor for more.
     fn read(&mut self) -> Standing {
         let waker = Waker::from(self.slot.clone());
         let mut context = Context::from_waker(&waker);
@@ -204,7 +203,7 @@ impl Unfinished {
 }
 
 impl At {
-    /// Writes on from here. Says whether that was all; if not, there is no room for more now.
+    /// Continues writing from here. Returns whether everything was written; if not, there is no room now.
     fn write(&mut self, socket: &TcpStream, parts: &[Bytes]) -> io::Result<bool> {
         while self.part < parts.len() {
             match self.write_some(socket, &parts[self.part..]) {
@@ -218,7 +217,7 @@ impl At {
         Ok(true)
     }
 
-    /// One system call.
+    /// Makes one system call.
     fn write_some(self, socket: &TcpStream, parts: &[Bytes]) -> io::Result<usize> {
         if let [part] = parts {
             return socket.try_write(&part[self.offset..]);

@@ -13,27 +13,27 @@ use tokio::time::MissedTickBehavior;
 use super::Source;
 use super::outlet::{Outlet, Standing};
 
-/// Streams that are served before others have a turn.
+/// How many streams are served before other tasks have a turn.
 const SLICE: usize = 128;
 
 /// What reaches a shard from other tasks.
 pub(super) struct Shard<S> {
     mail: Mutex<Mail<S>>,
-    /// There is mail.
+    /// Notified when there is mail.
     wake: Notify,
 }
 
 struct Mail<S> {
     /// One for each stream.
     slots: Slab<Call>,
-    /// Those that are called.
+    /// The streams that were called.
     called: Vec<usize>,
     arrivals: Vec<Outlet<S>>,
     /// The worker has ended.
     closed: bool,
 }
 
-/// What a stream is called for.
+/// Why a stream was called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Call {
     waker: bool,
@@ -46,20 +46,20 @@ pub(super) struct Worker<S> {
     /// By token.
     outlets: Vec<Option<Box<Outlet<S>>>>,
     open: usize,
-    /// Those with an unfinished write.
+    /// The streams with an unfinished write.
     blocked: HashSet<usize>,
-    /// Those that were called and have not been served.
+    /// The streams that were called and have not been served yet.
     called: Vec<(usize, Call)>,
-    /// What is under way for all of them, and who is next.
+    /// What is under way for all streams, and which stream is next.
     round: Option<(Round, usize)>,
     draining: bool,
-    /// Streams that ended because their clients took nothing.
+    /// Counts streams that ended because their clients did not read.
     cut: Counter,
     /// Scratch space, empty between turns.
     parts: Vec<Bytes>,
 }
 
-/// Something that every stream gets.
+/// Something that is done for every stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Round {
     Ping,
@@ -76,7 +76,7 @@ impl Call {
         socket: true,
     };
 
-    /// Says whether it is the first since the last that was answered.
+    /// Returns whether this is the first call since the last one that was served.
     fn add(&mut self, other: Self) -> bool {
         let first = *self == Self::default();
         self.waker |= other.waker;
@@ -122,7 +122,7 @@ impl<S> Shard<S> {
     pub(super) fn adopt(&self, outlet: Outlet<S>) {
         let mut mail = self.lock();
         if mail.closed {
-            // Dropped after the lock, which it needs to free its slot.
+            // The outlet is dropped after the lock is released, because it needs the lock to free its slot.
             return drop(mail);
         }
         mail.arrivals.push(outlet);
@@ -194,8 +194,8 @@ impl<S: Source> Worker<S> {
             ..
         } = &mut *mail;
         if self.called.is_empty() {
-            // Not before: who is called again and again would be served before all others. A slot
-            // that is free already has no call, or that of its next stream.
+            // Not earlier, or a stream that is called again and again would be served before all others. A
+            // slot that is already free has no call, or the call of its next stream.
             let call = |token| Some((token, std::mem::take(slots.get_mut(token)?)));
             self.called.extend(called.drain(..).filter_map(call));
         }
@@ -206,7 +206,7 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    /// Takes nobody in any more, if nobody is left.
+    /// If no streams are left, accepts no more of them.
     fn close(&self) -> bool {
         let mut mail = self.shard.lock();
         mail.closed = self.open == 0 && mail.arrivals.is_empty();
@@ -220,14 +220,14 @@ impl<S: Source> Worker<S> {
         }
         self.outlets[token] = Some(Box::new(outlet));
         self.open += 1;
-        // From here on the reactor calls, and the waker may have woken before.
+        // This registers with the reactor; the waker may have been notified earlier.
         self.serve(token, Outlet::look);
         if self.draining {
             self.serve(token, Outlet::finish);
         }
     }
 
-    /// Serves a slice. Says whether there is more to do.
+    /// Serves a slice of streams. Returns whether there is more to do.
     fn turn(&mut self) -> bool {
         for _ in 0..SLICE {
             let Some((token, call)) = self.called.pop() else {
@@ -260,7 +260,7 @@ impl<S: Source> Worker<S> {
         };
         let tokens: Vec<usize> = self.blocked.iter().copied().filter(stalled).collect();
         for token in tokens {
-            tracing::debug!("a stream ends: its client takes nothing of what is sent to it");
+            tracing::debug!("a stream ends: its client does not read what is sent to it");
             self.cut.inc();
             self.remove(token);
         }

@@ -1,4 +1,4 @@
-//! Writers over real sockets; what they write is a script.
+//! Tests of writers over real sockets; a script says what they write.
 
 use std::collections::VecDeque;
 
@@ -17,8 +17,8 @@ const LONG: Duration = Duration::from_secs(20);
 
 const LAST: &str = "over\n";
 
-/// What a stream says: lines that a test adds, or numbered ones without end. After the line [`LAST`]
-/// it is over; what its client sends is said to it again, and a flood of it ends the stream.
+/// The script of a stream: lines that a test adds, or an endless series of numbered lines. After the line
+/// [`LAST`] the stream is over. What its client sends is sent back, and a flood of it ends the stream.
 struct Script {
     lines: Arc<Mutex<VecDeque<Bytes>>>,
     endless: Option<(u64, Arc<Slot<Script>>)>,
@@ -154,7 +154,7 @@ impl Stream {
         assert_eq!(String::from_utf8_lossy(&heard), expected);
     }
 
-    /// Everything until the end.
+    /// Reads everything until the end.
     async fn hears_to_the_end(&mut self) -> String {
         let mut heard = String::new();
         let read = timeout(LONG, self.client.read_to_string(&mut heard)).await;
@@ -162,13 +162,13 @@ impl Stream {
         heard
     }
 
-    /// Waits until the writers have let the stream go.
+    /// Waits until the writers have dropped the stream.
     async fn is_gone(&mut self) {
         let closed = timeout(LONG, self.open.recv()).await;
         assert_eq!(closed.expect("the stream is let go"), None);
     }
 
-    /// Waits until something has come, without taking it.
+    /// Waits until something has arrived, without taking it.
     async fn has_begun(&self) {
         let mut first = [0];
         let peeked = timeout(LONG, self.client.peek(&mut first)).await;
@@ -176,7 +176,7 @@ impl Stream {
     }
 }
 
-/// The numbers that an endless script says, without a hole.
+/// Checks that the numbers of an endless script have no gaps.
 fn assert_counts(heard: &str) {
     for (expected, line) in heard.lines().enumerate() {
         assert_eq!(line, expected.to_string());
@@ -230,7 +230,7 @@ async fn a_bell_rung_before_the_socket_came_counts() {
 async fn what_does_not_fit_waits_and_comes_whole_before_the_last_words() {
     let fixture = start(LONG);
     let mut stream = fixture.open(true).await;
-    // Far more than fits the buffers: many writes are cut in the middle.
+    // Far more than fits into the buffers: many writes are cut in the middle.
     let mut heard = vec![0; 1 << 20];
     let read = timeout(LONG, stream.client.read_exact(&mut heard)).await;
     read.expect("it goes on").unwrap();
@@ -270,7 +270,7 @@ async fn who_goes_is_let_go_whatever_waits_for_it() {
     half_closed.client.shutdown().await.unwrap();
     half_closed.is_gone().await;
     for stream in [&mut blocked, &mut idle] {
-        // The server's end is all that is left of the connection.
+        // Only the server's end of the connection is left.
         let (spare, _taken) = connect().await;
         drop(std::mem::replace(&mut stream.client, spare));
         stream.is_gone().await;
@@ -284,7 +284,7 @@ async fn a_source_is_given_what_its_client_sends_and_may_end_the_stream_for_it()
     let mut stream = fixture.open(false).await;
     stream.client.write_all(b"hello\n").await.unwrap();
     stream.hears("hello\n").await;
-    // It may be reset while it writes.
+    // The connection may be reset while the client writes.
     while stream.client.write_all(&[b'x'; 4_096]).await.is_ok() {}
     stream.is_gone().await;
     fixture.stop().await;
@@ -298,7 +298,7 @@ async fn a_source_that_is_over_ends_its_stream_once_everything_is_written() {
     stream.say(LAST);
     assert_eq!(stream.hears_to_the_end().await, "one\nover\n");
     stream.is_gone().await;
-    // The same with more before it than the kernel takes at once.
+    // The same, with more before it than the kernel accepts at once.
     let mut stream = fixture.open(false).await;
     let long = "x".repeat(1 << 20);
     let lines = [Bytes::from(long), Bytes::from(LAST)];
@@ -327,7 +327,7 @@ async fn everybody_in_a_crowd_is_served() {
         read.expect("both come").unwrap();
         assert!([*b"all\nping\n", *b"ping\nall\n"].contains(&heard));
     }
-    // Tokens are given out again, and nobody hears what is meant for another.
+    // Tokens are reused, and no client gets what is meant for another.
     drop(crowd);
     for _ in 0..10 {
         let mut stream = fixture.open(false).await;

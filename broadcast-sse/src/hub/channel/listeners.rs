@@ -5,19 +5,19 @@ use super::Channel;
 use crate::hub::reader::{Reader, Start};
 use crate::hub::waker::Waker;
 
-/// What becomes of a channel that was left.
+/// What happens to a channel whose listener has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::hub) enum Left {
-    /// Somebody listens, or it was left before.
+    /// Somebody still listens, or it already lingers.
     Stays,
-    /// It stays for a while, for those who come back.
+    /// It stays for a while, for listeners that return.
     Lingers,
-    /// It has no log: there is nothing to keep.
+    /// It has no log, so there is nothing to keep.
     Goes,
 }
 
 impl Channel {
-    /// Takes a waker in and gives its listener a reader. Says also since when the channel has
+    /// Adds a waker and returns a reader for its listener. Also returns since when the channel has
     /// lingered.
     pub(in crate::hub) fn join(
         &self,
@@ -30,22 +30,22 @@ impl Channel {
         (state.wakers.insert(waker), reader, idle_since)
     }
 
-    /// Takes the waker out again. Says whether it was the last.
+    /// Removes the waker. Returns whether it was the last.
     pub(in crate::hub) fn leave(&self, waker: usize) -> bool {
         let mut state = self.lock();
         state.wakers.remove(waker);
         state.wakers.is_empty()
     }
 
-    /// What becomes of the channel, whose last listener has left.
+    /// Decides what happens to the channel after its last listener has left.
     pub(in crate::hub) fn left(&self, now: Instant) -> Left {
         let mut state = self.lock();
         if !state.wakers.is_empty() || state.idle_since.is_some() || state.gone {
             return Left::Stays;
         }
-        // One whose head is not known yet goes as well: whoever names channels at random leaves before
-        // the store has answered, and those with a log would give way to them. There is nothing in
-        // it but its subscription, and a listener who comes back brings his own position.
+        // A channel whose head is not known yet goes too. Clients that name channels at random leave
+        // before the store has answered, and such channels would displace those with a log. All that is
+        // lost is a subscription, and a listener that returns brings its own position.
         let has_log = state.tail.known().is_some_and(|known| known.seq > 0);
         if !has_log && state.tail.cost() == 0 {
             return Left::Goes;
@@ -54,7 +54,7 @@ impl Channel {
         Left::Lingers
     }
 
-    /// The node forgets the channel. Unless the subscription `lingers`, it is ended at once.
+    /// Forgets the channel. Its subscription ends at once unless it `lingers`.
     pub(in crate::hub) fn go(&self, lingers: bool) {
         let mut state = self.lock();
         state.gone = true;
@@ -67,7 +67,7 @@ impl Channel {
         }
     }
 
-    /// Whether the node has forgotten it: nobody listens, or will.
+    /// Whether the node has forgotten the channel: nobody listens, and nobody will.
     pub(in crate::hub) fn is_gone(&self) -> bool {
         self.lock().gone
     }

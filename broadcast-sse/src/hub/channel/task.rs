@@ -16,35 +16,35 @@ pub(in crate::hub) enum Hearing {
         /// Since when.
         since: Instant,
     },
-    /// By the broker.
+    /// Through the broker.
     Live,
-    /// By asking the store again and again, because the broker cannot be heard.
+    /// By polling the store, because nothing arrives from the broker.
     Polling,
 }
 
-/// What a channel needs to have done.
+/// What must be done for a channel.
 pub(in crate::hub) enum Task {
     /// Ask the store for the head.
     Head(Claim),
     /// Fetch history after this number, to fill a hole.
     Page(Claim, Ask, Seq),
-    /// Nothing, unless something happens or the time comes that the channel has named.
+    /// Nothing, until something happens or the time comes that the channel has set.
     Nothing,
 }
 
-/// The times that an [`Task`] depends on.
+/// The times that a [`Task`] depends on.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::hub) struct Patience {
-    /// How long an event may be late before history is asked for it.
+    /// How long an event may be late before it is requested from history.
     pub(in crate::hub) hole: Duration,
     /// How long a subscription may stay unconfirmed before the channel is polled.
     pub(in crate::hub) subscription: Duration,
 }
 
-/// A question that is asked for a channel. A channel has one at a time.
+/// A request to the store for a channel. A channel has one at a time.
 ///
-/// Dropped without an answer, because there was none or because whoever asked has panicked, it
-/// gives the channel back: it asks again after a moment.
+/// If it is dropped without an answer, because none came or because the task panicked, the channel may
+/// make a new request after a moment.
 pub(in crate::hub) struct Claim {
     channel: Arc<Channel>,
     kind: Kind,
@@ -70,25 +70,25 @@ impl Claim {
         &self.channel
     }
 
-    /// The store has answered.
+    /// Takes the store's answer.
     pub(in crate::hub) fn head(mut self, ask: Ask, head: &Head, now: Instant) {
         self.channel.answered(ask, head, now);
         self.answered = true;
     }
 
-    /// The store cannot read where the log stands. It is asked again after a moment.
+    /// Notes that the store cannot read the head of the log. It is asked again after a moment.
     pub(in crate::hub) fn damaged(self) {
         self.channel.head_is_damaged();
     }
 
-    /// A page of history came. Says how many events it brought.
+    /// Takes a page of history. Returns how many events it brought.
     pub(in crate::hub) fn page(mut self, ask: Ask, page: &Page, now: Instant) -> u64 {
         let brought = self.channel.fill(ask, page, now);
         self.answered = true;
         brought
     }
 
-    /// Nobody wants to know it any more.
+    /// Ends the request because nobody needs the answer any longer.
     pub(in crate::hub) fn give_up(mut self) {
         self.answered = true;
     }
@@ -107,7 +107,7 @@ impl Drop for Claim {
 }
 
 impl Channel {
-    /// What there is to do now. What is to be done later is noted.
+    /// What must be done now. What must be done later is noted.
     pub(in crate::hub) fn task(self: &Arc<Self>, patience: Patience, now: Instant) -> Task {
         let mut state = self.lock();
         state.listed = false;
@@ -115,7 +115,7 @@ impl Channel {
             state.alarm = None;
         }
         if state.under_way || state.gone {
-            // Its end is news of its own.
+            // The end of the request queues the channel again.
             return Task::Nothing;
         }
         let (task, next) = self.find_errand(&mut state, patience, now);
@@ -128,7 +128,7 @@ impl Channel {
         task
     }
 
-    /// What there is to do now, or else when there may be something.
+    /// What must be done now, or when there may be something to do.
     fn find_errand(
         self: &Arc<Self>,
         state: &mut State,
@@ -140,7 +140,7 @@ impl Channel {
                 return (Task::Nothing, Some(until));
             }
             state.paused_until = None;
-            // Somebody may need a page that could not be read.
+            // A listener may need a page that could not be read.
             state.wakers.notify();
         }
         let mut next = None;
@@ -155,11 +155,11 @@ impl Channel {
                 at(since + patience.subscription);
             }
         }
-        // First what is missing for certain: its page says where the log stands as well.
+        // First fetch what is certainly missing: that page also brings the head of the log.
         match state.tail.hole() {
             None => state.hole_since = None,
             Some(after) => {
-                // While polling, the answer about the head is the news itself.
+                // While polling, the answer with the head is the only news.
                 let live = state.hearing == Hearing::Live;
                 let patience = if live { patience.hole } else { Duration::ZERO };
                 let since = *state.hole_since.get_or_insert(now);
@@ -181,14 +181,14 @@ impl Channel {
         (Task::Nothing, next)
     }
 
-    /// The store could not be asked for this channel: for a moment nothing is asked.
+    /// Pauses requests for a moment, because the store could not be asked for this channel.
     pub(in crate::hub) fn pause(&self, now: Instant) {
         let mut state = self.lock();
         state.pause(now);
         self.add_task(&mut state);
     }
 
-    /// Looks where the subscription stands.
+    /// Checks the state of the subscription.
     pub(in crate::hub) fn follow_subscription(&self, now: Instant) {
         let mut state = self.lock();
         let Some(subscription) = &state.subscription else {
@@ -211,13 +211,13 @@ impl Channel {
 }
 
 impl State {
-    /// Spread, for there may be many channels.
+    /// Pauses requests, for a random time because there may be many channels.
     fn pause(&mut self, now: Instant) {
         let pause = Duration::from_millis(rand::random_range(200..800));
         self.paused_until = Some(now + pause);
     }
 
-    /// Whether a question is of no use yet.
+    /// Whether requests are paused.
     pub(super) fn is_paused(&self) -> bool {
         self.paused_until
             .is_some_and(|until| Instant::now() < until)

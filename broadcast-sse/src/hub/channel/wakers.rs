@@ -4,7 +4,7 @@ use slab::Slab;
 
 use crate::hub::Waker;
 
-/// The wakers of a channel's listeners. Most channels have none or one: they take no room for more.
+/// The wakers of a channel's listeners. Most channels have none or one, and use no memory for more.
 #[derive(Default)]
 pub(super) enum Wakers {
     /// Nobody listens.
@@ -12,12 +12,12 @@ pub(super) enum Wakers {
     None,
     /// One, at place 0.
     One(Arc<dyn Waker>),
-    /// Several, or one of several that is left.
+    /// Several, or the last one of several.
     Many(Box<Slab<Arc<dyn Waker>>>),
 }
 
 impl Wakers {
-    /// Takes a waker in and gives its place.
+    /// Adds a waker and returns its place.
     pub(super) fn insert(&mut self, waker: Arc<dyn Waker>) -> usize {
         match std::mem::take(self) {
             Self::None => {
@@ -39,7 +39,7 @@ impl Wakers {
         }
     }
 
-    /// Takes the waker at this place out.
+    /// Removes the waker at this place.
     pub(super) fn remove(&mut self, place: usize) {
         match self {
             Self::Many(many) if many.len() > 1 => {
@@ -53,7 +53,7 @@ impl Wakers {
         matches!(self, Self::None)
     }
 
-    /// Rings all of them.
+    /// Notifies all of them.
     pub(super) fn notify(&self) {
         match self {
             Self::None => {}

@@ -118,7 +118,7 @@ fn a_channel_whose_head_nobody_knows_yet_keeps_nothing() {
     };
     let starts = [1, 2].map(|n| (id(n), Start::Live));
     let readers = all.channels.join(None, &starts, &waker, made).unwrap();
-    // It waits for the store's word.
+    // It waits for the store's answer.
     let heard = entry_of(id(2), 1);
     readers[1].0.hear(std::iter::once(heard), |_| ());
     all.leave(&readers);
@@ -160,14 +160,14 @@ fn a_client_holds_no_more_than_are_free() {
     assert_eq!(all.join_as(greedy, &[5, 6, 7, 8, 9]).err(), refused);
     held.push(all.join_as(greedy, &[5, 6, 7, 8]).unwrap());
     assert_eq!(all.join_as(greedy, &[9]).err(), refused, "half of all");
-    // What somebody listens to already costs nothing.
+    // Channels that somebody already listens to cost nothing.
     held.push(all.join_as(greedy, &[1, 8]).unwrap());
     let others = all.join_as(other, &[8, 11, 12, 13, 14]).unwrap();
     assert_eq!(all.join_as(other, &[15]).err(), refused);
     for readers in held {
         all.leave(&readers);
     }
-    // All but 8 linger, and give way: its holder has gone, and nobody else became that.
+    // All but 8 linger, and are dropped. The holder of 8 has left, and nobody has taken its place.
     all.join_as(other, &[15, 16]).unwrap();
     assert_eq!(all.join_as(greedy, &[17, 18, 19, 1]).err(), None);
     drop(others);

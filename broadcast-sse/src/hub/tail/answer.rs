@@ -1,4 +1,4 @@
-//! What the store says: heads and pages of history, as answers to numbered questions.
+//! How a tail takes the store's answers to numbered requests: heads and pages of history.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use chat_model::{Cut, Head, Position, Seq};
 use super::{Ask, Tail};
 use crate::hub::entry::Entry;
 
-/// What the store last said.
+/// The store's last answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answer {
     pub(super) ask: Ask,
@@ -16,8 +16,8 @@ pub(super) struct Answer {
 }
 
 impl Tail {
-    /// Whether an answer says less than the store itself has said before, in the same epoch: an
-    /// older copy of it was put back, and has no new epoch. Nothing from the broker counts here.
+    /// Whether an answer has less than an earlier answer of the store in the same epoch: then an older copy
+    /// of the store was restored without a new epoch. What came from the broker does not count here.
     pub(crate) fn goes_back(&self, ask: Ask, head: &Head) -> bool {
         self.answer.is_some_and(|before| {
             ask > before.ask
@@ -26,7 +26,7 @@ impl Tail {
         })
     }
 
-    /// The store answered the question numbered `ask`. Says whether listeners should look again.
+    /// Takes the store's answer to the request numbered `ask`. Returns whether listeners should look again.
     pub(crate) fn answer(&mut self, ask: Ask, head: &Head) -> bool {
         if self.answer.is_some_and(|answer| answer.ask >= ask) {
             return false;
@@ -63,7 +63,7 @@ impl Tail {
             let named = head.epochs.iter().any(|start| start.epoch == known.epoch);
             self.cut_back(cut);
             if !named {
-                // Perhaps not even what lies before the cut is of this log.
+                // Perhaps not even the part before the cut belongs to this log.
                 self.clear_ring();
             }
         }
@@ -72,8 +72,8 @@ impl Tail {
         true
     }
 
-    /// A page of history that was read after the position `after`, with the head at that moment
-    /// already given to [`answer`](Self::answer). Says whether the ring has grown at its end.
+    /// Takes a page of history. Its head must already have been given to [`answer`](Self::answer). Returns
+    /// whether the ring has grown at its end.
     pub(crate) fn fill(&mut self, page: &[Arc<Entry>], head: &Head) -> bool {
         let Some(before) = self.known.filter(|_| !self.is_of_another_log()) else {
             return false;
@@ -82,7 +82,7 @@ impl Tail {
             && Cut::by_epoch(&head.epochs, before).is_none()
             && Cut::by_unknown_epoch(&head.epochs, before).is_none()
         {
-            // What comes next has expired; whoever needs it learns so from history.
+            // What comes next has expired; listeners that need it learn that from history.
             self.clear_ring();
             let epoch = self.epoch_of(head.first - 1).unwrap_or(head.epoch);
             self.reach(Position::new(epoch, head.first - 1));
@@ -98,7 +98,7 @@ impl Tail {
         self.known != Some(before)
     }
 
-    /// Puts older events in front of the ring, as far as there is room.
+    /// Adds older events to the front of the ring, as far as there is room.
     pub(crate) fn extend_back(&mut self, page: &[Arc<Entry>]) {
         let known = self.known.filter(|_| !self.is_of_another_log());
         let Some(known) = known else { return };
@@ -118,8 +118,8 @@ impl Tail {
         }
     }
 
-    /// Whether the store, asked after `mark`, has proved that a position known at `mark` was cut
-    /// off; and to where.
+    /// Whether an answer to a request made after `mark` has proved that a position known at `mark` was cut
+    /// off, and to where.
     pub(crate) fn proven_cut(&self, position: Position, mark: Ask) -> Option<Cut> {
         let answer = self.answer.filter(|answer| answer.ask > mark)?;
         if self.epochs_in_doubt() {
@@ -133,7 +133,7 @@ impl Tail {
         })
     }
 
-    /// Whether a question asked after `mark` has been answered.
+    /// Whether a request made after `mark` has been answered.
     pub(crate) fn answered_since(&self, mark: Ask) -> bool {
         self.answer.is_some_and(|answer| answer.ask > mark)
     }

@@ -10,7 +10,7 @@ use crate::hub::entry::Entry;
 #[derive(Debug)]
 pub(super) struct Early {
     pub(super) entry: Arc<Entry>,
-    /// The number of the last question when it came.
+    /// The number of the last request when it arrived.
     pub(super) mark: Ask,
 }
 
@@ -21,7 +21,7 @@ impl Tail {
         if let Some(twin) = self.early.remove(&key) {
             self.early_cost -= twin.entry.cost();
             if twin.entry.contradicts(&entry) {
-                // Neither is believed: history knows.
+                // Neither is trusted: history has the true one.
                 self.contradictions += 1;
                 fits = false;
             }
@@ -31,7 +31,7 @@ impl Tail {
             let mark = self.asked;
             self.early.insert(key, Early { entry, mark });
         } else {
-            // It is in history as well.
+            // It is also in history.
             self.forgotten = Some(self.asked);
         }
         Heard::Waits
@@ -48,7 +48,7 @@ impl Tail {
                 break;
             }
             if self.epochs.last().is_none_or(|last| epoch > last.epoch) {
-                // Its epoch is still in doubt: it must not stand in the way of the others.
+                // Its epoch is still in doubt; it must not block the others.
                 let Some(other) = self.fitting(known.seq + 1) else {
                     break;
                 };
@@ -71,8 +71,8 @@ impl Tail {
         Some(entry)
     }
 
-    /// Drops what waits and cannot exist: it came before the question was asked, and the store's
-    /// answer does not have it. A commit comes before its publication.
+    /// Drops waiting events that cannot exist: they arrived before the request was made, but the store's
+    /// answer does not have them. An event is committed before it is published.
     pub(super) fn forget_what_does_not_exist(&mut self, ask: Ask, head: &Head) {
         let mut in_doubt = false;
         let last = self.epochs.last().map(|last| last.epoch);

@@ -1,4 +1,4 @@
-//! The ring of events, and where it ends.
+//! The ring of events, and its end.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ impl Tail {
         newest_first.take_while(move |entry| entry.seq() > seq)
     }
 
-    /// Gives memory back until at most `cost` bytes are left; all of it is in history as well.
+    /// Frees memory until at most `cost` bytes are left. Everything is also in history.
     pub(crate) fn shrink_to(&mut self, cost: usize) {
         while self.cost() > cost && !self.ring.is_empty() {
             self.drop_oldest();
@@ -33,7 +33,7 @@ impl Tail {
             self.early_cost -= early.entry.cost();
             self.forgotten = Some(self.asked);
         }
-        // The room that is left over is not in the account.
+        // Unused capacity is not in the memory account.
         if self.ring.capacity() > 4 * self.ring.len() {
             self.ring.shrink_to(2 * self.ring.len());
         }
@@ -61,7 +61,7 @@ impl Tail {
             .back()
             .is_some_and(|entry| entry.seq() > cut.kept.seq)
         {
-            let entry = self.ring.pop_back().expect("it was just seen");
+            let entry = self.ring.pop_back().expect("its presence was just checked");
             self.ring_cost -= entry.cost();
         }
         if self
