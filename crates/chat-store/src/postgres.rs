@@ -42,9 +42,9 @@ pub use self::options::PostgresOptions;
 use self::queries::{AskHeads, AskOldestUnpublished, AskPage, AskUnpublished};
 use self::reader::Readers;
 use self::shared::Shared;
-use self::writer::{Job, Writer};
+use self::writer::Writer;
 use crate::alarm::Alarm;
-use crate::queue::{self, Queue, Reply, closed};
+use crate::queue::{self, Post, Queue, Reply, closed};
 use crate::{
     Append, Appended, Log, Outbox, PageLimit, PageRange, Position, Store, StoreError, StoreStats,
     StoredPage, Unpublished,
@@ -99,12 +99,13 @@ async fn connector(options: &PostgresOptions) -> Result<Connector, StoreError> {
 /// It runs on the tokio runtime that it is opened in. Closed by [`Store::close`]; one that is
 /// dropped instead does the same in the background.
 pub struct PostgresStore {
-    jobs: mpsc::UnboundedSender<Job>,
+    posts: mpsc::UnboundedSender<Box<Post>>,
+    checks: mpsc::UnboundedSender<Reply<()>>,
     queue: Queue,
     readers: Readers,
     expire: mpsc::Sender<Reply<u64>>,
     shared: Arc<Shared>,
-    /// Ends the task of retention, also when the store is dropped.
+    /// Ends the tasks, also when the store is dropped.
     stop: tokio_util::sync::DropGuard,
     tasks: TaskTracker,
     alarm: Alarm,
@@ -119,14 +120,16 @@ impl PostgresStore {
     /// schema) or [`StoreError::BadOption`], each with a sentence for the operator.
     pub async fn open(options: &PostgresOptions) -> Result<Self, StoreError> {
         let connector = connector(options).await?;
-        let (jobs, asked_jobs) = mpsc::unbounded_channel();
+        let (posts, asked) = mpsc::unbounded_channel();
+        let (checks, asked_checks) = mpsc::unbounded_channel();
         let (too_long, found_too_long) = mpsc::channel(TOO_LONG);
         let (expire, asked_to_expire) = mpsc::channel(1);
         let shared = Arc::new(Shared::default());
         let tasks = connector.tasks.clone();
         let stop = CancellationToken::new();
         let alarm = Alarm::default();
-        let mut writer = Writer::new(connector.clone(), shared.clone(), asked_jobs, too_long);
+        let asked = (asked, asked_checks, stop.clone());
+        let mut writer = Writer::new(connector.clone(), shared.clone(), asked, too_long);
         let first = match writer.connect().await {
             Ok(session) => Some(session),
             Err(Failure::Unusable(error)) => return Err(error),
@@ -150,7 +153,8 @@ impl PostgresStore {
             keeper.run(stopped).await;
         });
         Ok(Self {
-            jobs,
+            posts,
+            checks,
             queue: Queue::new(options.queue_bytes),
             readers: Readers::new(connector.aside(), shared.clone()),
             expire,
@@ -176,7 +180,7 @@ impl PostgresStore {
 #[async_trait]
 impl Log for PostgresStore {
     async fn append(&self, new: Append) -> Result<Appended, StoreError> {
-        let send = |post| self.jobs.send(Job::Append(post)).is_ok();
+        let send = |post| self.posts.send(post).is_ok();
         self.queue.append(new, &self.shared.counters, send).await
     }
 
@@ -227,7 +231,7 @@ impl Outbox for PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     async fn check(&self) -> Result<(), StoreError> {
-        queue::ask(|reply| self.jobs.send(Job::Check(reply)).is_ok()).await
+        queue::ask(|reply| self.checks.send(reply).is_ok()).await
     }
 
     fn damage(&self) -> Option<String> {
@@ -249,8 +253,6 @@ impl Store for PostgresStore {
 
     async fn close(&self) {
         self.queue.close();
-        // Without a receiver it is closed already.
-        drop(self.jobs.send(Job::Close));
         self.stop.token().cancel();
         self.readers.close();
         self.tasks.close();

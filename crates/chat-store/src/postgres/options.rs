@@ -141,20 +141,12 @@ impl PostgresOptions {
                 Host::Unix(folder) => one.host_path(folder),
             };
             one.port(*ports.get(number).or(ports.first()).unwrap_or(&5432));
-            if let Some(user) = all.get_user() {
-                one.user(user);
-            }
-            if let Some(name) = all.get_dbname() {
-                one.dbname(name);
-            }
-            if let Some(options) = all.get_options() {
-                one.options(options);
-            }
-            if let Some(password) = &self.password {
-                one.password(password);
-            } else if let Some(password) = all.get_password() {
-                one.password(password);
-            }
+            all.get_user().map(|user| one.user(user));
+            all.get_dbname().map(|name| one.dbname(name));
+            all.get_options().map(|options| one.options(options));
+            let password = self.password.as_ref().map(String::as_bytes);
+            let password = password.or(all.get_password());
+            password.map(|password| one.password(password));
             one.application_name(all.get_application_name().unwrap_or("hark"));
             one.ssl_mode(if self.tls {
                 SslMode::Require

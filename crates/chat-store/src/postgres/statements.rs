@@ -5,8 +5,12 @@
 /// What became of a batch whose COMMIT was not answered; see `migrations/0005.sql`.
 pub(super) const JUDGE: &str = "SELECT judge_batch($1, $2, $3, $4, $5, $6)";
 
-/// Goes on in a lane if it is still ours, or in another; see `migrations/0005.sql`.
-pub(super) const ENTER: &str = "SELECT * FROM enter_lane($1, $2, $3, $4, $5)";
+/// Goes on in a lane if it is still ours, or in another; see `migrations/0005.sql`. With what was saved
+/// of the expiry clock.
+pub(super) const ENTER: &str = "
+    SELECT entered.*, expiry_clock, expiry_saved_at,
+        (SELECT coalesce(max(wrote_at), 0) FROM lanes) AS wrote_at
+    FROM enter_lane($1, $2, $3, $4, $5) entered, state";
 
 /// Prolongs the lease and saves the watermark; no row if the lane was taken away.
 pub(super) const RENEW: &str = "
@@ -31,40 +35,12 @@ pub(super) const BEGIN_BATCH: &str = "SELECT * FROM begin_batch($1, $2, $3, $4, 
 /// Takes back those that no event came into.
 pub(super) const DROP_CHANNELS: &str = "DELETE FROM channels WHERE no = ANY($1) AND epoch = 0";
 
-/// What is known of senders' keys, with the events if they are still there. To be asked after the
-/// logs are locked, and by a statement of its own: its snapshot has all that was stored before.
-/// `OFFSET 0` makes the server look for channel and key together, where a plan made while the table
-/// was small would go through all keys of a channel.
-pub(super) const FIND_KEYS: &str = "
-    SELECT c.uuid, k.key, k.n, k.fingerprint, k.id, k.epoch, k.seq, k.kept_at, l.event, l.sum
-    FROM unnest($1::uuid[], $2::bytea[]) asked (uuid, key)
-    JOIN channels c ON c.uuid = asked.uuid
-    CROSS JOIN LATERAL (
-        SELECT * FROM sender_keys k WHERE k.channel_no = c.no AND k.key = asked.key OFFSET 0) k
-    LEFT JOIN log l ON l.segment = k.segment AND l.channel_no = k.channel_no AND l.seq = k.seq
-        AND l.seq > c.floor";
+/// What is known of senders' keys; see `migrations/0005.sql`. To be asked after the logs are locked, and by
+/// a statement of its own: its snapshot has all that was stored before.
+pub(super) const FIND_KEYS: &str = "SELECT * FROM find_keys($1, $2)";
 
-/// How many keys there are at most (numbers may be missing), when the oldest came that would have to
-/// make room for `$1` more if `$2` is the bound, and how many came after the reading `$3`. These are
-/// only looked for where shares count, by halving: the numbers are in the order of the readings.
-pub(super) const KEY_ROOM: &str = "
-    WITH RECURSIVE ends AS MATERIALIZED (
-        SELECT (SELECT min(n) FROM sender_keys) AS first, (SELECT max(n) FROM sender_keys) AS last),
-    search (low, high) AS (
-        SELECT first, last + 1 FROM ends WHERE (last - first + 1 + $1) * 2 >= $2::bigint - 1
-        UNION ALL
-        SELECT CASE WHEN young THEN low ELSE middle + 1 END,
-            CASE WHEN young THEN middle ELSE high END
-        FROM (SELECT low, high, (low + high) / 2 AS middle,
-                (SELECT kept_at > $3 FROM sender_keys WHERE n >= (low + high) / 2
-                 ORDER BY n LIMIT 1) AS young
-              FROM search WHERE low < high) halves)
-    SELECT coalesce(last - first + 1, 0) AS count,
-        (SELECT array_agg(kept_at ORDER BY n) FROM (
-            SELECT n, kept_at FROM sender_keys ORDER BY n
-            LIMIT CASE WHEN last - first + 1 + $1 > $2 THEN $1 ELSE 0 END) oldest) AS oldest,
-        coalesce(last + 1 - (SELECT max(low) FROM search), 0) AS young
-    FROM ends";
+/// How much room there is for senders' keys; see `migrations/0005.sql`.
+pub(super) const KEY_ROOM: &str = "SELECT * FROM key_room($1, $2, $3)";
 
 pub(super) const INSERT_EVENTS: &str = "
     INSERT INTO log (channel_no, seq, pos, at, event, sum, segment, lane, upto, stored)

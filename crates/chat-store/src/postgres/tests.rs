@@ -5,7 +5,8 @@ mod held;
 mod refused;
 mod replica;
 mod single;
+mod stops;
 mod twice;
 mod writers;
 
-pub(super) use control::{MayBeStopped, Stops};
+pub(super) use stops::{MayBeStopped, Stops};

@@ -15,6 +15,7 @@ use std::time::Duration;
 use service_kit::log_limit::Working;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::attempt::Done;
@@ -40,22 +41,16 @@ const ROOM: i32 = 256 << 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// What the task is asked.
-pub(super) enum Job {
-    Append(Box<Post>),
-    Check(Reply<()>),
-    Close,
-}
-
 pub(super) struct Writer {
     connector: Connector,
     /// Whose lane: one number for each open store. Its lease in milliseconds.
     us: Uuid,
     lease: f64,
     shared: Arc<Shared>,
-    jobs: mpsc::UnboundedReceiver<Job>,
-    /// The job that ended the last batch.
-    next_job: Option<Job>,
+    posts: mpsc::UnboundedReceiver<Box<Post>>,
+    /// Somebody wants to know whether the store can write.
+    checks: mpsc::UnboundedReceiver<Reply<()>>,
+    stop: CancellationToken,
     mark: watch::Receiver<Option<Position>>,
     /// Is told of channels that have too many events.
     too_long: mpsc::Sender<i64>,
@@ -79,6 +74,13 @@ pub(super) struct Writer {
     told: Working,
 }
 
+/// What the writer is asked: posts, whether it can write, and to end.
+pub(super) type Asked = (
+    mpsc::UnboundedReceiver<Box<Post>>,
+    mpsc::UnboundedReceiver<Reply<()>>,
+    CancellationToken,
+);
+
 /// A batch whose connection was lost.
 struct Pending {
     posts: Vec<Post>,
@@ -94,7 +96,7 @@ impl Writer {
     pub(super) fn new(
         connector: Connector,
         shared: Arc<Shared>,
-        jobs: mpsc::UnboundedReceiver<Job>,
+        (posts, checks, stop): Asked,
         too_long: mpsc::Sender<i64>,
     ) -> Self {
         let now = Instant::now();
@@ -105,8 +107,9 @@ impl Writer {
             connector,
             mark: shared.mark.subscribe(),
             shared,
-            jobs,
-            next_job: None,
+            posts,
+            checks,
+            stop,
             too_long,
             lane: 0,
             seen: HashMap::new(),
@@ -175,9 +178,12 @@ impl Writer {
                     () = sleep_until(patient_until), if is_patient => {
                         self.give_up_pending(&self.down_reason.clone());
                     }
-                    job = next_job(&mut self.next_job, &mut self.jobs), if !is_patient => match job {
-                        None | Some(Job::Close) => return None,
-                        Some(job) => self.refuse(job),
+                    () = self.stop.cancelled(), if !self.posts.is_closed() => self.posts.close(),
+                    Some(reply) = self.checks.recv(), if !is_patient => {
+                        answer(reply, Err(StoreError::unavailable(&self.down_reason)));
+                    }
+                    post = self.posts.recv(), if !is_patient => {
+                        self.fail(vec![*post?], &StoreError::unavailable(&self.down_reason));
                     }
                 }
             };
@@ -212,41 +218,35 @@ impl Writer {
                 Ok(()) = self.mark.changed() => {
                     self.moved_at.get_or_insert_with(Instant::now);
                 }
-                job = next_job(&mut self.next_job, &mut self.jobs) => match job {
-                    None | Some(Job::Close) => return Ok(()),
-                    Some(Job::Append(post)) => {
-                        let batch = self.gather(*post);
-                        self.store(session, batch).await?;
+                // What was asked already is stored.
+                () = self.stop.cancelled(), if !self.posts.is_closed() => self.posts.close(),
+                Some(reply) = self.checks.recv() => {
+                    let checked = self.check(session).await;
+                    answer(reply, checked.clone().map_err(StoreError::from));
+                    if let Err(failure) = checked {
+                        self.bear(failure)?;
                     }
-                    Some(Job::Check(reply)) => {
-                        let checked = self.check(session).await;
-                        answer(reply, checked.clone().map_err(StoreError::from));
-                        if let Err(failure) = checked {
-                            self.bear(failure)?;
-                        }
-                    }
-                },
+                }
+                post = self.posts.recv() => {
+                    let Some(post) = post else { return Ok(()) };
+                    let batch = self.gather(*post);
+                    self.store(session, batch).await?;
+                }
             }
         }
     }
 
-    /// Takes what waits already, up to the bounds; the first other job ends the batch.
+    /// Takes what waits already, up to the bounds.
     fn gather(&mut self, first: Post) -> Vec<Post> {
         let mut bytes = first.bytes();
         let mut batch = vec![first];
         while batch.len() < self.connector.options.batch && bytes < BATCH_BYTES {
-            match self.jobs.try_recv() {
-                Ok(Job::Append(post)) => {
-                    bytes += post.bytes();
-                    batch.push(*post);
-                }
-                Ok(other) => {
-                    self.next_job = Some(other);
-                    break;
-                }
-                // Nothing waits; that the store is gone is found out by waiting.
-                Err(_none) => break,
-            }
+            // If nothing waits; that the store is gone is found out by waiting.
+            let Ok(post) = self.posts.try_recv() else {
+                break;
+            };
+            bytes += post.bytes();
+            batch.push(*post);
         }
         batch
     }
@@ -313,7 +313,6 @@ impl Writer {
             damaged if damaged.is_damage() => {
                 let damage = &self.shared.counters.damage;
                 damage.note_database(&damaged.reason());
-                return Ok(());
             }
             Failure::Refused(refusal) if refusal.is_lack_of_room() => {
                 self.lacks_room = true;
@@ -344,16 +343,6 @@ impl Writer {
         Ok(())
     }
 
-    /// Answers a job that came while there is no connection.
-    fn refuse(&mut self, job: Job) {
-        let error = StoreError::unavailable(&self.down_reason);
-        match job {
-            Job::Append(post) => self.fail(vec![*post], &error),
-            Job::Check(reply) => answer(reply, Err(error)),
-            Job::Close => {}
-        }
-    }
-
     fn give_up_pending(&mut self, reason: &str) {
         let Some(pending) = self.pending.take() else {
             return;
@@ -368,16 +357,5 @@ impl Writer {
             None => StoreError::unavailable(reason),
         };
         self.fail(pending.posts, &error);
-    }
-}
-
-/// The one that was put back, or the next that comes.
-async fn next_job(
-    put_back: &mut Option<Job>,
-    jobs: &mut mpsc::UnboundedReceiver<Job>,
-) -> Option<Job> {
-    match put_back.take() {
-        Some(job) => Some(job),
-        None => jobs.recv().await,
     }
 }

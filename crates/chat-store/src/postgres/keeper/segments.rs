@@ -85,7 +85,8 @@ impl Keeper {
                     Step::ByAnother => return Ok(removed),
                 }
             }
-            match self.drop_segment(segment, until - Instant::now()).await? {
+            let patience = until.saturating_duration_since(Instant::now());
+            match self.drop_segment(segment, patience).await? {
                 Step::Done(_) => {
                     self.held_up.remove(&segment);
                 }

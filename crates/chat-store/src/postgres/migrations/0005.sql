@@ -236,10 +236,56 @@ BEGIN
     IF last IS NULL THEN RETURN; END IF;
     SELECT * INTO whole FROM state WHERE one;
     INSERT INTO channels (uuid)
-        SELECT new FROM unnest(asked) new WHERE NOT EXISTS (SELECT FROM channels WHERE uuid = new) ORDER BY new
+        -- Not a join, which might be planned to go through all channels.
+        SELECT new FROM unnest(asked) new WHERE (SELECT no FROM channels WHERE uuid = new) IS NULL ORDER BY new
         ON CONFLICT DO NOTHING;
     -- A row that has changed while it was waited for is returned as it is then.
     RETURN QUERY SELECT last - posts, whole.segment, whole.incarnations, whole.forgotten,
         c.uuid, c.no, c.head, c.at, c.floor, c.sent, c.gone, c.epochs, c.epoch_starts
         FROM channels c WHERE c.uuid = ANY(asked) ORDER BY c.uuid FOR UPDATE;
+END $$;
+
+-- What is known of senders' keys, with the events if they are still there. `OFFSET 0` makes the server look for channel and
+-- key together, where a plan made while the table was small would go through all keys of a channel.
+CREATE FUNCTION find_keys(uuids uuid[], keys bytea[]) RETURNS TABLE (
+    uuid uuid, key bytea, n bigint, fingerprint bytea, id uuid, epoch bigint, seq bigint, kept_at bigint, event bytea,
+    sum integer
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY SELECT c.uuid, k.key, k.n, k.fingerprint, k.id, k.epoch, k.seq, k.kept_at, l.event, l.sum
+    FROM unnest(uuids, keys) asked (uuid, key)
+    JOIN channels c ON c.uuid = asked.uuid
+    CROSS JOIN LATERAL (
+        SELECT * FROM sender_keys k WHERE k.channel_no = c.no AND k.key = asked.key OFFSET 0) k
+    LEFT JOIN log l ON l.segment = k.segment AND l.channel_no = k.channel_no AND l.seq = k.seq AND l.seq > c.floor;
+END $$;
+
+-- How many keys there are at most (numbers may be missing), when the oldest came that would have to make room for `fresh`
+-- more if `most` is the bound, and how many came after the reading `old`. These are only looked for where shares count, by
+-- halving: the numbers are in the order of the readings.
+CREATE FUNCTION key_room(fresh bigint, most bigint, old bigint)
+RETURNS TABLE (count bigint, oldest bigint[], young bigint) LANGUAGE plpgsql AS $$
+DECLARE
+    first bigint := (SELECT min(n) FROM sender_keys);
+    last bigint := (SELECT max(n) FROM sender_keys);
+    low bigint := first;
+    high bigint := last + 1;
+BEGIN
+    count := coalesce(last - first + 1, 0);
+    young := 0;
+    IF (count + fresh) * 2 >= most - 1 AND count > 0 THEN
+        WHILE low < high LOOP
+            IF (SELECT kept_at > old FROM sender_keys WHERE n >= (low + high) / 2 ORDER BY n LIMIT 1) THEN
+                high := (low + high) / 2;
+            ELSE
+                low := (low + high) / 2 + 1;
+            END IF;
+        END LOOP;
+        young := last + 1 - low;
+    END IF;
+    IF count + fresh > most THEN
+        oldest := ARRAY(SELECT kept_at FROM sender_keys ORDER BY n LIMIT fresh);
+    END IF;
+    RETURN NEXT;
 END $$;

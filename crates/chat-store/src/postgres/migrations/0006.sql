@@ -244,10 +244,11 @@ BEGIN
             AND (emptied <= long_ago OR emptied IS NULL) ORDER BY uuid FOR UPDATE SKIP LOCKED);
         UPDATE channels SET emptied = reading WHERE no = ANY(locked) AND emptied IS NULL;
         SELECT count(*) INTO empty FROM unnest(without_events) no
-            WHERE NOT EXISTS (SELECT FROM sender_keys WHERE channel_no = no);
+            -- Not a join, which might be planned to go through all keys.
+            WHERE (SELECT n FROM sender_keys WHERE channel_no = no LIMIT 1) IS NULL;
         WITH gone AS (
             DELETE FROM channels c WHERE no = ANY(locked) AND emptied <= long_ago
-                AND NOT EXISTS (SELECT FROM sender_keys WHERE channel_no = c.no)
+                AND (SELECT n FROM sender_keys WHERE channel_no = c.no LIMIT 1) IS NULL
             RETURNING epoch)
         SELECT count(*), max(epoch) INTO forgotten, newest FROM gone;
         UPDATE state SET forgotten = greatest(state.forgotten, newest, (SELECT max(epoch) FROM unnest(incarnations) epoch))

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,146 +16,10 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::replica::Replica;
-use crate::postgres::failure::Failure;
+use super::stops::{Moment, Order};
+pub(super) use super::stops::{Step, Stop};
 use crate::postgres::options::Timing;
-use crate::postgres::statements::{
-    BEGIN, BEGIN_BATCH, COMMIT, ENTER, FIND_KEYS, INSERT_EVENTS, JUDGE, REMEMBER_KEYS, RENEW,
-    RESCUE, UPDATE_CHANNELS,
-};
 use crate::{Outbox, PageLimit, Position, PostgresOptions, PostgresStore};
-
-/// What the writer is about to do, or has done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    LockLane,
-    TakeLane,
-    RenewLane,
-    Begin,
-    LockChannels,
-    FindKeys,
-    InsertEvents,
-    UpdateChannels,
-    RememberKeys,
-    Commit,
-    Committed,
-    Rescue,
-    Rescued,
-}
-
-/// Before a statement, or when its answer is there and not yet known to the writer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Moment {
-    Before,
-    After,
-}
-
-impl Step {
-    fn place(self) -> (Moment, &'static str) {
-        match self {
-            Self::LockLane => (Moment::Before, JUDGE),
-            Self::TakeLane => (Moment::Before, ENTER),
-            Self::RenewLane => (Moment::Before, RENEW),
-            Self::Begin => (Moment::Before, BEGIN),
-            Self::LockChannels => (Moment::Before, BEGIN_BATCH),
-            Self::FindKeys => (Moment::Before, FIND_KEYS),
-            Self::InsertEvents => (Moment::Before, INSERT_EVENTS),
-            Self::UpdateChannels => (Moment::Before, UPDATE_CHANNELS),
-            Self::RememberKeys => (Moment::Before, REMEMBER_KEYS),
-            Self::Commit => (Moment::Before, COMMIT),
-            Self::Committed => (Moment::After, COMMIT),
-            Self::Rescue => (Moment::Before, RESCUE),
-            Self::Rescued => (Moment::After, RESCUE),
-        }
-    }
-}
-
-/// Who decides what becomes of a connection's statements, and whether it was cut.
-#[derive(Default)]
-pub(in crate::postgres) struct Stops {
-    control: MayBeStopped,
-    is_cut: AtomicBool,
-}
-
-pub(in crate::postgres) type MayBeStopped = Option<Arc<Control>>;
-
-impl Stops {
-    pub(in crate::postgres) fn by(control: &MayBeStopped) -> Self {
-        Self {
-            control: control.clone(),
-            is_cut: AtomicBool::new(false),
-        }
-    }
-
-    pub(in crate::postgres) async fn before(
-        &self,
-        sql: &str,
-        client: &tokio_postgres::Client,
-    ) -> Result<(), Failure> {
-        match self.meet(Moment::Before, sql).await? {
-            // The server's own error, which ends its transaction as any other does.
-            Some(code) => {
-                let raise = format!(
-                    "DO $$ BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = '{code}'; END $$"
-                );
-                let refused = client.batch_execute(&raise).await;
-                Err(refused.expect_err("it raises").into())
-            }
-            None => Ok(()),
-        }
-    }
-
-    pub(in crate::postgres) async fn after(&self, sql: &str) -> Result<(), Failure> {
-        self.meet(Moment::After, sql).await.map(drop)
-    }
-
-    /// The error with which the server is to refuse the statement, if it is.
-    async fn meet(&self, moment: Moment, sql: &str) -> Result<Option<&'static str>, Failure> {
-        let Some(control) = &self.control else {
-            return Ok(None);
-        };
-        // Nothing more comes through, as in a network that is cut.
-        let lost = || Failure::Lost(format!("cut {moment:?}: {sql}"));
-        if self.is_cut.load(SeqCst) {
-            return Err(lost());
-        }
-        for is_named in [true, false] {
-            let stop = match is_named {
-                true => control.stop_at_step(moment, sql),
-                false => control.stop_here(moment),
-            };
-            match control.obey(stop).await {
-                Order::GoOn => {}
-                Order::Refuse(code) => return Ok(Some(code)),
-                Order::Cut => {
-                    self.is_cut.store(true, SeqCst);
-                    return Err(lost());
-                }
-            }
-        }
-        Ok(None)
-    }
-}
-
-enum Order {
-    GoOn,
-    Cut,
-    Refuse(&'static str),
-}
-
-/// What becomes of a writer at a step or a statement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stop {
-    /// It waits there until it is woken, its connection open.
-    Pause,
-    /// Its connection is lost there.
-    Cut,
-    /// Its process is gone there, without a word to the server.
-    Kill,
-    /// The server refuses the statement, with this SQLSTATE.
-    Refuse(&'static str),
-    /// The server is gone there, and the replica takes over with what it has.
-    FailOver,
-}
 
 pub(in crate::postgres) struct Control {
     armed: Mutex<Vec<(Step, Stop)>>,
@@ -164,6 +28,8 @@ pub(in crate::postgres) struct Control {
     queue: Mutex<VecDeque<(u32, Stop)>>,
     is_paused: AtomicBool,
     is_dead: AtomicBool,
+    /// How many came by.
+    pub(super) statements: AtomicU32,
     wake: Notify,
     replica: Arc<Replica>,
 }
@@ -175,6 +41,7 @@ impl Control {
             queue: Mutex::default(),
             is_paused: AtomicBool::new(false),
             is_dead: AtomicBool::new(false),
+            statements: AtomicU32::new(0),
             wake: Notify::new(),
             replica,
         }
@@ -207,11 +74,16 @@ impl Control {
         self.is_paused.load(SeqCst)
     }
 
+    /// Statements that were sent so far.
+    pub(super) fn statements(&self) -> u32 {
+        self.statements.load(SeqCst)
+    }
+
     pub(super) fn is_dead(&self) -> bool {
         self.is_dead.load(SeqCst)
     }
 
-    fn stop_at_step(&self, moment: Moment, sql: &str) -> Option<Stop> {
+    pub(super) fn stop_at_step(&self, moment: Moment, sql: &str) -> Option<Stop> {
         let mut armed = self.armed.lock();
         let found = armed
             .iter()
@@ -219,7 +91,7 @@ impl Control {
         Some(armed.remove(found).1)
     }
 
-    fn stop_here(&self, moment: Moment) -> Option<Stop> {
+    pub(super) fn stop_here(&self, moment: Moment) -> Option<Stop> {
         let mut queue = self.queue.lock();
         let (places, stop) = queue.front_mut()?;
         if moment == Moment::After && matches!(stop, Stop::Refuse(_)) {
@@ -232,7 +104,7 @@ impl Control {
         Some(queue.pop_front()?.1)
     }
 
-    async fn obey(&self, stop: Option<Stop>) -> Order {
+    pub(super) async fn obey(&self, stop: Option<Stop>) -> Order {
         if self.is_dead() {
             std::future::pending::<()>().await;
         }

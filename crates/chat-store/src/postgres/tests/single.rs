@@ -360,3 +360,34 @@ async fn repeats_do_not_pass_for_room_on_a_full_disk() {
     instance.store.check().await.expect_err("it is still full");
     instance.store.check().await.expect("there is room again");
 }
+
+/// What a post costs: a batch is as many statements whatever its size, also when it begins channels.
+#[tokio::test]
+async fn batch_takes_five_statements_or_eight_with_keys() {
+    let database = Database::new().await;
+    let mut options = database.options();
+    options.timing.lease = Duration::from_secs(600);
+    let instance = database.open_with(options).await;
+    post(&instance, 1).await.unwrap();
+    let cost = async |channels: std::ops::Range<u128>, id: Option<u128>| {
+        let mut least = u32::MAX;
+        // Now and then the watermark is saved in between.
+        for round in 0..5 {
+            let before = instance.control.statements();
+            let posts = channels.clone().map(|number| {
+                let mut new = text(number + round * 100, "words");
+                new.message.id = id.map(|id| uuid::Uuid::from_u128(id + round * 100 + number));
+                instance.store.append(new)
+            });
+            for stored in futures_util::future::join_all(posts).await {
+                assert!(matches!(stored.unwrap(), Appended::Stored { .. }));
+            }
+            least = least.min(instance.control.statements() - before);
+        }
+        least
+    };
+    assert_eq!(cost(1..2, None).await, 5);
+    assert_eq!(cost(1_000..1_050, None).await, 5, "each of them is new");
+    assert_eq!(cost(1_000..1_050, None).await, 5);
+    assert_eq!(cost(1_000..1_050, Some(1)).await, 8);
+}

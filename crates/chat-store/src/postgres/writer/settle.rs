@@ -14,7 +14,6 @@ use crate::{Appended, Position, StoreError};
 impl Writer {
     /// Afterwards what is still pending is not stored.
     pub(super) async fn settle(&mut self, session: &Session) -> Result<(), Failure> {
-        self.resume_expiry(session).await?;
         self.judge_pending(session).await?;
         self.enter(session).await?;
         let database = &self.connector.database;
@@ -96,6 +95,14 @@ impl Writer {
         let number = |column| from_stored_number(entered.get(column));
         let published_to = Position::new(lane_name(lane), number("published_to"));
         self.shared.set_lane(published_to, number("newest"));
+        self.shared.expiry.get_or_init(|| {
+            let saved = SavedExpiry {
+                reading: number("expiry_clock"),
+                saved_at: number("expiry_saved_at"),
+            };
+            let clock = self.connector.options.clock.clone();
+            ExpiryClock::resume(clock, saved, number("wrote_at"))
+        });
         self.shared.follower.let_go();
         self.note_saved();
         Ok(())
@@ -107,25 +114,5 @@ impl Writer {
             Ok(()) => Ok(()),
             Err(failure) => self.bear(failure),
         }
-    }
-
-    async fn resume_expiry(&self, session: &Session) -> Result<(), Failure> {
-        if self.shared.expiry.get().is_some() {
-            return Ok(());
-        }
-        let saved =
-            "SELECT expiry_clock, expiry_saved_at, coalesce((SELECT max(wrote_at) FROM lanes), 0)
-             FROM state";
-        let row = session.row(saved, &[]).await?;
-        let number = |column| from_stored_number(row.get(column));
-        let saved = SavedExpiry {
-            reading: number(0),
-            saved_at: number(1),
-        };
-        let clock = self.connector.options.clock.clone();
-        self.shared
-            .expiry
-            .get_or_init(|| ExpiryClock::resume(clock, saved, number(2)));
-        Ok(())
     }
 }
