@@ -5,10 +5,10 @@ use thiserror::Error;
 /// Why a message was not stored, or a channel not read.
 #[derive(Debug, Error)]
 pub(crate) enum Failure {
-    /// The caller may not, or nobody can say now whether he may.
+    /// The caller may not do this, or it cannot be determined now whether it may.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The store.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

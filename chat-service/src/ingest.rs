@@ -1,4 +1,4 @@
-//! The way into the log, whatever door a message comes in by: this module knows nothing of HTTP.
+//! Stores posted messages, whichever door they come through. It knows nothing of HTTP.
 
 mod metrics;
 
@@ -22,11 +22,11 @@ use crate::failure::Failure;
 use crate::rate_limit::{Exceeded, RateLimiter};
 pub(crate) use metrics::PostMetrics;
 
-/// How long a post waits for its commit. Far longer than any healthy disk takes; what happens to
-/// the message afterwards is not known.
+/// How long a post waits for its commit. Far longer than any healthy disk takes. After that, it is unknown
+/// what happens to the message.
 const COMMIT_TIME: Duration = Duration::from_secs(20);
 
-/// Stores the messages of those who may post, and not too often.
+/// Stores messages, after checking that the caller may post and does not post too often.
 pub(crate) struct Ingest {
     store: Arc<dyn Log>,
     rights: Arc<dyn Rights>,
@@ -38,7 +38,7 @@ pub(crate) struct Ingest {
     told: Working,
 }
 
-/// Leave to post once.
+/// Permission to post once.
 pub(crate) struct PostTurn<'a> {
     ingest: &'a Ingest,
     client: Client,
@@ -47,29 +47,29 @@ pub(crate) struct PostTurn<'a> {
 /// A message on its way in.
 #[derive(Clone, Debug)]
 pub(crate) struct Post {
-    /// The channel; it exists as soon as someone uses it.
+    /// The channel. It exists as soon as someone uses it.
     pub(crate) channel: ChannelId,
     /// The message, checked.
     pub(crate) message: NewMessage,
-    /// The sender's key that makes a repetition safe, for a message without an id of its own.
+    /// The sender's key that makes repeating the post safe, for a message without an id.
     pub(crate) key: Option<IdempotencyKey>,
 }
 
-/// What became of a [`Post`]: it is in the log, and every listener will have it.
+/// The result of a [`Post`]: the message is in the log, and every listener will get it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Posted {
-    /// It is new.
+    /// The message is new.
     New {
         /// The event as stored.
         event: Bytes,
         /// Its number in the channel.
         seq: Seq,
-        /// Whether the broker connection stood; if not, listeners get it a little later.
+        /// Whether the broker connection was up; if not, listeners get the message a little later.
         broker_up: bool,
     },
-    /// The same id or key came before, with the same message.
+    /// The same message was posted before with the same id or key.
     Repeated {
-        /// The event as stored then; `None` when it has expired.
+        /// The event as stored then; `None` if it has expired.
         event: Option<Bytes>,
         /// The epoch in which it was stored.
         epoch: Epoch,
@@ -81,8 +81,8 @@ pub(crate) enum Posted {
 }
 
 impl Ingest {
-    /// A way into `store`, for each client as often as `rate` says. Events may take `max_event_bytes`
-    /// once encoded.
+    /// Stores into `store`. Each client may post as often as `rate` says. An encoded event may take up to
+    /// `max_event_bytes`.
     pub(crate) fn new(
         store: Arc<dyn Log>,
         rights: Arc<dyn Rights>,
@@ -104,11 +104,11 @@ impl Ingest {
         }
     }
 
-    /// Leave to post once for this client. Ask before its message is read, so that a flood costs
+    /// Permission for this client to post once. Ask before its message is read, so that a flood costs
     /// little.
     ///
     /// # Errors
-    /// [`Exceeded`], if it has posted too often or too much.
+    /// [`Exceeded`] if it has posted too often or too much.
     pub(crate) fn turn(&self, client: Client) -> Result<PostTurn<'_>, Exceeded> {
         self.rate.take(client, self.clock.monotonic())?;
         Ok(PostTurn {
@@ -145,17 +145,17 @@ impl Ingest {
         })
     }
 
-    /// Logs the beginning and the end of an outage, not each of its posts.
+    /// Logs the beginning and the end of an outage, but not each post.
     fn note(&self, appended: &Result<Appended, StoreError>) {
         match appended {
             Ok(_) => {
                 if self.told.tells(true) {
-                    info!("the store takes messages again");
+                    info!("the store accepts messages again");
                 }
             }
             Err(error @ (StoreError::Unavailable { .. } | StoreError::OutcomeUnknown { .. })) => {
                 if self.told.tells(false) {
-                    warn!(%error, "the store does not take messages; posts get 503 until it does");
+                    warn!(%error, "the store does not accept messages; posts get 503 until it does");
                 }
             }
             Err(_the_callers_affair) => {}
@@ -164,18 +164,18 @@ impl Ingest {
 }
 
 impl PostTurn<'_> {
-    /// The client's message took so many bytes to say, whether it is one or not.
+    /// Counts the bytes of the client's post, whether it is a valid message or not.
     pub(crate) fn spend(&self, bytes: usize) {
         let Self { ingest, client } = self;
         ingest.rate.spend(*client, bytes, ingest.clock.monotonic());
     }
 
-    /// Stores a message as its caller's, if he may post there. `Ok` means that it is committed; the
-    /// broker is not waited for. If the future is dropped, the message may be stored or not.
+    /// Stores a message from this caller, if the caller may post there. `Ok` means that it is committed;
+    /// this does not wait for the broker. If the future is dropped, the message may or may not be stored.
     ///
     /// # Errors
-    /// If the caller may not post, or as [`Log::append`]. Only after
-    /// [`StoreError::OutcomeUnknown`] may the message be stored.
+    /// If the caller may not post, or as [`Log::append`]. After an error the message is not stored, except
+    /// that it may be after [`StoreError::OutcomeUnknown`].
     pub(crate) async fn post(self, caller: &Caller, post: Post) -> Result<Posted, Failure> {
         let Self { ingest, client } = self;
         let channel = [post.channel];

@@ -1,12 +1,12 @@
 //! chat-service: takes messages over REST, stores them, and publishes them to the MQTT topic of
 //! their channel.
 //!
-//! The way of a post: `app` routes it, `post` reads and checks it, `ingest` stores it, and the
-//! answer goes out. `outbox` follows what the store commits and publishes it; the log itself is the
-//! outbox, so nothing that was answered with 2xx can be forgotten, whatever dies.
+//! The path of a post: `rest` routes it, `rest/post` reads and checks it, `ingest` stores it, and the
+//! answer is sent. `outbox` follows what the store commits and publishes it. The log itself is the
+//! outbox, so nothing that was answered with 2xx can be forgotten, whatever crashes.
 //!
-//! It is not a place where listeners connect: `broadcast-sse` is, and the two share only the wire
-//! contract (`docs/protocol.md`).
+//! Listeners do not connect here but to `broadcast-sse`. The two share only the wire contract
+//! (`docs/protocol.md`).
 //!
 //! ```no_run
 //! use chat_service::{Config, Server};

@@ -42,7 +42,7 @@ async fn run(arguments: ServiceArguments) -> Result<(), Failure> {
         ("ops", process.operations_url.clone()),
     ];
     let life = process.lifecycle.clone();
-    // The operators' listener stays to the end, so that a shutdown can be watched.
+    // The operators' listener stays until the end, so that a shutdown can be watched.
     let later = life.later_stage();
     process.serve_operations(&later, Some(&allowed_hosts));
     let running = life.clone();

@@ -1,4 +1,4 @@
-//! What operators see of chat-service, besides the requests by status.
+//! The metrics of chat-service, other than those of its requests.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::outbox::Gauges;
 
-/// Reads the counters that store, publisher and outbox keep themselves, when they are asked for.
+/// Reads the counters of store, publisher and outbox when metrics are requested.
 pub(crate) struct Snapshot {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) publisher: Publisher,
@@ -41,13 +41,13 @@ impl Collector for Snapshot {
             ("store_stored", "Messages stored", store.stored),
             (
                 "store_repeated",
-                "Posts that were stored before",
+                "Posts that had already been stored",
                 store.repeated,
             ),
             ("store_refused", "Posts refused by the store", store.refused),
             (
                 "store_failed",
-                "Posts that the store failed to take",
+                "Posts that the store failed to store",
                 store.failed,
             ),
             (
@@ -57,7 +57,7 @@ impl Collector for Snapshot {
             ),
             (
                 "store_expired_early",
-                "Events less than a day old that were removed for want of room",
+                "Events less than a day old that were removed for lack of room",
                 store.expired_early,
             ),
             (
@@ -67,7 +67,7 @@ impl Collector for Snapshot {
             ),
             (
                 "store_damaged",
-                "Numbers that were to be read and whose events are damaged",
+                "Numbers whose events were damaged when they were read",
                 store.damaged,
             ),
             (
@@ -77,12 +77,12 @@ impl Collector for Snapshot {
             ),
             (
                 "store_keys_refused_by_share",
-                "Posts refused because a sender or channel has its share of the ids and keys",
+                "Posts refused because a sender or channel has used its share of the ids and keys",
                 store.keys_refused_by_share,
             ),
             (
                 "store_keys_refused",
-                "Posts refused because no more ids and keys of anybody can be remembered",
+                "Posts refused because no more ids and keys can be remembered",
                 store.keys_refused,
             ),
             (
@@ -102,7 +102,7 @@ impl Collector for Snapshot {
             ),
             (
                 "publish_set_aside",
-                "Events that the broker does not take; listeners get them from history",
+                "Events that the broker rejects; listeners get them from history",
                 publisher.set_aside,
             ),
             (

@@ -1,11 +1,10 @@
 //! Publishes what the store has committed, in the order of the log, until the broker has
 //! acknowledged it.
 //!
-//! The log is the outbox. While all goes well, commits come straight from the store's writer. After
-//! a start, a lost connection or a burst that was too much to follow, it reads the log from the
-//! watermark on, page by page, and then follows again. What is published twice that way falls out
-//! by its number at the listeners. The watermark is the position up to which everything has its
-//! PUBACK.
+//! The log is the outbox. Normally, commits come directly from the store's writer. After a start, a lost
+//! connection, or a burst that was too much to follow, it reads the log page by page from the watermark
+//! on, and then follows again. Some events are then published twice; receivers drop them by their
+//! number. The watermark is the position up to which everything has its PUBACK.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -31,39 +30,39 @@ pub(crate) use flight::Bounds;
 use flight::Flight;
 pub(crate) use standing::Standing;
 
-/// Batches of commits that may wait to be published before following gives up and reading begins.
+/// How many batches of commits may wait to be published. Beyond that, following stops and the log is read.
 const FOLLOWED_BATCHES: usize = 16;
-/// A pause after a lost connection, so that a broker that takes connections and drops them at once
-/// is not met by a busy loop.
+/// The pause after a lost connection, which prevents a busy loop if a broker accepts connections and drops
+/// them at once.
 const AFTER_LOSS: Duration = Duration::from_millis(50);
-/// A pause after the store could not be read.
+/// The pause after the store could not be read.
 const AFTER_STORE_ERROR: Duration = Duration::from_secs(1);
-/// A page of the log: small, so that one page's events are a small part of what may be in flight.
+/// The limit of a page of the log: small, so that one page is a small part of what may be in flight.
 const PAGE: PageLimit = PageLimit {
     events: 500,
     bytes: 1 << 20,
 };
-/// A name for the event on its way, different for every position of every lane.
+/// A token for an event in flight, different for every position of every lane.
 fn token(position: Position) -> Token {
     Token(u64::from(position.lane()) << 48 ^ position.offset())
 }
 
-/// How the outbox is doing, for the metrics.
+/// The state of the outbox, for the metrics.
 #[derive(Debug, Default)]
 pub(crate) struct Gauges {
     pub(crate) in_flight: AtomicU64,
     pub(crate) in_flight_bytes: AtomicU64,
-    /// Whether commits come straight from the writer.
+    /// Whether commits come directly from the writer.
     pub(crate) following: AtomicBool,
-    /// When an event was last given up for publishing.
+    /// When an event was last set aside.
     set_aside: Mutex<Option<Instant>>,
 }
 
 impl Gauges {
-    /// Whether an event was given up so lately that listeners may not yet have found it: only the
-    /// heads tell them of it.
+    /// Whether an event was set aside so recently that listeners may not have found it yet. They learn of it
+    /// only from the heads.
     pub(crate) fn lately_set_aside(&self) -> bool {
-        /// Longer than two of broadcast-sse's looks.
+        /// Longer than two of broadcast-sse's polls.
         const LATELY: Duration = Duration::from_secs(5);
         let set_aside = self.set_aside.lock();
         set_aside.is_some_and(|at| at.elapsed() < LATELY)
@@ -85,7 +84,7 @@ pub(crate) struct OutboxTask {
     sent: Position,
 }
 
-/// Why publishing has to begin again at the watermark.
+/// Why publishing must begin again at the watermark.
 enum Interrupted {
     Connection,
     Store(StoreError),
@@ -113,9 +112,9 @@ impl OutboxTask {
         }
     }
 
-    /// Publishes until `soft`.
+    /// Publishes until the soft shutdown.
     pub(crate) async fn run(mut self, soft: CancellationToken) {
-        // Every await of the driver may be dropped: what is not confirmed is published again.
+        // The driver may be dropped at any await: what is not confirmed is published again.
         soft.run_until_cancelled(self.drive()).await;
     }
 
@@ -124,7 +123,7 @@ impl OutboxTask {
         let mut store_is_away = false;
         loop {
             if broker.wait_for(|state| state.is_up()).await.is_err() {
-                // The publisher is gone: the process is ending.
+                // The publisher is gone because the process is ending.
                 return std::future::pending().await;
             }
             let Err(why) = self.publish().await;
@@ -152,7 +151,7 @@ impl OutboxTask {
         self.sent = self.store.published_to().await?;
         self.show();
         loop {
-            // Follow first: what is committed while the log is read must not fall in between.
+            // Follow first, so that what is committed while the log is read is not missed.
             let mut commits = self.store.follow(FOLLOWED_BATCHES);
             self.keep_to_lane().await?;
             self.catch_up().await?;
@@ -163,8 +162,8 @@ impl OutboxTask {
         }
     }
 
-    /// Changes to the lane that is this process's now. What was on its way in another is published
-    /// again by whoever has that.
+    /// Changes to this process's current lane. What was in flight in the previous lane is published again by
+    /// the process that has that lane now.
     async fn keep_to_lane(&mut self) -> Result<(), Interrupted> {
         let watermark = self.store.published_to().await?;
         if watermark.lane() != self.sent.lane() {
@@ -188,7 +187,7 @@ impl OutboxTask {
         }
     }
 
-    /// Publishes what is committed, until that is too much to follow.
+    /// Publishes what is committed, until there is too much to follow.
     async fn follow(
         &mut self,
         commits: &mut mpsc::Receiver<Vec<Unpublished>>,
@@ -228,13 +227,13 @@ impl OutboxTask {
         self.settle_ready()
     }
 
-    /// Takes note of the oldest event's confirmation.
+    /// Handles the confirmation of the oldest event.
     fn settle(&mut self, confirmed: Result<(), NotConfirmed>) -> Result<(), Interrupted> {
         if matches!(confirmed, Err(NotConfirmed::SetAside)) {
             self.gauges.note_set_aside();
         }
         match confirmed {
-            // Set aside: counted by the publisher; listeners find it in history by their heads.
+            // Events set aside are counted by the publisher; listeners find them in history through the heads.
             Ok(()) | Err(NotConfirmed::SetAside) => {
                 if let Some(position) = self.flight.pop() {
                     self.store.mark_published(position);
@@ -246,7 +245,7 @@ impl OutboxTask {
         }
     }
 
-    /// Takes note of all confirmations that are there already, oldest first.
+    /// Handles all confirmations that have already arrived, oldest first.
     fn settle_ready(&mut self) -> Result<(), Interrupted> {
         while let Some(confirmed) = self.flight.first().now_or_never() {
             self.settle(confirmed)?;

@@ -1,5 +1,5 @@
-//! How often one client may ask, and how much it may post: token buckets for each address.
-//! Our own: governor's cells owe nothing and grow without a bound (decision 30).
+//! Limits how often one client may ask and how much it may post, with token buckets for each address.
+//! Not the crate governor: its cells cannot go below zero, and their number is unlimited (decision 30).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,16 +8,16 @@ use std::time::Duration;
 use http_server::client_address::Client;
 use parking_lot::{Mutex, MutexGuard};
 
-/// Addresses remembered at a time, about 80 bytes each, and as many networks. Newcomers beyond share
-/// their network's buckets.
+/// How many addresses are remembered at a time, about 80 bytes each, and as many networks. Further
+/// addresses share the buckets of their network.
 const MOST_ADDRESSES: usize = 10_000;
-/// What a network of IPv6 addresses may do, in those of which one client can choose freely (a /64):
-/// providers give a /48 to one customer.
+/// The limits of an IPv6 /48, as a multiple of those of one client (a /64): providers give a /48 to one
+/// customer, who can choose freely among its /64s.
 const NETWORK_CLIENTS: f64 = 16.0;
-/// What an event takes besides the body of its post, about: keys, ids, time.
+/// The approximate size of an event besides the body of its post: keys, ids, time.
 const EVENT_BYTES: usize = 256;
 
-/// How fast a bucket fills, and what it holds.
+/// How fast a bucket fills, and how much it holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Rate {
     pub(crate) per_second: f64,
@@ -27,20 +27,20 @@ pub(crate) struct Rate {
 /// The limits of one address.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Limits {
-    /// Requests; `None` is no limit.
+    /// The limit of requests; `None` means no limit.
     pub(crate) requests: Option<Rate>,
-    /// Their bytes.
+    /// The limit of their bytes; `None` means no limit.
     pub(crate) bytes: Option<Rate>,
     pub(crate) limits_loopback: bool,
 }
 
-/// What there was too much of, and whose.
+/// Which limit was exceeded, and by whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Exceeded {
     pub(crate) what: What,
-    /// Whether it was all of the client's network, not the client alone.
+    /// Whether the client's whole network exceeded it, not only the client.
     pub(crate) by_network: bool,
-    /// When to come back.
+    /// How long to wait before the next attempt.
     pub(crate) wait: Duration,
 }
 
@@ -50,7 +50,7 @@ pub(crate) enum What {
     Bytes,
 }
 
-/// Counts the requests of one kind by address. Times are those of the monotonic clock.
+/// Counts the requests of one kind by address. Times come from the monotonic clock.
 pub(crate) struct RateLimiter {
     limits: Limits,
     buckets: Mutex<Buckets>,
@@ -59,14 +59,14 @@ pub(crate) struct RateLimiter {
 #[derive(Default)]
 struct Buckets {
     clients: HashMap<Client, Bucket>,
-    /// Of IPv6 addresses, and of newcomers that find no room among the clients.
+    /// The networks of IPv6 addresses, and of new clients that do not fit into `clients`.
     networks: HashMap<IpAddr, Bucket>,
-    /// Of newcomers that find no room among the networks either.
+    /// Shared by new clients whose network does not fit into `networks` either.
     others: Option<Bucket>,
     swept: Option<Duration>,
 }
 
-/// Counted in clients: a network's holds as much as several.
+/// A bucket. A network's bucket holds as much as those of several clients.
 #[derive(Clone, Copy)]
 struct Bucket {
     requests: f64,
@@ -84,8 +84,8 @@ impl RateLimiter {
         }
     }
 
-    /// Takes one request of a client at `now`, or says what there was too much of. Its bytes are
-    /// [spent](Self::spend) when they are known.
+    /// Takes one request of a client at `now`, or says which limit it exceeds. Its bytes are
+    /// [spent](Self::spend) when their number is known.
     pub(crate) fn take(&self, client: Client, now: Duration) -> Result<(), Exceeded> {
         if self.is_free(client) {
             return Ok(());
@@ -134,7 +134,7 @@ impl Buckets {
         Ok(())
     }
 
-    /// Does something with each bucket that counts for a client, filled up to now.
+    /// Fills each bucket that counts for a client up to `now`, and does something with it.
     fn of(
         &mut self,
         client: Client,
@@ -164,7 +164,7 @@ impl Buckets {
         }
     }
 
-    /// Whether a client has a bucket of its own, or may have one.
+    /// Whether a client has its own bucket, or may have one.
     fn make_room(&mut self, client: Client, limits: &Limits, now: Duration) -> bool {
         let is_full = |buckets: &Self| buckets.clients.len() >= MOST_ADDRESSES;
         if !is_full(self) || self.clients.contains_key(&client) {
@@ -174,7 +174,7 @@ impl Buckets {
         !is_full(self)
     }
 
-    /// Forgets those whose bucket is full again, at most once a second.
+    /// Removes buckets that are full again, at most once a second.
     fn sweep(&mut self, limits: &Limits, now: Duration) {
         let is_late = |swept| now.saturating_sub(swept) >= Duration::from_secs(1);
         if !self.swept.is_none_or(is_late) {
@@ -219,7 +219,7 @@ impl Bucket {
         is_full(limits.requests, self.requests) && is_full(limits.bytes, self.bytes)
     }
 
-    /// Whether there is room for one more request, and any for its bytes.
+    /// Whether there is room for one more request, and any room for bytes.
     fn check(&self, limits: &Limits) -> Result<(), Exceeded> {
         let lacks = |what, rate: Option<Rate>, tokens: f64, needed: f64| match rate {
             Some(rate) if tokens < needed => Err(Exceeded {

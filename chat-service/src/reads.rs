@@ -1,4 +1,4 @@
-//! The way out of the log, whatever door asks: this module knows nothing of HTTP.
+//! Reads channels, whichever door asks. It knows nothing of HTTP.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use rights::{Action, Caller, Rights};
 use crate::failure::Failure;
 use crate::rate_limit::{Exceeded, RateLimiter};
 
-/// Reads channels for those who may, and not too often.
+/// Reads channels, after checking that the caller may read and does not read too often.
 pub(crate) struct Reads {
     store: Arc<dyn Log>,
     rights: Arc<dyn Rights>,
@@ -19,13 +19,13 @@ pub(crate) struct Reads {
     clock: SharedClock,
 }
 
-/// Leave to read once.
+/// Permission to read once.
 pub(crate) struct ReadTurn {
     reads: Arc<Reads>,
 }
 
 impl Reads {
-    /// Reads from `store`; each client as often as `rate` says.
+    /// Reads from `store`. Each client may read as often as `rate` says.
     pub(crate) fn new(
         store: Arc<dyn Log>,
         rights: Arc<dyn Rights>,
@@ -40,11 +40,11 @@ impl Reads {
         })
     }
 
-    /// Leave to read once for this client; `None` is one that reads for many others, as often as it
-    /// likes.
+    /// Permission for this client to read once. `None` is a client that reads for many others, as often as
+    /// it likes.
     ///
     /// # Errors
-    /// [`Exceeded`], if it has read too often.
+    /// [`Exceeded`] if it has read too often.
     pub(crate) fn turn(self: &Arc<Self>, client: Option<Client>) -> Result<ReadTurn, Exceeded> {
         if let Some(client) = client {
             self.rate.take(client, self.clock.monotonic())?;
@@ -71,7 +71,7 @@ impl ReadTurn {
         Ok(self.reads.store.page(channel, range, limit).await?)
     }
 
-    /// Where the channels' logs stand.
+    /// The heads of the channels' logs.
     ///
     /// # Errors
     /// If the caller may not read one of the channels, or as [`Log::heads`].

@@ -1,4 +1,4 @@
-//! The door that REST is: all routes, and in the files below what each does.
+//! The REST interface: all routes are here, and their handlers in the files below.
 
 mod body;
 mod heads;
@@ -19,11 +19,12 @@ use http_server::router;
 
 pub(crate) use request::{AppState, Neighbour};
 
-/// The service's paths, and around them, from the inside: problems and request ids, access, metrics.
+/// The service's paths. The layers around them are, from the inside: problems and request ids, access,
+/// metrics.
 pub(crate) fn router(state: AppState, requests: &RequestMetrics, access: AccessPolicy) -> Router {
     let head = get(history::head);
     let messages = get(history::messages).post(post::message);
-    // A slash at the end is easily there and means nothing else.
+    // A slash at the end is a common slip and has no other meaning.
     let routes = Router::new()
         .route("/channels/{channel}", head.clone())
         .route("/channels/{channel}/", head)

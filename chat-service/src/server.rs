@@ -27,31 +27,30 @@ use crate::rate_limit::RateLimiter;
 use crate::reads::Reads;
 use crate::rest::{self, AppState, Neighbour};
 
-/// How long publishing goes on after the last answer. What is left then is published after the next
-/// start.
+/// How long publishing continues after the last answer. The rest is published after the next start.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// Why the service cannot start. The text says what to do.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// The configuration.
+    /// A setting cannot work.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The address.
+    /// The service cannot listen on the address.
     #[error("{0}: setting `listen`")]
     Bind(#[from] BindError),
-    /// Whom to trust as the broker.
+    /// The authorities for the broker's certificate cannot be used.
     #[error("mqtt.ca_file: {0}")]
     Trust(#[from] TlsError),
     /// The certificate and key cannot be used.
     #[error(transparent)]
     Certificate(TlsError),
-    /// The data folder or the database.
+    /// The data folder or the database cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// chat-service, its store open and its address taken.
+/// chat-service with its store open and its address bound, but not yet running.
 pub struct Server {
     config: Config,
     clock: SharedClock,
@@ -60,20 +59,19 @@ pub struct Server {
     listener: TcpListener,
     local_addr: SocketAddr,
     tls: Option<Arc<ServerTls>>,
-    /// For neighbours in the same process.
+    /// For other services in the same process.
     inside: Option<TcpListener>,
     broker: BrokerView,
 }
 
-/// What the readiness check sees of the broker; empty until the server runs.
+/// The publisher, for the readiness check of the broker; empty until the server runs.
 type BrokerView = Arc<OnceLock<Publisher>>;
 
 impl Server {
-    /// Opens the store and listens. `operations` is the process's, for metrics and readiness; who
-    /// serves them is the caller's affair.
+    /// Opens the store and listens. Metrics and readiness go to `operations`, which the caller serves.
     ///
     /// # Errors
-    /// [`StartError`], with a sentence that says what to do.
+    /// [`StartError`], which says what to do.
     pub async fn bind(
         config: Config,
         clock: SharedClock,
@@ -103,14 +101,14 @@ impl Server {
         })
     }
 
-    /// Where posts and history are, with the port that was chosen if it was 0.
+    /// The URL for posts and history, with the actual port if the setting was 0.
     pub fn url(&self) -> String {
         http::url(self.local_addr, self.tls.is_some())
     }
 
-    /// Also listens on a free port of loopback, without TLS: for neighbours in the same process, who
-    /// cannot know the name that the certificate is for, and who share no limit with strangers. Returns
-    /// the address.
+    /// Also listens on a free loopback port, without TLS, for other services in the same process: they
+    /// cannot know which name the certificate is for, and the limits for strangers do not apply to them.
+    /// Returns the address.
     ///
     /// # Errors
     /// [`BindError`].
@@ -122,13 +120,13 @@ impl Server {
         bound.map_err(|source| BindError::Other { addr, source })
     }
 
-    /// Where it listens.
+    /// The address, with the actual port if the setting was 0.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// Serves until shutdown: requests under way are answered, what was stored is published, the
-    /// store is closed. Returns then.
+    /// Serves until shutdown. Then it answers the requests under way, publishes what was stored, closes the
+    /// store, and returns.
     pub async fn run(self, life: Lifecycle) {
         let Self {
             config,
@@ -141,7 +139,7 @@ impl Server {
             inside,
             broker,
         } = self;
-        // Publishing outlives the last request.
+        // Publishing must outlive the last request.
         let later = life.later_stage();
         let publisher = Publisher::start(
             &config.mqtt,
@@ -195,7 +193,7 @@ impl Server {
             bodies: Budget::new(config.limits.bodies),
             answers: Budget::new(config.limits.answers),
         };
-        // A store that is broken takes nothing for ever: the process ends and starts anew.
+        // A broken store never accepts anything again, so the process must end and be started again.
         let (watched, soft) = (Arc::clone(&store), later.soft());
         later.spawn("store", async move {
             soft.run_until_cancelled(watched.broken()).await;
@@ -228,7 +226,7 @@ impl Server {
             tracing::warn!("not everything is published; the rest follows after the next start");
         }
         later.shutdown();
-        // Nothing is ever sent: this is the task's end.
+        // Nothing is ever sent; this waits for the end of the task.
         drop(outbox_end.await);
         store.close().await;
     }
@@ -245,16 +243,16 @@ fn add_checks(operations: &Operations, store: Arc<dyn Store>, broker: BrokerView
             }
         }
     });
-    // What is damaged stays so until somebody does something about it; all else goes on.
+    // Damage remains until somebody repairs it; everything else goes on.
     operations.add_check("damage", move || {
         let health = damage_of.damage().map_or(Health::Ok, |what| {
             Health::Degraded(format!(
-                "stored data is damaged ({what}): `hark check` names all of it"
+                "stored data is damaged ({what}): `hark check` lists all of it"
             ))
         });
         std::future::ready(health)
     });
-    // Without a broker posts are still taken, and listeners get them by way of the heads.
+    // Without a broker, posts are still accepted, and listeners find them through the heads.
     operations.add_check("broker", move || {
         let up = broker
             .get()

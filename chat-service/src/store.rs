@@ -1,4 +1,4 @@
-//! Which store, and how it is kept.
+//! The settings of the store, and opening it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use clock::SharedClock;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use service_kit::config::{Secret, duration, size};
 
-/// The `[store]` table.
+/// The `[store]` table of the configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config.default.toml documents every key, once")]
@@ -46,17 +46,17 @@ pub struct StoreConfig {
     pub postgres: PostgresConfig,
 }
 
-/// What the messages are kept in.
+/// Where messages are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
-    /// A folder of this machine, for one process.
+    /// In a folder on this machine, for one process.
     Sqlite,
-    /// A database that several processes share.
+    /// In a database that several processes can share.
     Postgres,
 }
 
-/// The `[store.postgres]` table.
+/// The `[store.postgres]` table of the configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config.default.toml documents every key, once")]
@@ -73,7 +73,7 @@ pub struct PostgresConfig {
     pub migrate: bool,
 }
 
-/// A URL whose password, if it has one, is not shown.
+/// A URL that is shown without its password.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
 pub struct DatabaseUrl(String);
@@ -124,8 +124,8 @@ impl StoreConfig {
         }
     }
 
-    /// Brings the store to today's format, if there is something to do. A folder is brought there
-    /// whenever it is opened.
+    /// Migrates the store to the current format, if necessary. A folder is also migrated whenever it is
+    /// opened.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -139,8 +139,8 @@ impl StoreConfig {
         }
     }
 
-    /// Gives every log a new epoch, of a folder that no service has open or of a database; returns
-    /// their number, `None` if they have it and could not be counted.
+    /// Gives every log a new epoch, in a folder that no service has open or in a database. Returns the number
+    /// of logs; `None` if they have new epochs but could not be counted.
     ///
     /// # Errors
     /// As [`chat_store::new_epoch`] and [`postgres::new_epoch`].

@@ -1,4 +1,4 @@
-//! Who may not, does not, whatever door he comes by: posts and reads below the doors, on a real store.
+//! Tests of rights below the doors, with a real store: a caller without the right can neither post nor read.
 
 use std::sync::Arc;
 
@@ -167,6 +167,6 @@ async fn nobody_posts_or_reads_without_a_turn() {
     }
     assert!(service.ingest.turn(client()).is_err());
     assert!(service.reads.turn(Some(client())).is_err());
-    // Who reads for many others is not counted.
+    // A client that reads for many others is not counted.
     assert!(service.reads.turn(None).is_ok());
 }

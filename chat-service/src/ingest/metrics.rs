@@ -12,7 +12,7 @@ const BUCKETS: [f64; 11] = [
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 20.0,
 ];
 
-/// What posts come to. Clones share the counters.
+/// Counts the outcomes of posts and times their commits. Clones share the counters.
 #[derive(Clone, Debug)]
 pub(crate) struct PostMetrics {
     posts: Family<Outcome, Counter>,
@@ -50,14 +50,14 @@ impl PostMetrics {
             posts: Family::default(),
             commit_seconds: Histogram::new(BUCKETS),
         };
-        // From the beginning, at 0: the increase to a first one would not be seen.
+        // Created at 0, because Prometheus would miss the increase to the first one.
         for outcome in OutcomeName::ALL {
             drop(metrics.posts.get_or_create(&Outcome { outcome }));
         }
         operations.register(|registry| {
             registry.register(
                 "hark_chat_posts",
-                "Posts that reached the store, by what became of them",
+                "Posts that reached the store, by outcome",
                 metrics.posts.clone(),
             );
             registry.register(

@@ -1,5 +1,5 @@
-//! What is stored and not yet published, asked of the log itself: right at every moment, also while
-//! the outbox waits for the broker.
+//! Asks the log what is stored but not yet published. This is correct at every moment, even while the
+//! outbox waits for the broker.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use chat_store::{Outbox, PageLimit, StoreError};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// How old an unpublished event is when listeners must look at the log themselves (`POST /heads`).
+/// Once an event has been unpublished for this long, listeners must read the log (`POST /heads`).
 const BEHIND: Duration = Duration::from_secs(1);
 const ONE: PageLimit = PageLimit {
     events: 1,
     bytes: 0,
 };
 
-/// Whether something committed has been without the broker's acknowledgement for over a second.
+/// Whether a committed event has waited more than a second for the broker's acknowledgement.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -24,9 +24,9 @@ pub(crate) async fn is_behind(store: &dyn Outbox) -> Result<bool, StoreError> {
     Ok(oldest.is_some_and(|age| age > BEHIND))
 }
 
-/// Waits until everything is published, as long as the broker is there.
+/// Waits until everything is published, as long as the broker can be reached.
 pub(crate) async fn drained(store: &dyn Outbox, mut broker: watch::Receiver<BrokerState>) {
-    /// Between two looks at the log.
+    /// The pause between two checks of the log.
     const PAUSE: Duration = Duration::from_millis(10);
     let empty = async {
         loop {
@@ -36,7 +36,7 @@ pub(crate) async fn drained(store: &dyn Outbox, mut broker: watch::Receiver<Brok
             };
             match store.unpublished(confirmed, ONE).await {
                 Ok(waiting) if !waiting.is_empty() => sleep(PAUSE).await,
-                // As above. What is left in it is published after the next start.
+                // As above. What is left is published after the next start.
                 Ok(_) | Err(_) => return,
             }
         }

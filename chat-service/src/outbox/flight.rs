@@ -3,14 +3,14 @@ use std::collections::VecDeque;
 use chat_mqtt::{Confirmation, NotConfirmed};
 use chat_store::Position;
 
-/// What may be on its way to the broker at a time.
+/// How much may be in flight to the broker at a time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     pub(crate) events: usize,
     pub(crate) bytes: usize,
 }
 
-/// Events on their way, oldest first. Confirmations of several connections come in any order; only
+/// The events in flight, oldest first. Confirmations from several connections arrive in any order, but only
 /// the oldest one moves the watermark.
 pub(super) struct Flight {
     bounds: Bounds,
@@ -45,7 +45,7 @@ impl Flight {
         self.waiting.is_empty()
     }
 
-    /// One event always has room, whatever its size.
+    /// Whether there is room for an event. A single event always has room, whatever its size.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         self.is_empty()
             || (self.waiting.len() < self.bounds.events && self.bytes + bytes <= self.bounds.bytes)
@@ -60,7 +60,7 @@ impl Flight {
         });
     }
 
-    /// Waits for the oldest event's confirmation; for ever when there is none.
+    /// Waits for the oldest event's confirmation; for ever if there is no event.
     pub(super) async fn first(&mut self) -> Result<(), NotConfirmed> {
         match self.waiting.front_mut() {
             Some(oldest) => (&mut oldest.confirmation).await,

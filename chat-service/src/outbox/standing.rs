@@ -5,7 +5,7 @@ use chat_store::{Outbox, StoreError};
 
 use super::{Gauges, is_behind};
 
-/// What broadcast-sse is told of publishing, with the heads.
+/// What broadcast-sse is told about publishing, together with the heads.
 pub(crate) struct Standing {
     store: Arc<dyn Outbox>,
     gauges: Arc<Gauges>,
@@ -21,7 +21,7 @@ impl Standing {
         }
     }
 
-    /// Whether listeners may lack something that is stored, because it was not published.
+    /// Whether listeners may miss something that is stored, because it was not published.
     ///
     /// # Errors
     /// If the store cannot be asked.
@@ -29,7 +29,7 @@ impl Standing {
         Ok(self.gauges.lately_set_aside() || is_behind(&*self.store).await?)
     }
 
-    /// The names under which this process shows the broker that it publishes.
+    /// The names of this process's heartbeats that the broker has recently accepted.
     pub(crate) fn heartbeats(&self) -> Vec<String> {
         self.publisher.heartbeats()
     }

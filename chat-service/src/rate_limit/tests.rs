@@ -76,7 +76,7 @@ fn bytes_are_counted_beside_posts() {
     limiter.take(large, Duration::from_secs(3)).unwrap();
 }
 
-/// A customer with a /48 has 65,536 networks of /64 to choose from.
+/// A customer with a /48 can choose among 65,536 /64s.
 #[test]
 fn one_customer_of_ipv6_counts_as_sixteen_clients() {
     let limiter = RateLimiter::new(LIMITS);
@@ -87,7 +87,7 @@ fn one_customer_of_ipv6_counts_as_sixteen_clients() {
     assert_eq!(taken, 16 * 3);
     let refused = limiter.take(from(9_999), Duration::ZERO).unwrap_err();
     assert!(refused.by_network);
-    // It has filled 48 places of 10,000, and nobody else's share.
+    // It has used 48 places of 10,000, and nobody else's share.
     for _ in 0..3 {
         limiter
             .take(client("2001:db8:2::1"), Duration::ZERO)
@@ -102,14 +102,14 @@ fn newcomers_share_with_their_own_network_when_the_table_is_full() {
     for n in 0..MOST_ADDRESSES {
         limiter.take(nth(n), Duration::ZERO).unwrap();
     }
-    // One network uses up its buckets; a newcomer of another does not notice.
+    // One network uses up its buckets; a new client from another does not notice.
     let crowd = |host| client(&format!("198.51.100.{host}"));
     let taken = (0..200)
         .take_while(|&host| limiter.take(crowd(host), Duration::ZERO).is_ok())
         .count();
     assert_eq!(taken, 16 * 3);
     limiter.take(client("203.0.113.1"), Duration::ZERO).unwrap();
-    // Those that are quiet are forgotten.
+    // Quiet clients are forgotten.
     let later = Duration::from_secs(60);
     limiter.take(crowd(1), later).unwrap();
     let buckets = limiter.lock();

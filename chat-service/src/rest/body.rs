@@ -1,5 +1,5 @@
-//! Reading a request's body: what it claims to be, how much of it, and for how long.
-//! Content types are read by hand: mime refuses a space before `;` (decision 30).
+//! Reads a request's body, with its content type, and with limits of size and time.
+//! Content types are parsed by hand, because the crate mime refuses a space before `;` (decision 30).
 
 use std::error::Error;
 use std::io;
@@ -14,17 +14,17 @@ use http_server::problem::Problem;
 use super::problems;
 use crate::budget::Held;
 
-/// What a post's body is.
+/// The kind of a post's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The body is the text.
     Text,
-    /// A form, or a text that only claims to be one, as `curl -d hello` does.
+    /// A form, or a text that is only labelled as one, as from `curl -d hello`.
     Form,
     Json,
 }
 
-/// Reads the content type. None at all means text.
+/// Reads the content type. If there is none, the body is text.
 pub(crate) fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
     if headers
         .get(CONTENT_ENCODING)
@@ -37,7 +37,7 @@ pub(crate) fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
     let Some(value) = headers.get(CONTENT_TYPE) else {
         return Ok(Kind::Text);
     };
-    // What nearly everybody sends.
+    // Nearly all clients send one of these.
     match value.as_bytes() {
         b"application/json" => return Ok(Kind::Json),
         b"text/plain" => return Ok(Kind::Text),
@@ -47,7 +47,7 @@ pub(crate) fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
     let unsupported = || {
         let value = String::from_utf8_lossy(value.as_bytes());
         problems::unsupported_type(format!(
-            "{value:?} is not taken; send application/json, text/plain or \
+            "{value:?} is not supported; send application/json, text/plain or \
              application/x-www-form-urlencoded, in UTF-8"
         ))
     };
@@ -71,8 +71,8 @@ pub(crate) fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
     }
 }
 
-/// The whole body, at most `limit` bytes of it, each of which `held` holds. One that says that it is
-/// longer is not read at all.
+/// Reads the whole body, of at most `limit` bytes, and counts its bytes in `held`. A body that is announced
+/// as longer is not read at all.
 pub(crate) async fn read(
     headers: &HeaderMap,
     body: Body,
@@ -83,8 +83,8 @@ pub(crate) async fn read(
         return Err(problems::body_too_large(limit));
     }
     let mut body = Limited::new(body, limit);
-    // Nearly every body comes in one piece. Others are copied: each piece may keep a whole buffer of
-    // its connection.
+    // Nearly every body arrives in one piece. Others are copied, because each piece may keep a whole buffer
+    // of its connection alive.
     let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| broken_off(&*error, limit))?;
@@ -111,12 +111,12 @@ fn broken_off(error: &(dyn Error + Send + Sync + 'static), limit: usize) -> Prob
     } else if took_too_long(error) {
         problems::body_timeout()
     } else {
-        // The connection is broken, or its chunks are: hardly anyone is left to read this.
+        // The connection or its chunks are broken, so hardly anyone is left to read this.
         problems::unreadable_body(format!("the body broke off: {error}")).closing()
     }
 }
 
-/// A length that cannot be read announces nothing: the limit holds for the bytes all the same.
+/// The announced length. One that cannot be parsed counts as none; the limit still applies to the bytes.
 fn announced(headers: &HeaderMap) -> Option<u64> {
     headers
         .get(CONTENT_LENGTH)

@@ -1,4 +1,4 @@
-//! Reading a channel: pages of its history, and its head.
+//! Handlers for reading a channel: pages of its history, and its head.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use http_server::problem::Problem;
 use super::request::{AppState, Channel, Turn};
 use super::{page, problems};
 
-/// Events of a page when the caller names no limit.
+/// How many events a page has if the caller sets no limit.
 const DEFAULT_LIMIT: u64 = 50;
 /// 2^53 - 1: the largest number that JavaScript reads exactly, and far beyond any log.
 const LARGEST: u64 = (1 << 53) - 1;
@@ -55,8 +55,8 @@ struct Asked {
 }
 
 impl Asked {
-    /// Every parameter at most once, and none that would be ignored: a misspelt one must not look
-    /// like an answer.
+    /// Accepts each parameter at most once, and refuses unknown ones: a misspelt parameter must not seem to
+    /// have worked.
     fn parse(query: &str) -> Result<Self, Problem> {
         let (mut after, mut before, mut limit) = (None, None, None);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -67,7 +67,7 @@ impl Asked {
                 "limit" => &mut limit,
                 _ => {
                     return Err(problems::bad_request(name)
-                        .detail("the parameters are after or before, and limit"));
+                        .detail("the parameters are `after` or `before`, and `limit`"));
                 }
             };
             if slot.is_some() {
@@ -75,7 +75,8 @@ impl Asked {
             }
             let number = value.parse().ok().filter(|number| *number <= LARGEST);
             *slot = Some(number.ok_or_else(|| {
-                problems::bad_request(name).detail(format!("a whole number from 0 to {LARGEST}"))
+                problems::bad_request(name)
+                    .detail(format!("must be a whole number from 0 to {LARGEST}"))
             })?);
         }
         let range = match (after, before) {
@@ -83,16 +84,15 @@ impl Asked {
             (Some(seq), None) => PageRange::After(seq),
             (None, Some(seq)) => PageRange::Before(seq),
             (Some(_), Some(_)) => {
-                return Err(
-                    problems::bad_request("before").detail("either after or before, not both")
-                );
+                return Err(problems::bad_request("before")
+                    .detail("give either `after` or `before`, not both"));
             }
         };
         let limit = limit.unwrap_or(DEFAULT_LIMIT);
         let most = PageLimit::MAX.events;
         match usize::try_from(limit) {
             Ok(limit) if (1..=most).contains(&limit) => Ok(Self { range, limit }),
-            _ => Err(problems::bad_request("limit").detail(format!("from 1 to {most}"))),
+            _ => Err(problems::bad_request("limit").detail(format!("must be from 1 to {most}"))),
         }
     }
 }

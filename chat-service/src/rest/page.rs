@@ -1,4 +1,4 @@
-//! A page of history on its way out: the stored bytes, with the head before and commas between.
+//! Writes a page of history: the head, then the stored bytes with commas between them.
 
 use std::convert::Infallible;
 
@@ -10,8 +10,8 @@ use chat_store::StoredPage;
 use futures_util::stream;
 use http_server::problem::Problem;
 
-/// Events go out together in pieces of about this many bytes, put together only when the client
-/// takes them; larger events go out as they are.
+/// Events are sent together in pieces of about this many bytes. A piece is put together only when the
+/// client reads it. Larger events are sent as they are.
 const PIECE: usize = 16 * 1024;
 
 /// The page as an answer, and the bytes of its body.
@@ -36,7 +36,7 @@ pub(crate) fn answer(page: StoredPage) -> Result<(usize, Response), Problem> {
     let headers = [
         (CONTENT_TYPE, "application/json".to_owned()),
         (CACHE_CONTROL, "no-store".to_owned()),
-        // Known beforehand, so the body needs no chunks.
+        // The length is known in advance, so the body needs no chunks.
         (CONTENT_LENGTH, bytes.to_string()),
     ];
     let answer = (headers, Body::from_stream(stream::iter(pieces))).into_response();
@@ -52,7 +52,7 @@ struct Pieces {
 enum State {
     First,
     Further,
-    /// A large event that has to wait for the piece before it.
+    /// A large event that waits for the piece before it.
     Large(Bytes),
     Ended,
 }

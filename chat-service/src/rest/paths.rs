@@ -1,10 +1,10 @@
-//! The call that was meant by one that there is not: whoever writes a first line with curl should not
-//! have to look it up.
+//! Guesses which call was meant by one that does not exist, so that people who try curl for the first time
+//! need not look it up.
 
 use axum::http::{Method, Uri};
 use chat_model::ChannelId;
 
-/// What to call instead of `method` `uri`, which nothing is at or which does not take the method.
+/// What to call instead of `method` `uri`, which does not exist or does not support the method.
 pub(crate) fn meant(method: &Method, uri: &Uri) -> Option<String> {
     let mut steps = uri.path().split('/').filter(|step| !step.is_empty());
     let channel = steps
@@ -17,16 +17,16 @@ pub(crate) fn meant(method: &Method, uri: &Uri) -> Option<String> {
                 example("GET /events?c=", channel, "")
             ));
         }
-        Some("heads") => return Some("heads are asked for by POST /heads".to_owned()),
+        Some("heads") => return Some("request heads with POST /heads".to_owned()),
         Some("healthz" | "readyz" | "metrics") => {
-            return Some("that is at the operations listener, on a port of its own".to_owned());
+            return Some("that is at the operations listener, on a separate port".to_owned());
         }
         _ => {}
     }
     let (what, call) = if *method == Method::GET || *method == Method::HEAD {
-        ("history is read by", "GET /channels/")
+        ("read history with", "GET /channels/")
     } else {
-        ("messages are posted by", "POST /channels/")
+        ("post messages with", "POST /channels/")
     };
     Some(format!("{what} {}", example(call, channel, "/messages")))
 }
@@ -35,7 +35,7 @@ fn example(call: &str, channel: Option<ChannelId>, rest: &str) -> String {
     match channel {
         Some(channel) => format!("{call}{channel}{rest}"),
         None => format!(
-            "{call}<channel>{rest}, where <channel> is a UUID, any that you like (`hark new` makes one)"
+            "{call}<channel>{rest}, where <channel> is any UUID that you like (`hark new` makes one)"
         ),
     }
 }

@@ -1,4 +1,4 @@
-//! Taking a message in over HTTP.
+//! Handlers for posting a message.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,9 +28,9 @@ use crate::budget::Held;
 use crate::ingest::{Post, PostTurn, Posted};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Longest `Idempotency-Key`, in bytes.
+/// The longest `Idempotency-Key`, in bytes.
 const LONGEST_KEY: usize = 128;
-/// From so many bytes on, a body keeps its share until the answer has been written.
+/// A body of at least this many bytes counts towards its client's share until the answer is written.
 const LARGE: usize = 4 * 1024;
 
 /// `POST /channels/{channel}/messages`
@@ -69,8 +69,8 @@ pub(crate) async fn message(
     Ok(hold_large(answer(channel, posted), bytes.len(), held))
 }
 
-/// `POST /chat/publish/{channel}/{user}`, the older system's: the body is the text, whatever type it
-/// claims, and 200 is what its clients know.
+/// `POST /chat/publish/{channel}/{user}`, from the older system. The body is the text, whatever its content
+/// type, and its clients expect 200.
 pub(crate) async fn older(
     State(state): State<Arc<AppState>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -108,7 +108,7 @@ pub(crate) async fn older(
 }
 
 impl AppState {
-    /// Who posts, and leave to do it once, if he may now.
+    /// The client that posts, and its permission to post once now.
     fn post_turn(
         &self,
         peer: SocketAddr,
@@ -120,7 +120,7 @@ impl AppState {
     }
 }
 
-/// Ties the request's id to the message's number and id, by which broadcast-sse logs it.
+/// Logs the request's id with the message's number and id, which broadcast-sse logs too.
 fn log(request: &Extensions, channel: ChannelId, posted: &Posted) {
     if !enabled!(Level::DEBUG) {
         return;
@@ -128,12 +128,12 @@ fn log(request: &Extensions, channel: ChannelId, posted: &Posted) {
     let request_id = request.get::<RequestId>().map(RequestId::as_str);
     match posted {
         Posted::New { event, seq, .. } => {
-            // For the log alone: a line that cannot be read is shown without.
+            // Only for the log; if the line cannot be parsed, it is logged without an id.
             let id = EventView::parse(event).ok().map(|event| display(event.id));
             debug!(request_id, %channel, seq, id, "a message was stored");
         }
         Posted::Repeated { seq, id, .. } => {
-            debug!(request_id, %channel, seq, %id, "a message came again");
+            debug!(request_id, %channel, seq, %id, "a message was posted again");
         }
     }
 }
@@ -172,7 +172,7 @@ fn answer(channel: ChannelId, posted: Posted) -> Response {
                 seq,
                 id,
             };
-            // Ids and a number: nothing here can fail to serialise.
+            // Ids and a number always serialise.
             let bytes = serde_json::to_vec(&expired).unwrap_or_default();
             (StatusCode::OK, seq, Bytes::from(bytes))
         }
@@ -187,8 +187,8 @@ fn answer(channel: ChannelId, posted: Posted) -> Response {
     response
 }
 
-/// The answer to a body of so many bytes; it is as large, and holds what the body held until it has been
-/// written. Small ones do not: what a client can have of them is little, as it may post only so often.
+/// The answer to a body of this many bytes, which is about as large. It keeps the body's share until it has
+/// been written. Small answers do not: a client can have only few of them, because posts are rate-limited.
 fn hold_large(response: Response, bytes: usize, held: Held) -> Response {
     if bytes < LARGE {
         return response;
@@ -196,7 +196,7 @@ fn hold_large(response: Response, bytes: usize, held: Held) -> Response {
     until_written(response, held)
 }
 
-/// Where the message can be read: the page that begins with it.
+/// Where the message can be read: a page that begins with it.
 fn location(channel: ChannelId, seq: Seq) -> HeaderValue {
     let mut uuid = Uuid::encode_buffer();
     let mut location = String::with_capacity(96);
@@ -217,7 +217,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Proble
     let good = (1..=LONGEST_KEY).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
     if !good || values.next().is_some() {
         return Err(problems::bad_request("Idempotency-Key").detail(format!(
-            "one Idempotency-Key of 1 to {LONGEST_KEY} visible ASCII characters"
+            "send one Idempotency-Key of 1 to {LONGEST_KEY} visible ASCII characters"
         )));
     }
     Ok(Some(IdempotencyKey::new(bytes)))

@@ -1,5 +1,4 @@
-//! What callers are told when something is wrong, all in one place. `docs/protocol.md` lists the
-//! types.
+//! All error answers of chat-service. `docs/protocol.md` lists their types.
 
 use std::time::Duration;
 
@@ -14,10 +13,10 @@ use crate::budget::Full;
 use crate::failure::Failure;
 use crate::rate_limit::{Exceeded, What};
 
-/// When to come back after the store could not take something: it looks for itself every second or
-/// two whether it can write again.
+/// When to retry after the store could not store something: every second or two it checks whether it can
+/// write again.
 const STORE_RETRY: Duration = Duration::from_secs(2);
-/// When to come back after there was no room for a body or an answer: those of others take milliseconds.
+/// When to retry after there was no room for a body or an answer: those of others take milliseconds.
 const ROOM_RETRY: Duration = Duration::from_secs(1);
 
 pub(crate) fn not_a_channel(text: &str, error: NotAChannel) -> Problem {
@@ -26,7 +25,7 @@ pub(crate) fn not_a_channel(text: &str, error: NotAChannel) -> Problem {
 
 pub(crate) fn not_a_user(text: &str) -> Problem {
     bad_request("user").detail(format!(
-        "{:?}: a user is named by a UUID, as a channel is",
+        "{:?}: a user is named by a UUID, like a channel",
         shortened(text)
     ))
 }
@@ -62,7 +61,7 @@ pub(crate) fn message(error: &MessageError) -> Problem {
     }
 }
 
-/// 413 before the whole body was read; the connection is not worth keeping.
+/// 413 before the whole body was read. It closes the connection, which is not worth keeping.
 pub(crate) fn body_too_large(limit: usize) -> Problem {
     too_large(limit)
         .detail(format!(
@@ -111,7 +110,7 @@ fn refused(refusal: &Refusal) -> Problem {
             "rights-unavailable",
             "Rights cannot be looked up",
         )
-        .detail("it cannot be found out now whether you may do this; try again")
+        .detail("the service cannot check now whether you may do this; try again")
         .retry_after(ROOM_RETRY)
         .caused_by(refusal),
     }
@@ -140,7 +139,7 @@ fn rate_limit(exceeded: Exceeded, limit: &str, does: &str) -> Problem {
         .retry_after(exceeded.wait)
 }
 
-/// The rest of the body is not read.
+/// 429; the rest of the body is not read.
 pub(crate) fn too_many_bodies(full: Full) -> Problem {
     let of = whose(full);
     let problem = too_much("too-many-bodies", "Too many bodies", of).detail(format!(
@@ -180,7 +179,7 @@ fn keys_full(share: Share, retry_after: Duration) -> Problem {
     problem.retry_after(retry_after)
 }
 
-/// 429, for what there is too much `of` somebody.
+/// A 429 that names whose limit was exceeded in `of`.
 fn too_much(slug: &str, title: &'static str, of: &str) -> Problem {
     Problem::new(StatusCode::TOO_MANY_REQUESTS, slug, title).with("of", of)
 }
@@ -192,7 +191,7 @@ fn named(of: &str) -> String {
     }
 }
 
-/// The store's failures: what is the caller's to change is told, what is ours is logged.
+/// The store's failures. The caller is told what it can change; internal reasons are logged.
 pub(crate) fn store(error: &StoreError) -> Problem {
     match error {
         StoreError::TooLarge { size: bytes, limit } => too_large(*limit).detail(format!(
@@ -210,7 +209,7 @@ pub(crate) fn store(error: &StoreError) -> Problem {
             )
             .with("field", field)
             .detail(format!(
-                "this {name} came before in this channel with another message; \
+                "this {name} was already used in this channel for another message; \
                      choose a new one for a new message"
             ))
         }
@@ -227,9 +226,9 @@ pub(crate) fn store(error: &StoreError) -> Problem {
         .retry_after(STORE_RETRY)
         .caused_by(error),
         StoreError::Damaged { .. } => damaged().caused_by(error),
-        // Ingest logs the beginning and the end of an outage, not each of its requests.
+        // Ingest logs the beginning and the end of an outage, so single requests are logged at debug only.
         _ => {
-            tracing::debug!(%error, "the store did not do what was asked");
+            tracing::debug!(%error, "the store failed a request");
             Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "store-unavailable",
@@ -241,7 +240,7 @@ pub(crate) fn store(error: &StoreError) -> Problem {
     }
 }
 
-/// What was asked for cannot be read or written any more; the rest of the store goes on.
+/// What was requested can no longer be read or written; the rest of the store goes on.
 pub(crate) fn damaged() -> Problem {
     Problem::new(
         StatusCode::INTERNAL_SERVER_ERROR,
@@ -251,7 +250,7 @@ pub(crate) fn damaged() -> Problem {
     .detail("the part of the store that this needs is damaged; nothing was stored")
 }
 
-/// Enough of a caller's text to recognise it by.
+/// Enough of a caller's text to recognise it.
 fn shortened(text: &str) -> String {
     text.chars().take(80).collect()
 }

@@ -1,4 +1,4 @@
-//! What handlers share, and what they take from a request.
+//! What handlers share, and what they extract from a request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,33 +21,33 @@ use crate::ingest::Ingest;
 use crate::outbox::Standing;
 use crate::reads::{ReadTurn, Reads};
 
-/// What every handler may use; shared as a whole, because axum clones it for every layer of every
+/// What every handler may use. It is shared as a whole, because axum clones it for every layer of every
 /// request.
 pub(crate) struct AppState {
     pub(crate) ingest: Ingest,
     pub(crate) reads: Arc<Reads>,
     pub(crate) outbox: Standing,
     pub(crate) limits: Arc<LimitsConfig>,
-    /// Bodies that are read, or wait for their answer.
+    /// Limits bodies that are being read or wait for their answer.
     pub(crate) bodies: Arc<Budget>,
-    /// Answers to reading that their clients have not taken yet.
+    /// Limits answers to reads that their clients have not read yet.
     pub(crate) answers: Arc<Budget>,
 }
 
 impl AppState {
-    /// Who has sent a request.
+    /// The client that sent a request.
     pub(crate) fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> Client {
         Client::new(self.limits.trusted_proxies.client(peer.ip(), headers))
     }
 
-    /// Who reads; `None` if it reads for many others.
+    /// The client that reads; `None` if it reads for many others.
     fn reader(&self, parts: &Parts) -> Result<Option<Client>, Problem> {
         if parts.extensions.get::<Neighbour>().is_some() {
             return Ok(None);
         }
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let Some(ConnectInfo(peer)) = peer else {
-            return Err(Problem::internal().caused_by("a request from nowhere"));
+            return Err(Problem::internal().caused_by("a request without a peer address"));
         };
         let limits = &self.limits;
         let address = limits.trusted_proxies.client(peer.ip(), &parts.headers);
@@ -55,20 +55,21 @@ impl AppState {
     }
 }
 
-/// On requests that come by the way inside: who asks is a neighbour in this process, for everybody.
+/// Marks requests that arrive on the inside listener: they come from a service in this process, which reads
+/// for everybody.
 #[derive(Clone, Copy)]
 pub(crate) struct Neighbour;
 
-/// Leave to read once.
+/// Permission to read once.
 pub(crate) struct Turn {
     pub(crate) read: ReadTurn,
     pub(crate) caller: Caller,
-    /// Whose share of the answers it takes; `None` for those that read for many others.
+    /// The client whose share of the answers it uses; `None` for clients that read for many others.
     reader: Option<Client>,
 }
 
 impl Turn {
-    /// The answer, of so many bytes, which are held until it has been written.
+    /// The answer, of this many bytes, which count towards the client's share until it has been written.
     pub(crate) fn hold(
         self,
         state: &AppState,
@@ -125,7 +126,7 @@ impl<S: Send + Sync> FromRequestParts<S> for OlderPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let params = params(parts, state).await?;
         let text = param(&params, "user");
-        // Users are named as channels are.
+        // Users are named like channels.
         let user: ChannelId = text.parse().map_err(|_| problems::not_a_user(text))?;
         Ok(Self {
             channel: channel(&params)?,

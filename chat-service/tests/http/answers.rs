@@ -27,7 +27,7 @@ async fn read(service: &Service, path: &str, client: &str) -> Answer {
     Answer::of(of_client(service.get(path), client)).await
 }
 
-/// How many of them are no refusals.
+/// How many of them are not refusals.
 fn pages(unread: &[Unread]) -> usize {
     let unread = unread.iter();
     unread.filter(|answer| answer.status() == 200).count()
@@ -44,21 +44,21 @@ async fn unread_answers_of_one_address_leave_room_for_others() {
     assert_eq!(refused.problem(429, "too-many-answers")["of"], "address");
     assert_eq!(refused.retry_after(), 1);
     assert_eq!(read(&service, &page, "198.51.100.2").await.status, 200);
-    // What was not read is given back with its connection.
+    // An unread answer gives its share back when its connection ends.
     drop((unread, greedy));
     eventually!(LONG, {
         let status = read(&service, &page, "198.51.100.1").await.status;
         ensure!(status == 200, "{status}");
         Ok(())
     });
-    // And what was read, again and again.
+    // So does one that was read, again and again.
     for _ in 0..10 {
         assert_eq!(read(&service, &page, "198.51.100.1").await.status, 200);
     }
     service.stop().await;
 }
 
-/// What HTTP/2 keeps for its client's window was taken from the answer's body long ago.
+/// HTTP/2 takes the answer's body long before the client's window has room for it.
 #[tokio::test]
 async fn small_answers_count_until_they_are_written() {
     let service = service().await;
@@ -94,13 +94,13 @@ async fn unread_answers_to_posts_count_as_their_bodies() {
     let path = format!("/channels/{}/messages", channel());
     let mut greedy = Http2::connect(service.address).await;
     let mut unread = Vec::new();
-    // One after the other: none waits for the store.
+    // One after another, so that none waits for the store.
     for _ in 0..12 {
         let text = "x".repeat(30_000);
         unread.push(greedy.post(&path, "198.51.100.1", text).await);
     }
     let refused = unread.iter().filter(|answer| answer.status() == 429);
-    // Two have been sent to the client, and four fit into its share.
+    // Two have been sent to the client, and four more fit into its share.
     assert!((5..=6).contains(&refused.count()));
     let post = service.post_to(&path).body("y".repeat(30_000));
     let other = Answer::of(of_client(post, "198.51.100.2")).await;

@@ -1,4 +1,4 @@
-//! Each row of bad input: a 4xx that says what to change, and nothing stored.
+//! Each kind of bad input gets a 4xx that says what to change, and nothing is stored.
 
 use std::convert::Infallible;
 
@@ -148,7 +148,7 @@ async fn too_large_is_a_413() {
     Answer::of(service.post_json(&channel, format!(r#"{{"text":"{big}"}}"#)))
         .await
         .problem(413, "too-large");
-    // Far larger: refused by its announced length, and the answer arrives all the same.
+    // Far larger: refused because of its announced length, and the answer still arrives.
     Answer::of(service.post(&channel).body("x".repeat(900_000)))
         .await
         .problem(413, "too-large");
@@ -156,12 +156,12 @@ async fn too_large_is_a_413() {
     let pieces = stream::iter((0..70).map(|_| Ok::<_, Infallible>("x".repeat(1024))));
     let chunked = service.post(&channel).body(Body::wrap_stream(pieces));
     Answer::of(chunked).await.problem(413, "too-large");
-    // Small enough as it comes, but not once it is encoded: \u0001 takes six bytes.
+    // Small enough as it is sent, but not once it is encoded: \u0001 takes six bytes.
     let problem = Answer::of(service.post(&channel).body("\u{1}".repeat(60_000)))
         .await
         .problem(413, "too-large");
     assert_eq!(problem["limit"], limit);
-    // At the limit as it comes, with what an event adds above it.
+    // At the limit as it is sent, but above it with what an event adds.
     Answer::of(service.post(&channel).body("x".repeat(limit)))
         .await
         .problem(413, "too-large");
@@ -321,7 +321,7 @@ async fn overlong_targets_and_heads_are_414_and_431() {
         "1".repeat(17_000)
     ));
     Answer::of(long).await.problem(414, "uri-too-long");
-    // Before a head could be read, a bare status is all that HTTP allows.
+    // Before the head could be read, HTTP allows only a bare status.
     let huge = service.get("/").header("x-long", "x".repeat(100_000));
     assert_eq!(
         Answer::of(huge).await.status,

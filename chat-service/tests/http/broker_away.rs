@@ -83,7 +83,7 @@ async fn burst_beyond_what_may_be_in_flight_is_published_whole() {
 
 #[tokio::test]
 async fn event_that_the_broker_does_not_take_holds_up_nothing() {
-    // The broker takes less than the service believes, and ends connections that send more.
+    // The broker accepts less than the service assumes, and ends connections that send more.
     let small = BrokerConfig {
         max_packet: 8 * 1024,
         ..BrokerConfig::default()
@@ -107,7 +107,7 @@ async fn event_that_the_broker_does_not_take_holds_up_nothing() {
         );
         Ok(())
     });
-    // Listeners find it in history, and are made to look: nothing else tells them of it.
+    // Listeners find it in history, and only because they are made to look.
     assert_eq!(service.heads(&[&big]).await["heads"][0]["head"], 3);
     assert_eq!(service.heads(&[]).await["behind"], true);
     service.stop().await;

@@ -70,8 +70,8 @@ async fn bad_usage_and_configuration_end_with_64_and_name_the_fault() {
     }
 }
 
-/// Makes each fsync fail with EIO while the file that `FAIL_SYNC` names exists, as a disk does that
-/// has lost a write.
+/// Makes each fsync fail with EIO while the file that `FAIL_SYNC` names exists, like a disk that has lost a
+/// write.
 const FAILING_SYNC: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -100,7 +100,7 @@ fn failing_sync(folder: &Path) -> PathBuf {
     library
 }
 
-/// The system tells of a lost write once. What comes after it must not be answered for.
+/// The system reports a lost write only once. Nothing after it may be confirmed.
 #[tokio::test]
 async fn failed_fsync_ends_the_process_and_the_next_goes_on() {
     let folder = tempfile::tempdir().unwrap();
@@ -189,7 +189,7 @@ async fn second_signal_does_not_wait_for_a_request_that_hangs() {
         channel()
     );
     hanging.write_all(head.as_bytes()).await.unwrap();
-    // From here on the service waits for the body.
+    // From here on, the service waits for the body.
     let answer = next_bytes(&mut hanging).await;
     assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
     process.terminate();

@@ -1,4 +1,4 @@
-//! A store in which a disk has changed something.
+//! A store in which the disk has changed something.
 
 use rusqlite::Connection;
 use serde_json::json;

@@ -26,7 +26,7 @@ async fn too_many_posts_are_a_429_with_retry_after() {
     let answer = Answer::of(service.post(&channel).body("hello")).await;
     answer.problem(429, "rate-limit");
     assert!((1..=2).contains(&answer.retry_after()));
-    // Reading is not affected: it has a limit of its own.
+    // Reading is not affected: it has its own limit.
     assert_eq!(service.heads(&[&channel]).await["heads"][0]["head"], 3);
     service.stop().await;
 }
@@ -43,16 +43,16 @@ async fn clients_behind_a_trusted_proxy_have_a_limit_each() {
         let post = of_client(service.post(&channel).body("hello"), client);
         Answer::of(post).await.status.as_u16()
     };
-    // There is no broker: taken, and published later.
+    // There is no broker: the post is accepted, and published later.
     assert_eq!(status("192.0.2.1").await, 202);
     assert_eq!(status("192.0.2.2").await, 202);
     assert_eq!(status("192.0.2.2").await, 429);
-    // What a client writes itself stands before what the proxy adds.
+    // The proxy adds its entry after the client's own.
     assert_eq!(status("192.0.2.9, 192.0.2.1").await, 429);
     service.stop().await;
 }
 
-/// Loopback too has a share of its own: what comes from it may be everybody behind a proxy.
+/// Loopback has a share too: requests from it may come from everybody behind a proxy.
 #[tokio::test]
 async fn too_many_keys_of_one_address_are_its_429_and_nobody_elses() {
     let service = Setup::behind_a_proxy()
@@ -135,7 +135,7 @@ async fn too_many_reads_are_a_429_and_nodes_are_exempt() {
     service.stop().await;
 }
 
-/// Bodies that are sent to the last byte but one.
+/// Bodies that are sent except for their last byte.
 #[tokio::test]
 async fn unfinished_bodies_of_one_address_leave_room_for_others() {
     let service = Setup::behind_a_proxy()
@@ -150,8 +150,7 @@ async fn unfinished_bodies_of_one_address_leave_room_for_others() {
     );
     let unfinished = format!("{head}{}", "x".repeat(9_999));
     let mut open = Vec::new();
-    // 30,000 bytes; the fourth would be more than is free then. Whether they have been read is only to
-    // be seen by that.
+    // 30,000 bytes; the fourth would be more than is then free. Only that shows whether they have been read.
     for _ in 0..3 {
         let mut stream = TcpStream::connect(service.address).await.unwrap();
         stream.write_all(unfinished.as_bytes()).await.unwrap();
@@ -172,7 +171,7 @@ async fn unfinished_bodies_of_one_address_leave_room_for_others() {
     assert!(refused.contains("\"of\":\"address\""), "{refused}");
     let other = service.post(&channel).body("y".repeat(10_000));
     assert!(is_taken(of_client(other, "192.0.2.2")).await);
-    // Those that were there first are taken.
+    // Those that were there first are accepted.
     for stream in &mut open {
         stream.write_all(b"x").await.unwrap();
         assert_eq!(&next_bytes(stream).await, b"HTTP/1.1 2");

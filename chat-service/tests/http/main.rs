@@ -1,4 +1,4 @@
-//! chat-service through HTTP only, with a real store and a real broker.
+//! Tests of chat-service over HTTP, with a real store and a real broker.
 
 mod answers;
 mod bad_input;

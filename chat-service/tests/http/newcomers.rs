@@ -1,4 +1,4 @@
-//! What somebody writes who has not read the protocol, and what they are told.
+//! What people send who have not read the protocol, and what they are told.
 
 use reqwest::{Method, StatusCode};
 

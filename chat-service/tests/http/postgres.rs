@@ -79,7 +79,7 @@ async fn commit_that_is_not_answered_is_a_503_of_its_own_and_a_retry_is_safe() {
         .await;
     let channel = channel();
     service.say(&channel, "before").await;
-    // A commit waits for a replica that there is not: it is on the disk, and nobody is told.
+    // A commit waits for a replica that does not exist: it is on the disk, but the client is not told.
     let wait_for = async |replica: &str| {
         let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{replica}'");
         server.run("postgres", &set).await;
@@ -88,14 +88,14 @@ async fn commit_that_is_not_answered_is_a_503_of_its_own_and_a_retry_is_safe() {
     wait_for("nobody").await;
     let post = |id| service.post_json(&channel, format!(r#"{{"id":"{id}","text":"during"}}"#));
     let mut seq = 1;
-    // A new message each time: one that is stored already needs no commit.
+    // A new message each time, because one that is already stored needs no commit.
     let id = eventually!(LONG, {
         let id = uuid::Uuid::new_v4();
         let answer = Answer::of(post(id)).await;
         seq += 1;
         ensure!(
             !answer.status.is_success(),
-            "the reload has not come to it yet: {answer:?}"
+            "it has not reloaded yet: {answer:?}"
         );
         answer.problem(503, "outcome-unknown");
         Ok(id)

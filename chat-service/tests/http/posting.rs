@@ -146,7 +146,7 @@ async fn same_id_or_key_again_is_the_same_message() {
         .problem(422, "key-reused");
     assert_eq!(problem["field"], "Idempotency-Key");
 
-    // Each channel has its own; and both are remembered over a restart.
+    // Each channel has its own ids and keys, and both are remembered across a restart.
     let elsewhere = crate::support::channel();
     assert_eq!(
         Answer::of(service.post_json(&elsewhere, body.clone()))

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 /// Long enough that only a failure reaches it.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
-/// Nothing listens there.
+/// Nothing listens at this address.
 const NOWHERE: &str = "mqtt://127.0.0.1:1";
 
 /// A data folder and settings that outlive a service.
@@ -50,7 +50,7 @@ impl Setup {
         self.dir.path().join("data")
     }
 
-    /// `key` as in the environment, without `HARK_`.
+    /// Sets `key`, named as in the environment but without `HARK_`.
     pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
         self.settings
             .insert(format!("HARK_{key}"), value.to_owned());
@@ -61,7 +61,7 @@ impl Setup {
         self.set("MQTT__URL", &format!("mqtt://{address}"))
     }
 
-    /// Requests say themselves in X-Forwarded-For whose they are.
+    /// Trusts X-Forwarded-For, so that each request can name its own client.
     pub(crate) fn behind_a_proxy() -> Self {
         Self::new().set("LIMITS__TRUSTED_PROXIES", "127.0.0.1")
     }
@@ -117,7 +117,7 @@ impl Service {
         self.client.post(format!("{}{path}", self.url))
     }
 
-    /// A question for heads, with this body.
+    /// A request for heads, with this body.
     pub(crate) fn ask_heads(&self, body: impl Into<reqwest::Body>) -> RequestBuilder {
         let request = self.post_to("/heads");
         request
@@ -146,7 +146,7 @@ impl Service {
         answer.json()
     }
 
-    /// What `POST /heads` says.
+    /// The answer to `POST /heads`.
     pub(crate) async fn heads(&self, channels: &[&str]) -> Value {
         let body = serde_json::json!({ "channels": channels });
         let answer = Answer::of(self.ask_heads(body.to_string())).await;
@@ -174,7 +174,7 @@ impl Service {
     }
 }
 
-/// The same request, as the client that has this address.
+/// The same request, sent as the client with this address.
 pub(crate) fn of_client(request: RequestBuilder, address: &str) -> RequestBuilder {
     request.header("x-forwarded-for", address)
 }
@@ -187,7 +187,7 @@ pub(crate) async fn next_bytes<const COUNT: usize>(stream: &mut TcpStream) -> [u
     bytes
 }
 
-/// All that the service sends until it closes the connection.
+/// Everything that the service sends until it closes the connection.
 pub(crate) async fn until_closed(stream: &mut TcpStream) -> String {
     let mut text = String::new();
     let read = timeout(LONG, stream.read_to_string(&mut text)).await;
@@ -222,7 +222,7 @@ impl Answer {
             .map_or("", |value| value.to_str().unwrap())
     }
 
-    /// When to come back, in seconds.
+    /// The value of `Retry-After`, in seconds.
     pub(crate) fn retry_after(&self) -> u64 {
         self.header("retry-after").parse().unwrap()
     }
@@ -231,7 +231,7 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The answer is a problem of this status and type; returns its members.
+    /// Checks that the answer is a problem of this status and type; returns its members.
     pub(crate) fn problem(&self, status: u16, slug: &str) -> Value {
         assert_eq!(self.status.as_u16(), status, "{self:?}");
         assert_eq!(self.header("content-type"), "application/problem+json");
@@ -247,7 +247,7 @@ impl Answer {
     }
 }
 
-/// A channel of the test's own.
+/// A new channel for one test.
 pub(crate) fn channel() -> String {
     uuid::Uuid::new_v4().to_string()
 }
@@ -292,7 +292,7 @@ impl TestBroker {
         let life = Lifecycle::new();
         let (subscriber, deliveries) =
             Subscriber::start(&config, SubscriptionMode::Wildcard, &life);
-        // A channel's standing tells when the wildcard itself is live.
+        // A channel's standing shows when the wildcard itself is live.
         let subscription = subscriber.watch(channel().parse().unwrap());
         let live =
             |standing: &chat_mqtt::Standing| matches!(standing, chat_mqtt::Standing::Live { .. });
@@ -324,8 +324,8 @@ impl Drop for Received {
 }
 
 impl Received {
-    /// Takes what arrives until `count` different events of `channel` have, and returns them by
-    /// their number. The same number must always come with the same bytes.
+    /// Receives until `count` different events of `channel` have arrived, and returns them by number. The
+    /// same number must always have the same bytes.
     pub(crate) async fn events(&mut self, channel: &str, count: usize) -> BTreeMap<u64, String> {
         let channel: ChannelId = channel.parse().unwrap();
         let mut events = BTreeMap::new();
