@@ -33,7 +33,7 @@ impl Program {
         let path = if beside.exists() {
             beside
         } else {
-            let profile = test.ancestors().nth(3);
+            let profile = test.ancestors().nth(2);
             profile
                 .expect("a test lies in target/<profile>/deps")
                 .join(name)
