@@ -183,24 +183,23 @@ impl Channel {
         }
     }
 
-    /// Takes a page of history that was requested to fill a hole. Returns how many events it brought.
+    /// Takes a page of history that was requested to fill a hole. Returns how many events only history
+    /// had.
     pub(super) fn fill(&self, ask: Ask, page: &Page, now: Instant) -> u64 {
-        let mut brought = 0;
+        let mut healed = 0;
         self.change(|state| {
             state.answered_at = Some(now);
             self.look_for_older_copy(&state.tail, ask, &page.head);
             let changed = state.tail.answer(ask, &page.head);
-            let before = state.tail.known();
-            let grown = state.tail.fill(&page.entries, &page.head);
-            let seq = |known: Option<chat_model::Position>| known.map_or(0, |known| known.seq);
-            brought = seq(state.tail.known()).saturating_sub(seq(before));
-            if brought == 0 {
+            let filled = state.tail.fill(&page.entries, &page.head);
+            healed = filled.healed;
+            if !filled.reaches_on {
                 // What is missing may still be on its way. If not, the next page follows at once.
                 state.hole_since = None;
             }
-            changed || grown
+            changed || filled.reaches_on
         });
-        brought
+        healed
     }
 
     /// Takes a page of history that a listener needs. Notifies all listeners, because others may need it

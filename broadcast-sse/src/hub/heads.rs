@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 
 use chat_model::MAX_HEADS;
 use service_kit::lifecycle::Lifecycle;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::channel::Claim;
@@ -51,8 +52,10 @@ impl Heads {
 
     /// Requests the head of a channel. The channel receives the answer.
     pub(super) fn ask(&self, claim: Claim) {
-        // If there is no room, or the process ends, the drop of the claim makes the channel ask again.
-        self.questions.try_send(claim).ok();
+        // If the process ends, nobody asks again.
+        if let Err(TrySendError::Full(claim)) = self.questions.try_send(claim) {
+            claim.put_off();
+        }
     }
 
     /// Requests the state of the service.
@@ -145,5 +148,51 @@ async fn ask(
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chat_model::ChannelId;
+
+    use super::super::channel::{Channel, Patience, Task};
+    use super::super::tail::{Tail, TailLimits};
+    use super::*;
+
+    const NO_PATIENCE: Patience = Patience {
+        hole: Duration::ZERO,
+        subscription: Duration::ZERO,
+    };
+
+    #[test]
+    fn channel_whose_question_finds_no_room_is_put_off_for_seconds() {
+        let (questions, _asked) = mpsc::channel(1);
+        let heads = Heads {
+            questions,
+            look: Arc::default(),
+            service: watch::channel(Service::default()).1,
+        };
+        let start = Instant::now();
+        let limits = TailLimits {
+            ring_events: 1,
+            ring_bytes: 1,
+        };
+        let channels = [1, 2].map(|n| {
+            let id = ChannelId::from(uuid::Uuid::from_u128(n));
+            let tail = Tail::new(limits, 0);
+            Arc::new(Channel::new(id, tail, Arc::default(), None, start))
+        });
+        let ask = |channel: &Arc<Channel>, now| match channel.task(NO_PATIENCE, now) {
+            Task::Head(claim) => {
+                heads.ask(claim);
+                true
+            }
+            _ => false,
+        };
+        assert!(channels.iter().all(|channel| ask(channel, start)));
+        let [_, refused] = &channels;
+        assert!(!ask(refused, start + Duration::from_secs(4)));
+        let later = Instant::now() + Duration::from_secs(15);
+        assert!(ask(refused, later), "but not for ever");
     }
 }

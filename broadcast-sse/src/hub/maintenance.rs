@@ -93,8 +93,8 @@ async fn fill(hub: Arc<Hub>, hole: Hole, _permit: OwnedSemaphorePermit) {
     let read = hub.pages.read_now(id, after, MAX_PAGE_EVENTS);
     // Without a page, the drop of the claim makes the channel ask again.
     if let Some(Some(page)) = soft.run_until_cancelled(read).await {
-        let brought = claim.page(ask, &page, Instant::now());
-        hub.metrics.healed.inc_by(brought);
+        let healed = claim.page(ask, &page, Instant::now());
+        hub.metrics.healed.inc_by(healed);
         hub.keep_within_memory();
     }
 }

@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,12 @@ pub(in crate::hub) struct Patience {
     pub(in crate::hub) subscription: Duration,
 }
 
+/// How many milliseconds a channel waits before it asks again when it got no answer.
+const A_MOMENT: Range<u64> = 200..800;
+
+/// The same when there was no room for its request.
+const A_WHILE: Range<u64> = 5_000..15_000;
+
 /// A request to the store for a channel. A channel has one at a time.
 ///
 /// If it is dropped without an answer, because none came or because the task panicked, the channel may
@@ -48,7 +55,8 @@ pub(in crate::hub) struct Patience {
 pub(in crate::hub) struct Claim {
     channel: Arc<Channel>,
     kind: Kind,
-    answered: bool,
+    /// When the channel asks again: after a time within this range, in milliseconds. `None` if it need not.
+    asked_again: Option<Range<u64>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,7 +70,7 @@ impl Claim {
         Self {
             channel: channel.clone(),
             kind,
-            answered: false,
+            asked_again: Some(A_MOMENT),
         }
     }
 
@@ -73,7 +81,7 @@ impl Claim {
     /// Takes the store's answer.
     pub(in crate::hub) fn head(mut self, ask: Ask, head: &Head, now: Instant) {
         self.channel.answered(ask, head, now);
-        self.answered = true;
+        self.asked_again = None;
     }
 
     /// Notes that the store cannot read the head of the log. It is asked again after a moment.
@@ -81,16 +89,22 @@ impl Claim {
         self.channel.head_is_damaged();
     }
 
-    /// Takes a page of history. Returns how many events it brought.
+    /// Takes a page of history. Returns how many events only history had.
     pub(in crate::hub) fn page(mut self, ask: Ask, page: &Page, now: Instant) -> u64 {
-        let brought = self.channel.fill(ask, page, now);
-        self.answered = true;
-        brought
+        let healed = self.channel.fill(ask, page, now);
+        self.asked_again = None;
+        healed
     }
 
     /// Ends the request because nobody needs the answer any longer.
     pub(in crate::hub) fn give_up(mut self) {
-        self.answered = true;
+        self.asked_again = None;
+    }
+
+    /// Ends the request because too many wait already. With so many channels, each asks again only after
+    /// some seconds.
+    pub(in crate::hub) fn put_off(mut self) {
+        self.asked_again = Some(A_WHILE);
     }
 }
 
@@ -98,9 +112,9 @@ impl Drop for Claim {
     fn drop(&mut self) {
         let mut state = self.channel.lock();
         state.under_way = false;
-        if !self.answered {
+        if let Some(pause) = self.asked_again.take() {
             state.head_wanted |= self.kind == Kind::Head;
-            state.pause(Instant::now());
+            state.pause(Instant::now(), pause);
         }
         self.channel.add_task(&mut state);
     }
@@ -184,7 +198,7 @@ impl Channel {
     /// Pauses requests for a moment, because the store could not be asked for this channel.
     pub(in crate::hub) fn pause(&self, now: Instant) {
         let mut state = self.lock();
-        state.pause(now);
+        state.pause(now, A_MOMENT);
         self.add_task(&mut state);
     }
 
@@ -212,8 +226,8 @@ impl Channel {
 
 impl State {
     /// Pauses requests, for a random time because there may be many channels.
-    fn pause(&mut self, now: Instant) {
-        let pause = Duration::from_millis(rand::random_range(200..800));
+    fn pause(&mut self, now: Instant, millis: Range<u64>) {
+        let pause = Duration::from_millis(rand::random_range(millis));
         self.paused_until = Some(now + pause);
     }
 

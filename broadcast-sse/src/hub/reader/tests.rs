@@ -105,7 +105,7 @@ fn damaged_numbers_are_one_gap_and_the_stream_goes_on_behind_it() {
     tail.answer(ask, &head(0));
     let ask = tail.ask();
     tail.answer(ask, &head(5));
-    assert!(tail.fill(&entries, &head(5)));
+    assert!(tail.fill(&entries, &head(5)).reaches_on);
     let mut reader = Reader::new(channel(), start, tail.mark());
     let Step::Items(items) = reader.step(&tail, 10_000) else {
         panic!("all of them are there")
@@ -388,7 +388,7 @@ fn late_page_of_a_log_that_was_cut_moves_nobody() {
         ..head(20)
     };
     tail.answer(page, &before);
-    assert!(!tail.fill(&[entry(9)], &before));
+    assert!(!tail.fill(&[entry(9)], &before).reaches_on);
     assert_eq!(tail.known(), Some(stands));
 }
 

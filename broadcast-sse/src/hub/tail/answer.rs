@@ -7,6 +7,15 @@ use chat_model::{Cut, Head, Position, Seq};
 use super::{Ask, Tail};
 use crate::hub::entry::Entry;
 
+/// What a page of history changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Filled {
+    /// Whether more of the log is known than before.
+    pub(crate) reaches_on: bool,
+    /// How many events of the page the broker had not delivered.
+    pub(crate) healed: u64,
+}
+
 /// The store's last answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answer {
@@ -72,12 +81,12 @@ impl Tail {
         true
     }
 
-    /// Takes a page of history. Its head must already have been given to [`answer`](Self::answer). Returns
-    /// whether the ring has grown at its end.
-    pub(crate) fn fill(&mut self, page: &[Arc<Entry>], head: &Head) -> bool {
+    /// Takes a page of history. Its head must already have been given to [`answer`](Self::answer).
+    pub(crate) fn fill(&mut self, page: &[Arc<Entry>], head: &Head) -> Filled {
         let Some(before) = self.known.filter(|_| !self.is_of_another_log()) else {
-            return false;
+            return Filled::default();
         };
+        let mut healed = 0;
         if head.first > before.seq + 1
             && Cut::by_epoch(&head.epochs, before).is_none()
             && Cut::by_unknown_epoch(&head.epochs, before).is_none()
@@ -90,12 +99,18 @@ impl Tail {
         self.correct(page);
         for entry in page {
             let next = self.known.map_or(0, |known| known.seq + 1);
-            if entry.seq() == next && self.epoch_of(next) == Some(entry.position.epoch) {
+            let epoch = entry.position.epoch;
+            if entry.seq() == next && self.epoch_of(next) == Some(epoch) {
+                let waits = self.early.contains_key(&(next, epoch));
+                healed += u64::from(!waits && !entry.is_damaged());
                 self.append(entry.clone());
             }
         }
         self.append_waiting();
-        self.known != Some(before)
+        Filled {
+            reaches_on: self.known != Some(before),
+            healed,
+        }
     }
 
     /// Adds older events to the front of the ring, as far as there is room.
@@ -136,5 +151,46 @@ impl Tail {
     /// Whether a request made after `mark` has been answered.
     pub(crate) fn answered_since(&self, mark: Ask) -> bool {
         self.answer.is_some_and(|answer| answer.ask > mark)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::example_log::{self, head};
+    use crate::hub::tail::TailLimits;
+
+    fn entry(seq: Seq) -> Arc<Entry> {
+        Arc::new(example_log::entry(seq, 0))
+    }
+
+    #[test]
+    fn only_what_the_broker_has_not_brought_is_healed() {
+        let limits = TailLimits {
+            ring_events: 1000,
+            ring_bytes: 1 << 20,
+        };
+        let mut tail = Tail::new(limits, 0);
+        let ask = tail.ask();
+        tail.answer(ask, &head(0));
+        for seq in (2..=50).chain(52..=100) {
+            tail.hear(entry(seq));
+        }
+        let page: Vec<_> = (1..=100).map(entry).collect();
+        let [first, rest] = [&page[..60], &page[60..]];
+        let filled = |healed| Filled {
+            reaches_on: true,
+            healed,
+        };
+        assert_eq!(tail.fill(first, &head(100)), filled(2), "1 and 51");
+        assert_eq!(tail.fill(rest, &head(100)), Filled::default());
+        // 101 to 149 have expired, 151 is damaged.
+        let damaged = Entry::damaged(Position::new(head(1).epoch, 151));
+        let page = [entry(150), Arc::new(damaged), entry(152)];
+        let log = Head {
+            first: 150,
+            ..head(152)
+        };
+        assert_eq!(tail.fill(&page, &log), filled(2), "150 and 152");
     }
 }
