@@ -258,12 +258,15 @@ impl Registry {
         max: usize,
         now: Instant,
     ) -> Option<(u16, Vec<Filter>)> {
-        let due = self.leaving.iter().take_while(|(until, _)| *until <= now);
-        let filters: Vec<Filter> = due.take(max).map(|(_, filter)| *filter).collect();
+        // This is asked for every read: what is not sent yet is not gathered.
         let early = self.unsubscribe_from.is_some_and(|from| now < from);
-        if filters.is_empty() || (early && filters.len() < max) {
+        let enough = if early { max } else { 1 };
+        let last = self.leaving.iter().nth(enough.checked_sub(1)?)?;
+        if last.0 > now {
             return None;
         }
+        let due = self.leaving.iter().take_while(|(until, _)| *until <= now);
+        let filters: Vec<Filter> = due.take(max).map(|(_, filter)| *filter).collect();
         self.unsubscribe_from = Some(now + COLLECT);
         for filter in &filters {
             self.remove(*filter);
