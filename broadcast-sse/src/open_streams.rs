@@ -62,12 +62,8 @@ impl OpenStreams {
         headers: &HeaderMap,
     ) -> Result<StreamPlace, Full> {
         let proxies = &self.limits.trusted_proxies;
-        let address = proxies.client(peer, headers);
-        let client = Client::new(address);
-        let is_free = client.is_loopback() && !self.limits.limit_loopback;
-        // A proxy that names no client stands for many.
-        let has_share = !is_free && !proxies.trusts(address);
-        let client = has_share.then_some(client);
+        // A proxy that names no client counts as one, and stands for many.
+        let client = proxies.share_of(proxies.client(peer, headers), self.limits.limit_loopback);
         let mut open = self.lock();
         if open.all >= self.most {
             return Err(Full::Node);

@@ -53,6 +53,14 @@ impl TrustedProxies {
         client
     }
 
+    /// Whose share of what is limited a client with this address takes; `None` for those that may
+    /// stand for many: a trusted proxy, and loopback unless `limit_loopback`.
+    pub fn share_of(&self, address: IpAddr, limit_loopback: bool) -> Option<Client> {
+        let client = Client::new(address);
+        let may_be_many = (client.is_loopback() && !limit_loopback) || self.trusts(address);
+        (!may_be_many).then_some(client)
+    }
+
     /// Whether this is the address of a trusted proxy.
     pub fn trusts(&self, address: IpAddr) -> bool {
         self.0.contains(address)
@@ -155,6 +163,20 @@ mod tests {
         );
         assert_eq!(client(one, "10.0.0.1", &["10.0.0.9"]), "10.0.0.9");
         assert_eq!(client(one, "10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn who_may_stand_for_many_has_no_share() {
+        let proxies = TrustedProxies::from("10.0.0.0/8".parse::<Networks>().unwrap());
+        let has_share = |address: &str, limit_loopback| {
+            let address: IpAddr = address.parse().unwrap();
+            let share = proxies.share_of(address, limit_loopback);
+            assert!(share.is_none_or(|share| share == Client::new(address)));
+            share.is_some()
+        };
+        assert!(has_share("1.2.3.4", false));
+        assert!(!has_share("10.0.0.1", true) && !has_share("::ffff:10.0.0.1", true));
+        assert!(!has_share("::1", false) && has_share("::1", true));
     }
 
     #[test]

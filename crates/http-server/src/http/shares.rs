@@ -27,9 +27,7 @@ impl Default for Shares {
 impl Shares {
     /// The client whose share a connection counts towards; `None` if it counts towards none.
     pub(super) fn client(&self, peer: IpAddr) -> Option<Client> {
-        let client = Client::new(peer);
-        let is_free = client.is_loopback() && !self.limits_loopback;
-        let has_share = self.most < usize::MAX && !is_free && !self.proxies.trusts(peer);
-        has_share.then_some(client)
+        let client = self.proxies.share_of(peer, self.limits_loopback);
+        client.filter(|_| self.most < usize::MAX)
     }
 }
