@@ -2,55 +2,12 @@
 
 use std::time::Duration;
 
-use chat_model::Head;
-use chat_store::{IdempotencyKey, Log, PageLimit, PageRange, Store};
+use chat_store::{IdempotencyKey, Log, Store};
 
 use crate::posts::{channel, post, text};
 use crate::support::Database;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-
-#[tokio::test]
-async fn forgotten_channel_begins_anew_in_a_later_epoch() {
-    let database = Database::new().await;
-    let store = database.open().await;
-    for _ in 0..3 {
-        post(&store, text(1, "words")).await.unwrap();
-    }
-    let old = store.heads(&[channel(1)]).await.unwrap().remove(0);
-    database.clock.advance(DAY * 40);
-    store.expire().await.unwrap();
-    let empty = store.heads(&[channel(1)]).await.unwrap().remove(0);
-    assert_eq!((empty.epoch, empty.head, empty.first), (old.epoch, 3, 4));
-    post(&store, text(2, "words")).await.unwrap();
-    // All logs get an epoch, which this one would have as well.
-    store.new_epoch().await.unwrap();
-    let later = store.heads(&[channel(1)]).await.unwrap().remove(0);
-    assert!(later.epoch > old.epoch);
-    database.clock.advance(DAY * 31);
-    store.expire().await.unwrap();
-    let heads = store.heads(&[channel(1), channel(2)]).await.unwrap();
-    assert_eq!(heads[0], Head::none(channel(1)));
-    assert_eq!((heads[1].first, heads[1].head), (2, 1), "not as long empty");
-    assert_eq!(
-        database.run("SELECT count(*) FROM hark.channels").await,
-        "1"
-    );
-    store.close().await;
-
-    let store = database.open().await;
-    assert_eq!(post(&store, text(1, "again")).await.unwrap(), 1);
-    let page = store
-        .page(channel(1), PageRange::After(0), PageLimit::MAX)
-        .await
-        .unwrap();
-    assert!(page.head.epoch > later.epoch, "{:?}", page.head);
-    assert_eq!((page.head.first, page.head.head), (1, 1));
-    assert_eq!((page.head.epochs.len(), page.events.len()), (1, 1));
-    // One that comes back in time is what it was.
-    assert_eq!(post(&store, text(2, "on")).await.unwrap(), 2);
-    store.close().await;
-}
 
 #[tokio::test]
 async fn channel_whose_keys_are_remembered_is_not_forgotten() {
