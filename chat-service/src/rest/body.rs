@@ -71,13 +71,13 @@ pub(crate) fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
     }
 }
 
-/// Reads the whole body, of at most `limit` bytes, and counts its bytes in `held`. A body that is announced
-/// as longer is not read at all.
+/// Reads the whole body, of at most `limit` bytes, and counts its bytes in `held`; without it they count
+/// for nobody. A body that is announced as longer is not read at all.
 pub(crate) async fn read(
     headers: &HeaderMap,
     body: Body,
     limit: usize,
-    held: &mut Held,
+    mut held: Option<&mut Held>,
 ) -> Result<Bytes, Problem> {
     if announced(headers).is_some_and(|length| length > limit as u64) {
         return Err(problems::body_too_large(limit));
@@ -91,7 +91,9 @@ pub(crate) async fn read(
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        held.grow(data.len()).map_err(problems::too_many_bodies)?;
+        if let Some(held) = held.as_deref_mut() {
+            held.grow(data.len()).map_err(problems::too_many_bodies)?;
+        }
         if first.is_empty() && whole.is_empty() && body.is_end_stream() {
             first = data;
         } else {

@@ -1,10 +1,9 @@
 //! `POST /heads`: what broadcast-sse compares its memory with.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use chat_model::{ChannelId, Head, Heads, MAX_HEADS, explain_json};
@@ -17,7 +16,7 @@ use super::problems;
 use super::request::{AppState, Turn};
 
 /// 1,000 channels take 39 KB; the rest is for white space.
-const BODY_LIMIT: usize = 64 * 1024;
+pub(crate) const BODY_LIMIT: usize = 64 * 1024;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,7 +28,6 @@ struct Query<'a> {
 /// `POST /heads`
 pub(crate) async fn heads(
     State(state): State<Arc<AppState>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     turn: Turn,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -37,8 +35,9 @@ pub(crate) async fn heads(
     if body::kind(&head.headers)? != Kind::Json {
         return Err(problems::unsupported_type("send application/json"));
     }
-    let mut held = state.bodies.hold(state.client(peer, &head.headers));
-    let bytes = body::read(&head.headers, body, BODY_LIMIT, &mut held).await?;
+    // A client that reads for many others uses no share.
+    let mut held = turn.reader.map(|reader| state.bodies.hold(reader));
+    let bytes = body::read(&head.headers, body, BODY_LIMIT, held.as_mut()).await?;
     let channels = parse(&bytes)?;
     // In this order: what is published by the time the heads are read is in them.
     let behind = state.outbox.is_behind().await;

@@ -47,7 +47,7 @@ pub(crate) async fn message(
     let key = idempotency_key(&head.headers)?;
     // Held until the answer: the message waits for the store meanwhile.
     let mut held = state.bodies.hold(client);
-    let bytes = body::read(&head.headers, body, state.limits.message, &mut held).await?;
+    let bytes = body::read(&head.headers, body, state.limits.message, Some(&mut held)).await?;
     turn.spend(bytes.len());
     let message = match kind {
         Kind::Json => NewMessage::from_json(&bytes),
@@ -82,7 +82,7 @@ pub(crate) async fn older(
     let (head, body) = request.into_parts();
     // Held until the answer: the message waits for the store meanwhile.
     let mut held = state.bodies.hold(client);
-    let bytes = body::read(&head.headers, body, state.limits.message, &mut held).await?;
+    let bytes = body::read(&head.headers, body, state.limits.message, Some(&mut held)).await?;
     turn.spend(bytes.len());
     let message = NewMessage::from_text(&bytes).map_err(|error| problems::message(&error))?;
     let claimed = Sender {

@@ -64,8 +64,8 @@ pub(crate) struct Neighbour;
 pub(crate) struct Turn {
     pub(crate) read: ReadTurn,
     pub(crate) caller: Caller,
-    /// The client whose share of the answers it uses; `None` for clients that read for many others.
-    reader: Option<Client>,
+    /// The client whose shares of bodies and answers it uses; `None` for clients that read for many others.
+    pub(crate) reader: Option<Client>,
 }
 
 impl Turn {

@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use reqwest::RequestBuilder;
@@ -6,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::support::{Answer, LONG, Setup, channel, next_bytes, of_client, until_closed};
+use crate::support::{Answer, LONG, Service, Setup, channel, next_bytes, of_client, until_closed};
 
 async fn is_taken(post: RequestBuilder) -> bool {
     Answer::of(post).await.status.is_success()
@@ -135,22 +136,17 @@ async fn too_many_reads_are_a_429_and_nodes_are_exempt() {
     service.stop().await;
 }
 
-/// Bodies that are sent except for their last byte.
-#[tokio::test]
-async fn unfinished_bodies_of_one_address_leave_room_for_others() {
-    let service = Setup::behind_a_proxy()
-        .set("LIMITS__MESSAGE", "16KiB")
-        .set("LIMITS__BODIES", "64KiB")
-        .start()
-        .await;
-    let channel = channel();
+/// Sends posts except for their last byte: as many as `client` may have of 256 KiB. Returns those that
+/// are read, and the answer to the next one.
+async fn unfinished_bodies(service: &Service, client: &str) -> (Vec<TcpStream>, String) {
     let head = format!(
-        "POST /channels/{channel}/messages HTTP/1.1\r\nhost: localhost\r\n\
-         x-forwarded-for: 192.0.2.1\r\ncontent-length: 10000\r\n\r\n"
+        "POST /channels/{}/messages HTTP/1.1\r\nhost: localhost\r\n\
+         x-forwarded-for: {client}\r\ncontent-length: 40000\r\n\r\n",
+        channel()
     );
-    let unfinished = format!("{head}{}", "x".repeat(9_999));
+    let unfinished = format!("{head}{}", "x".repeat(39_999));
     let mut open = Vec::new();
-    // 30,000 bytes; the fourth would be more than is then free. Only that shows whether they have been read.
+    // 120,000 bytes; the fourth would be more than is then free. Only that shows whether they have been read.
     for _ in 0..3 {
         let mut stream = TcpStream::connect(service.address).await.unwrap();
         stream.write_all(unfinished.as_bytes()).await.unwrap();
@@ -166,10 +162,21 @@ async fn unfinished_bodies_of_one_address_leave_room_for_others() {
         stream.read_to_string(&mut rest).await?;
         Ok(String::from_utf8_lossy(&answer).into_owned() + &rest)
     });
+    (open, refused)
+}
+
+/// Bodies that are sent except for their last byte.
+#[tokio::test]
+async fn unfinished_bodies_of_one_address_leave_room_for_others() {
+    let service = Setup::behind_a_proxy()
+        .set("LIMITS__BODIES", "256KiB")
+        .start()
+        .await;
+    let (mut open, refused) = unfinished_bodies(&service, "192.0.2.1").await;
     assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
     assert!(refused.contains("/problems/too-many-bodies"), "{refused}");
     assert!(refused.contains("\"of\":\"address\""), "{refused}");
-    let other = service.post(&channel).body("y".repeat(10_000));
+    let other = service.post(&channel()).body("y".repeat(40_000));
     assert!(is_taken(of_client(other, "192.0.2.2")).await);
     // Those that were there first are accepted.
     for stream in &mut open {
@@ -177,6 +184,32 @@ async fn unfinished_bodies_of_one_address_leave_room_for_others() {
         assert_eq!(&next_bytes(stream).await, b"HTTP/1.1 2");
     }
     service.stop().await;
+}
+
+/// They ask for all their listeners, and have the same address as whoever comes through a proxy beside
+/// them.
+#[tokio::test]
+async fn unfinished_bodies_keep_no_node_from_asking_for_heads() {
+    for nodes in ["", "127.0.0.1"] {
+        let service = Setup::new()
+            .set("LIMITS__BODIES", "256KiB")
+            .set("LIMITS__NODES", nodes)
+            .start()
+            .await;
+        let (open, _refused) = unfinished_bodies(&service, "-").await;
+        // As long as that of a node with a thousand channels.
+        let question = format!("{{\"channels\":[]}}{}", " ".repeat(40_000));
+        let status = async |address: SocketAddr| {
+            let ask = service.client.post(format!("http://{address}/heads"));
+            let ask = ask.header("content-type", "application/json");
+            Answer::of(ask.body(question.clone())).await.status.as_u16()
+        };
+        assert_eq!(status(service.inside).await, 200);
+        let of_stranger = if nodes.is_empty() { 429 } else { 200 };
+        assert_eq!(status(service.address).await, of_stranger);
+        drop(open);
+        service.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -72,15 +72,16 @@ impl Setup {
 
     pub(crate) async fn start(&self) -> Service {
         let operations = Operations::new();
-        let server = Server::bind(self.config(), SystemClock::shared(), operations.clone())
-            .await
-            .unwrap();
+        let server = Server::bind(self.config(), SystemClock::shared(), operations.clone()).await;
+        let mut server = server.unwrap();
+        let inside = server.listen_inside().unwrap();
         let address = server.local_addr();
         let life = Lifecycle::new();
         life.spawn("chat-service", server.run(life.clone()));
         Service {
             url: format!("http://{address}"),
             address,
+            inside,
             operations,
             client: Client::new(),
             life,
@@ -93,6 +94,8 @@ impl Setup {
 pub(crate) struct Service {
     pub(crate) url: String,
     pub(crate) address: SocketAddr,
+    /// For neighbours in the same process.
+    pub(crate) inside: SocketAddr,
     pub(crate) operations: Operations,
     pub(crate) client: Client,
     life: Lifecycle,
