@@ -19,6 +19,9 @@ use crate::store::StoreConfig;
 /// 210 bytes.
 const SMALLEST_MESSAGE_LIMIT: usize = 1024;
 
+/// Largest body of a question for heads, in bytes. 1,000 channels take 39 KB; the rest is for white space.
+pub(crate) const LARGEST_QUESTION: usize = 64 * 1024;
+
 /// The configuration of chat-service. `config.default.toml` describes each key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -129,6 +132,7 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.mqtt.validate("mqtt")?;
         self.access.validate()?;
+        self.store.validate(self.limits.message)?;
         if self.limits.message < SMALLEST_MESSAGE_LIMIT {
             return Err(ConfigError::invalid(
                 "limits.message",
@@ -159,10 +163,16 @@ impl Config {
             }
         }
         // One address has half of it, and of that more than one body should fit.
-        if limits.bodies < 4 * limits.message {
+        let body = limits.message.max(LARGEST_QUESTION);
+        if limits.bodies < 4 * body {
+            let fits = size::format(4 * body as u64);
             return Err(ConfigError::invalid(
                 "limits.bodies",
-                "must be at least four times `limits.message`",
+                format!(
+                    "must be at least {fits}, four of the largest bodies: posts have up to \
+                     `limits.message`, questions for heads {}",
+                    size::format(LARGEST_QUESTION as u64)
+                ),
             ));
         }
         let page = PageLimit::MAX.bytes.max(limits.message);
@@ -301,11 +311,31 @@ mod tests {
             ("HARK_LISTEN", "somewhere", "listen"),
             ("HARK_LIMITS__TRUSTED_PROXIES", "proxy", "trusted_proxies"),
             ("HARK_STORE__MAX_FILE_BYTES", "much", "max_file_bytes"),
+            ("HARK_STORE__MAX_BYTES", "0", "store.max_bytes"),
+            (
+                "HARK_STORE__MAX_BYTES_PER_CHANNEL",
+                "0",
+                "leave it out for a tenth of `store.max_bytes`",
+            ),
             ("HARK_STORE__ENGINE", "oracle", "engine"),
         ] {
             let text = with(name, value).unwrap_err().to_string();
             assert!(text.contains(key), "{name}={value}: {text}");
         }
+    }
+
+    /// However small a post may be, a question for heads needs as much as ever.
+    #[test]
+    fn bodies_have_room_for_questions_for_heads() {
+        let load = |bodies: &str| {
+            let settings = [("MESSAGE", "1KiB"), ("BODIES", bodies)];
+            let settings =
+                settings.map(|(key, value)| (format!("HARK_LIMITS__{key}"), value.into()));
+            Config::load(None, settings)
+        };
+        let text = load("4KiB").unwrap_err().to_string();
+        assert!(text.contains("must be at least 256KiB"), "{text}");
+        load("256KiB").unwrap();
     }
 
     #[test]

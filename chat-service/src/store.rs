@@ -11,7 +11,7 @@ use chat_store::{
 };
 use clock::SharedClock;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use service_kit::config::{Secret, duration, size};
+use service_kit::config::{ConfigError, Secret, duration, size};
 
 /// The `[store]` table of the configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -106,6 +106,31 @@ impl Serialize for DatabaseUrl {
 }
 
 impl StoreConfig {
+    /// Checks what types cannot say. `message` is the largest event, in bytes.
+    pub(crate) fn validate(&self, message: usize) -> Result<(), ConfigError> {
+        // 0 is no limit elsewhere; here it would delete all but the newest message of each channel.
+        let least = message as u64;
+        let fits = size::format(least);
+        if self.max_bytes < least {
+            return Err(ConfigError::invalid(
+                "store.max_bytes",
+                format!(
+                    "must be at least {fits}, `limits.message`; there is no value for no limit"
+                ),
+            ));
+        }
+        if self.max_bytes_per_channel.is_some_and(|most| most < least) {
+            return Err(ConfigError::invalid(
+                "store.max_bytes_per_channel",
+                format!(
+                    "must be at least {fits}, `limits.message`; leave it out for a tenth of \
+                     `store.max_bytes`"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
     /// Opens the store.
     ///
     /// # Errors
@@ -184,7 +209,9 @@ impl StoreConfig {
             max_age: self.max_age,
             max_per_channel: self.max_per_channel,
             max_bytes: self.max_bytes,
-            max_bytes_per_channel: self.max_bytes_per_channel.unwrap_or(self.max_bytes / 10),
+            max_bytes_per_channel: self
+                .max_bytes_per_channel
+                .unwrap_or((self.max_bytes / 10).max(1)),
         }
     }
 

@@ -14,9 +14,7 @@ use serde_json::error::Category;
 use super::body::{self, Kind};
 use super::problems;
 use super::request::{AppState, Turn};
-
-/// 1,000 channels take 39 KB; the rest is for white space.
-pub(crate) const BODY_LIMIT: usize = 64 * 1024;
+use crate::config::LARGEST_QUESTION;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,7 +35,7 @@ pub(crate) async fn heads(
     }
     // A client that reads for many others uses no share.
     let mut held = turn.reader.map(|reader| state.bodies.hold(reader));
-    let bytes = body::read(&head.headers, body, BODY_LIMIT, held.as_mut()).await?;
+    let bytes = body::read(&head.headers, body, LARGEST_QUESTION, held.as_mut()).await?;
     let channels = parse(&bytes)?;
     // In this order: what is published by the time the heads are read is in them.
     let behind = state.outbox.is_behind().await;

@@ -27,10 +27,10 @@ pub struct Retention {
     /// Newest events kept for each channel, at least 1.
     pub max_per_channel: u64,
     /// Bytes of all events, each with 64 for what it takes besides; above it the oldest go,
-    /// whatever their channel. (PostgreSQL counts its tables with their indexes instead.)
+    /// whatever their channel. At least 1. (PostgreSQL counts its tables with their indexes instead.)
     pub max_bytes: u64,
-    /// The same for each channel, so that one of them cannot push out what all others have. The
-    /// newest event stays, whatever its size.
+    /// The same for each channel, at least 1, so that one of them cannot push out what all others
+    /// have. The newest event stays, whatever its size.
     pub max_bytes_per_channel: u64,
 }
 
@@ -74,6 +74,17 @@ impl Retention {
         check_option(
             self.max_per_channel >= 1,
             "retention.max_per_channel",
+            "must be at least 1",
+        )?;
+        // 0 is no limit elsewhere; here it would leave hardly anything.
+        check_option(
+            self.max_bytes >= 1,
+            "retention.max_bytes",
+            "must be at least 1",
+        )?;
+        check_option(
+            self.max_bytes_per_channel >= 1,
+            "retention.max_bytes_per_channel",
             "must be at least 1",
         )
     }
