@@ -9,8 +9,10 @@ use http_server::operations::Operations;
 use reqwest::{Client, Method, Response};
 use serde_json::Value;
 use service_kit::lifecycle::Lifecycle;
+use test_kit::{ensure, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 const CHANNEL: &str = "c3743620-4b1b-4c2b-9d80-05b0e5a2c1f0";
 
@@ -92,6 +94,18 @@ fn retry_of(block: &str) -> u64 {
 fn assert_says_good_bye(rest: &str) {
     let last = rest.trim_end().rsplit("\n\n").next();
     assert!((500..4_000).contains(&retry_of(last.unwrap())), "{rest}");
+}
+
+/// What comes, up to and with `end`.
+async fn read_until(socket: &mut TcpStream, end: &str) -> String {
+    let mut text = String::new();
+    while !text.contains(end) {
+        let mut bytes = [0; 512];
+        let read = socket.read(&mut bytes).await.unwrap();
+        assert_ne!(read, 0, "ended early: {text}");
+        text.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
+    }
+    text
 }
 
 #[tokio::test]
@@ -244,24 +258,45 @@ async fn an_http_1_0_client_gets_plain_bytes_until_the_end() {
         sse.address
     );
     socket.write_all(request.as_bytes()).await.unwrap();
-    let mut begin = vec![0; 512];
-    let mut length = 0;
-    while !String::from_utf8_lossy(&begin[..length]).contains("\r\n\r\nretry: ") {
-        let read = socket.read(&mut begin[length..]).await.unwrap();
-        assert_ne!(
-            read,
-            0,
-            "ended early: {}",
-            String::from_utf8_lossy(&begin[..length])
-        );
-        length += read;
-    }
-    let head = String::from_utf8_lossy(&begin[..length]).to_lowercase();
+    let head = read_until(&mut socket, "\r\n\r\nretry: ").await;
+    let head = head.to_lowercase();
     assert!(!head.contains("transfer-encoding"), "{head}");
     sse.life.shutdown();
     let mut rest = String::new();
     socket.read_to_string(&mut rest).await.unwrap();
     assert_says_good_bye(&rest);
+    sse.stop().await;
+}
+
+/// It may send 32 KiB, as much as one more request head, and is a listener all the same.
+#[tokio::test]
+async fn a_listener_that_sends_on_and_on_is_dropped() {
+    let sse = start(&[("HARK_HUB__PING", "1s")]).await;
+    let mut socket = TcpStream::connect(&sse.address).await.unwrap();
+    let request = format!(
+        "GET /events?c={CHANNEL} HTTP/1.1\r\nHost: {}\r\n\r\n",
+        sse.address
+    );
+    socket.write_all(request.as_bytes()).await.unwrap();
+    read_until(&mut socket, "retry: ").await;
+    socket.write_all(&[b'x'; 32 * 1024]).await.unwrap();
+    for _ in 0..2 {
+        read_until(&mut socket, "event: ping").await;
+    }
+    socket.write_all(b"x").await.unwrap();
+    // A connection that is closed while something is unread ends with a reset.
+    let mut rest = Vec::new();
+    let end = socket.read_to_end(&mut rest);
+    drop(
+        timeout(Duration::from_secs(10), end)
+            .await
+            .expect("it ends"),
+    );
+    eventually!(Duration::from_secs(10), {
+        let metrics = sse.operations.metrics_text();
+        ensure!(metrics.contains("hark_sse_streams 0\n"), "{metrics}");
+        Ok(())
+    });
     sse.stop().await;
 }
 
