@@ -4,13 +4,14 @@ use chat_model::{ChannelId, Epoch};
 use rusqlite::{CachedStatement, Connection, params};
 
 use super::keys::{self, KeyRules, Known};
-use super::memory::{Log, Memory, epoch_value};
+use super::memory::{Log, Memory};
 use super::places;
 use super::retention::ChannelLimits;
+use super::values::{epoch_value, to_position};
 use crate::checksum::checksum;
 use crate::next_event::next_event;
 use crate::retention::EVENT_BYTES;
-use crate::{Append, Appended, Position, StoreError};
+use crate::{Append, Appended, StoreError};
 
 /// The moment of a batch.
 #[derive(Debug, Clone, Copy)]
@@ -228,17 +229,4 @@ fn create_log(
         bytes: 0,
         floor_bytes: 0,
     })
-}
-
-/// The only lane of a store with one writer.
-const LANE: u32 = 0;
-
-/// The store counts its positions up from 1, so that none is negative.
-pub(super) fn to_position(pos: i64) -> Position {
-    Position::new(LANE, u64::try_from(pos).unwrap_or(0))
-}
-
-/// A position beyond all that the store can hold is as good as the last.
-pub(super) fn from_position(position: Position) -> i64 {
-    i64::try_from(position.offset()).unwrap_or(i64::MAX)
 }

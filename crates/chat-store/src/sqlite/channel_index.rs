@@ -10,8 +10,8 @@ use rusqlite::Connection;
 use uuid::Uuid;
 
 use super::check::are_channels_found;
+use super::failures::is_damage;
 use super::places;
-use super::queries::is_damage;
 
 /// What is wrong with the index of a database of today's format, in words. Mends it where it can.
 pub(super) fn look(connection: &mut Connection) -> Option<String> {

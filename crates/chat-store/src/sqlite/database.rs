@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use chat_model::ChannelId;
 use rusqlite::{Connection, ErrorCode};
 
+use super::failures::is_damage;
 use super::memory::Memory;
-use super::queries::is_damage;
 use super::schema::{Role, connect};
 use super::sync::Syncs;
 use crate::StoreError;
@@ -109,12 +109,11 @@ impl Database {
         }
     }
 
-    /// Reads the logs of channels into the memory outside of a transaction, in which a damaged page
-    /// would let nothing be written any more. Returns those that cannot be read.
-    pub(super) fn recall(
+    /// Reads outside of a transaction, in which a damaged page would let nothing be written any more.
+    pub(super) fn read<T>(
         &mut self,
-        channels: impl Iterator<Item = ChannelId>,
-    ) -> rusqlite::Result<HashSet<ChannelId>> {
+        work: impl FnOnce(&Connection, &mut Memory) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => connect(&self.path, self.role)?,
@@ -124,17 +123,31 @@ impl Database {
             Some(memory) => memory,
             none => none.insert(Memory::load(connection, self.cached_channels)?),
         };
-        let mut lost = HashSet::new();
-        for channel in channels {
-            match memory.log(connection, channel) {
-                Ok(_) => {}
-                Err(error) if is_damage(&error) => {
-                    lost.insert(channel);
-                }
-                Err(error) => return Err(error),
-            }
+        let read = work(connection, memory);
+        if read.as_ref().is_err_and(spoils_connection) {
+            self.connection = None;
         }
-        Ok(lost)
+        read
+    }
+
+    /// Reads the logs of channels into the memory. Returns those that cannot be read.
+    pub(super) fn recall(
+        &mut self,
+        channels: impl Iterator<Item = ChannelId>,
+    ) -> rusqlite::Result<HashSet<ChannelId>> {
+        self.read(|connection, memory| {
+            let mut lost = HashSet::new();
+            for channel in channels {
+                match memory.log(connection, channel) {
+                    Ok(_) => {}
+                    Err(error) if is_damage(&error) => {
+                        lost.insert(channel);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(lost)
+        })
     }
 
     /// Whether anything can be added to the log: fails if that is damaged itself.

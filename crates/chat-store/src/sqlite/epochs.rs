@@ -9,9 +9,10 @@ use rusqlite::{Connection, params};
 
 use super::database::Database;
 use super::folder::Folder;
-use super::memory::{Memory, epoch_value};
+use super::memory::Memory;
 use super::places::newest_kept;
 use super::sync::Syncs;
+use super::values::epoch_value;
 use super::{mark, opening};
 use crate::StoreError;
 use crate::expiry_clock::now;

@@ -1,12 +1,14 @@
 //! The ids and keys that senders chose, so that a post that comes again is not stored again.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use chat_model::Epoch;
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
-use super::memory::{Log, Memory, epoch_value, stored_epoch};
+use super::memory::{Log, Memory};
+use super::values::{epoch_value, stored_epoch};
 use crate::expiry_clock::milliseconds;
 use crate::key_shares::KeyShares;
 use crate::sender_keys::key_of;
@@ -138,8 +140,10 @@ pub(super) fn make_room(
     }
     let first_kept = memory.keys.start + surplus;
     let (present, youngest): (i64, Option<u64>) = connection
-        .prepare_cached("SELECT count(*), max(kept_at) FROM sender_keys WHERE n < ?1")?
-        .query_row([first_kept], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        .prepare_cached("SELECT count(*), max(kept_at) FROM sender_keys WHERE n >= ?1 AND n < ?2")?
+        .query_row([memory.keys.start, first_kept], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
     // Without any, there is nothing to compare with.
     let youngest = youngest.unwrap_or(0);
     if present > 0 && youngest + rules.min_age > expiry {
@@ -149,7 +153,7 @@ pub(super) fn make_room(
             retry_after: wait.max(Duration::from_secs(1)),
         }));
     }
-    surplus = forget_before(connection, memory, first_kept)?;
+    surplus = forget(connection, memory, memory.keys.start..first_kept)?;
     if youngest + rules.max_age > expiry {
         let early = unsigned(surplus);
         rules.dropped_early.set(rules.dropped_early.get() + early);
@@ -192,16 +196,16 @@ fn unsigned(count: i64) -> u64 {
     u64::try_from(count).unwrap_or(0)
 }
 
-/// Forgets the keys with a lower number; returns how many there were.
-pub(super) fn forget_before(
+/// Forgets the oldest keys, those with these numbers; returns how many there were.
+pub(super) fn forget(
     connection: &Connection,
     memory: &mut Memory,
-    first_kept: i64,
+    numbers: Range<i64>,
 ) -> rusqlite::Result<i64> {
     let gone = connection
-        .prepare_cached("DELETE FROM sender_keys WHERE n < ?1")?
-        .execute([first_kept])?;
-    memory.keys.start = first_kept.min(memory.keys.end);
+        .prepare_cached("DELETE FROM sender_keys WHERE n >= ?1 AND n < ?2")?
+        .execute([numbers.start, numbers.end])?;
+    memory.keys.start = numbers.end.min(memory.keys.end);
     Ok(i64::try_from(gone).unwrap_or(i64::MAX))
 }
 

@@ -6,7 +6,8 @@ use std::ops::Range;
 use chat_model::{ChannelId, Epoch};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::queries::is_corruption;
+use super::failures::is_corruption;
+use super::values::stored_epoch;
 use crate::retention::EVENT_BYTES;
 
 /// Damaged events at the end of a log behind which a good one is looked for: more than a page holds.
@@ -69,26 +70,21 @@ impl Memory {
             connection.query_row("SELECT last_position, log_bytes FROM state", [], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })?;
-        let (oldest, newest): (Option<i64>, Option<i64>) = connection.query_row(
-            "SELECT (SELECT min(pos) FROM log), (SELECT max(pos) FROM log)",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?;
-        let first = oldest.unwrap_or(1);
+        // Not the oldest position, whose page may be lost.
+        let newest: Option<i64> =
+            connection.query_row("SELECT max(pos) FROM log", [], |row| row.get(0))?;
         // A store of the time before they were counted has them counted now.
         let (counted_to, counted) = match u64::try_from(counted) {
             Ok(counted) => (counted_to, counted),
-            Err(_not_yet) => (first - 1, 0),
+            Err(_not_yet) => (0, 0),
         };
-        let not_counted = (counted_to + 1).max(first)..newest.unwrap_or(0) + 1;
+        let not_counted = counted_to + 1..newest.unwrap_or(0) + 1;
         let unsaved_bytes = bytes_of(connection, not_counted)?;
         let new_places =
             connection.query_row("SELECT count(*) FROM new_places", [], |row| row.get(0))?;
-        let (oldest, last): (Option<i64>, Option<i64>) = connection.query_row(
-            "SELECT (SELECT min(n) FROM sender_keys), (SELECT max(n) FROM sender_keys)",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?;
+        let last_key: Option<i64> =
+            connection.query_row("SELECT max(n) FROM sender_keys", [], |row| row.get(0))?;
+        let next_key = last_key.unwrap_or(0) + 1;
         let (last_empty, empty_entries): (Option<i64>, u64) =
             connection.query_row("SELECT max(n), count(*) FROM empty_channels", [], |row| {
                 Ok((row.get(0)?, row.get(1)?))
@@ -104,7 +100,7 @@ impl Memory {
             next_empty: last_empty.unwrap_or(0) + 1,
             empty_entries,
             new_places,
-            keys: oldest.unwrap_or(1)..last.unwrap_or(0) + 1,
+            keys: oldest_key(connection, next_key)?..next_key,
         })
     }
 
@@ -123,6 +119,29 @@ impl Memory {
         }
         Ok(log)
     }
+}
+
+/// The number of the oldest key that is remembered and can be read; `next` if there is none.
+fn oldest_key(connection: &Connection, next: i64) -> rusqlite::Result<i64> {
+    let mut oldest = connection.prepare_cached("SELECT min(n) FROM sender_keys WHERE n >= ?1")?;
+    let mut from = |first: i64| -> rusqlite::Result<i64> {
+        let found: Option<i64> = oldest.query_row([first], |row| row.get(0))?;
+        Ok(found.unwrap_or(next))
+    };
+    let (mut lost, mut found) = match from(1) {
+        Err(error) if is_corruption(&error) => (1, next),
+        found => return found,
+    };
+    // Behind the pages that are lost.
+    while found - lost > 1 {
+        let middle = lost + (found - lost) / 2;
+        match from(middle) {
+            Ok(_) => found = middle,
+            Err(error) if is_corruption(&error) => lost = middle,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
 /// Bytes of the events at these positions. Where they cannot be read, those that can be count.
@@ -241,19 +260,6 @@ fn found_at(connection: &Connection, pos: i64) -> rusqlite::Result<Option<(u64, 
         Err(error) if is_corruption(&error) => Ok(None),
         found => Ok(found?.flatten()),
     }
-}
-
-/// An epoch as the database keeps it.
-pub(super) fn stored_epoch(column: usize, value: i64) -> rusqlite::Result<Epoch> {
-    u64::try_from(value)
-        .ok()
-        .and_then(Epoch::from_value)
-        .ok_or(rusqlite::Error::IntegralValueOutOfRange(column, value))
-}
-
-/// An epoch as the database keeps it.
-pub(super) fn epoch_value(epoch: Epoch) -> i64 {
-    i64::try_from(epoch.value()).expect("an epoch has 49 bits")
 }
 
 /// Two generations of logs: when the younger is full, the older is forgotten. What is used at

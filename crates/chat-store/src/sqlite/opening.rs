@@ -9,9 +9,9 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::check::quick_check;
+use super::failures::is_damage;
 use super::folder::Folder;
 use super::mark::Mark;
-use super::queries::is_damage;
 use super::schema::{Found, ready};
 use super::{channel_index, wal};
 use crate::StoreError;

@@ -7,10 +7,10 @@
 
 use bytes::Bytes;
 use chat_model::ChannelId;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::failures::is_corruption;
 use super::memory::Memory;
-use super::queries;
 use crate::checksum::is_sound;
 use crate::page::Kept;
 
@@ -69,12 +69,22 @@ pub(super) fn kept(
                 (SELECT pos FROM places WHERE channel_no = ?1 AND seq = ?2),
                 (SELECT pos FROM new_places WHERE channel_no = ?1 AND seq = ?2))",
         )?
-        .query_row(params![channel_no, seq], |row| Ok(queries::kept(row)))
+        .query_row(params![channel_no, seq], |row| Ok(read(row)))
         .optional();
     match found {
-        Err(error) if queries::is_corruption(&error) => Ok(None),
+        Err(error) if is_corruption(&error) => Ok(None),
         found => Ok(found?.flatten()),
     }
+}
+
+/// An event and its checksum, in the first two columns; `None` if a damaged row has something else
+/// there.
+pub(super) fn read(row: &Row<'_>) -> Option<Kept> {
+    let event: Vec<u8> = row.get(0).ok()?;
+    Some(Kept {
+        event: event.into(),
+        sum: row.get(1).ok()?,
+    })
 }
 
 /// Moves what is new to the rest once that pays.
@@ -103,11 +113,20 @@ pub(super) fn settle(connection: &Connection, memory: &mut Memory) -> rusqlite::
     Ok(())
 }
 
-/// Forgets a channel's places up to a number, of which none may be new.
-pub(super) fn forget(connection: &Connection, channel_no: i64, up_to: u64) -> rusqlite::Result<()> {
+/// Forgets a channel's places up to a number.
+pub(super) fn forget(
+    connection: &Connection,
+    memory: &mut Memory,
+    channel_no: i64,
+    up_to: u64,
+) -> rusqlite::Result<()> {
     connection
         .prepare_cached("DELETE FROM places WHERE channel_no = ?1 AND seq <= ?2")?
         .execute(params![channel_no, up_to])?;
+    let new = connection
+        .prepare_cached("DELETE FROM new_places WHERE channel_no = ?1 AND seq <= ?2")?
+        .execute(params![channel_no, up_to])?;
+    memory.new_places = memory.new_places.saturating_sub(new as u64);
     Ok(())
 }
 

@@ -1,12 +1,12 @@
 //! What readers ask, each question answered from one moment of the database.
 
 use chat_model::{ChannelId, Damaged, EpochStart, Head};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Rows, params};
+use rusqlite::{Connection, OptionalExtension, Rows, params};
 use uuid::Uuid;
 
-use super::append::{from_position, to_position};
-use super::memory::stored_epoch;
+use super::failures::{is_corruption, is_damage};
 use super::places::{self, newest_kept};
+use super::values::{from_position, stored_epoch, to_position};
 use crate::checksum::is_sound;
 use crate::damage::Damage;
 use crate::page::{Kept, Reading, bound};
@@ -148,7 +148,7 @@ fn read_rows(
             && let Some(row) = rows.next()?
         {
             // One that cannot be read is left out, and found to be missing.
-            if let Some(kept) = kept(row) {
+            if let Some(kept) = places::read(row) {
                 reading.take(row.get(2)?, kept);
             }
         }
@@ -236,7 +236,8 @@ impl OutboxPage<'_> {
                 continue;
             };
             let channel = ChannelId::from(Uuid::from_bytes(uuid));
-            let kept = kept(row).filter(|kept| is_sound(channel, seq, &kept.event, kept.sum));
+            let kept =
+                places::read(row).filter(|kept| is_sound(channel, seq, &kept.event, kept.sum));
             let Some(Kept { event, .. }) = kept else {
                 self.damage.note(channel, &[Damaged { from: seq, to: seq }]);
                 self.last = pos;
@@ -257,43 +258,4 @@ impl OutboxPage<'_> {
         }
         Ok(())
     }
-}
-
-/// An event and its checksum, in the first two columns; `None` if a damaged row has something else
-/// there.
-pub(super) fn kept(row: &Row<'_>) -> Option<Kept> {
-    let event: Vec<u8> = row.get(0).ok()?;
-    Some(Kept {
-        event: event.into(),
-        sum: row.get(1).ok()?,
-    })
-}
-
-/// Whether a part of the database cannot be read, or holds what was never written there.
-pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
-    use rusqlite::Error::{
-        FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error,
-    };
-    is_corruption(error)
-        || matches!(
-            error,
-            FromSqlConversionFailure(..)
-                | IntegralValueOutOfRange(..)
-                | InvalidColumnType(..)
-                | Utf8Error(..)
-        )
-}
-
-/// What was found; nothing where it is damaged. For work on all channels, which goes on with the
-/// next: whoever asks for this one is told.
-pub(super) fn unless_damaged<T>(found: rusqlite::Result<Option<T>>) -> rusqlite::Result<Option<T>> {
-    match found {
-        Err(error) if is_damage(&error) => Ok(None),
-        found => found,
-    }
-}
-
-/// Whether a part of the database cannot be read, whoever asks and however often.
-pub(super) fn is_corruption(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
 }

@@ -8,8 +8,9 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::failures::is_damage;
 use super::folder::Folder;
-use super::queries::{at_one_moment, is_damage};
+use super::queries::at_one_moment;
 use super::schema::{Role, connect};
 use super::shared::spawn;
 use crate::StoreError;

@@ -1,5 +1,11 @@
 //! Removing what has expired, in steps so small that posts do not notice.
+//!
+//! Each step first looks at what there is to do, outside of a transaction, and then does it in one:
+//! SQLite lets no transaction write any more that has met a damaged page. Where that is met even so,
+//! the step is done as far as it goes without, and what is left out is not tried again until the
+//! store is opened the next time.
 
+mod around;
 mod floors;
 mod forgetting;
 mod limits;
@@ -12,6 +18,11 @@ use std::collections::{HashSet, VecDeque};
 use chat_model::ChannelId;
 use rusqlite::{Connection, params};
 
+use self::around::{Around, Leave};
+use self::forgetting::Forgetting;
+use self::oldest::{Chunk, Oldest};
+use self::surplus::Surplus;
+use super::database::{Database, Failure};
 use super::keys;
 use super::memory::Memory;
 use crate::expiry_clock::milliseconds;
@@ -51,10 +62,11 @@ pub(super) struct Sweeper {
     sweep: Option<i64>,
     /// Whose turn it is to come before the oldest events.
     turn: u8,
+    around: Around,
 }
 
 /// What a step did.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Progress {
     /// Events removed.
     pub(super) removed: u64,
@@ -64,8 +76,27 @@ pub(super) struct Progress {
     pub(super) early_of: Option<(ChannelId, u64)>,
     /// Channels forgotten.
     pub(super) forgotten: u64,
+    /// What was found damaged, and is left out from now on.
+    pub(super) damage: Option<String>,
     /// Whether another step will find something to do.
     pub(super) more: bool,
+}
+
+/// What a step is to do.
+struct Plan {
+    expiry: u64,
+    /// The number of the last key to forget.
+    keys: Option<i64>,
+    work: Work,
+}
+
+enum Work {
+    Nothing,
+    /// Nothing this time, but perhaps the next.
+    Later,
+    Oldest(Chunk),
+    Surplus(Surplus),
+    Forgetting(Forgetting),
 }
 
 impl Sweeper {
@@ -83,6 +114,7 @@ impl Sweeper {
             waiting: HashSet::new(),
             sweep: Some(0),
             turn: 0,
+            around: Around::default(),
         }
     }
 
@@ -94,7 +126,7 @@ impl Sweeper {
     pub(super) fn note_over(&mut self, channel: ChannelId) {
         if self.over.len() >= WAITING_CHANNELS {
             self.sweep = Some(0);
-        } else if self.waiting.insert(channel) {
+        } else if !self.around.has(channel) && self.waiting.insert(channel) {
             self.over.push_back(channel);
         }
     }
@@ -108,55 +140,182 @@ impl Sweeper {
         self.sweep = Some(0);
     }
 
-    /// One step, inside the open transaction.
+    /// One step. Fails if nothing can be written at the moment; damage is no failure.
     pub(super) fn step(
+        &mut self,
+        database: &mut Database,
+        expiry: u64,
+    ) -> Result<Progress, Failure> {
+        let plan = database
+            .read(|connection, memory| self.look(connection, memory, expiry))
+            .map_err(Failure::NothingStored)?;
+        let mut progress = self.carry_out_around(&plan, database)?;
+        progress.damage = progress.damage.or(self.around.take_met());
+        progress.more |= self.has_work() || progress.removed > 0;
+        Ok(progress)
+    }
+
+    /// Does what was planned, as far as damage lets it.
+    fn carry_out_around(
+        &mut self,
+        plan: &Plan,
+        database: &mut Database,
+    ) -> Result<Progress, Failure> {
+        let mut progress = Progress {
+            more: matches!(plan.work, Work::Later),
+            ..Progress::default()
+        };
+        let is_nothing = matches!(plan.work, Work::Nothing | Work::Later);
+        if plan.keys.is_none() && is_nothing {
+            return Ok(progress);
+        }
+        let mut damage = None;
+        for leave in Leave::TRIES {
+            if leave == Leave::KEYS && plan.keys.is_none() {
+                continue;
+            }
+            let done = database.transaction(|connection, memory| {
+                let mut progress = progress.clone();
+                self.carry_out(plan, connection, memory, leave, &mut progress)?;
+                Ok(progress)
+            });
+            match done {
+                Ok(done) => {
+                    progress = done;
+                    self.settle(plan, leave);
+                    progress.damage = damage;
+                    return Ok(progress);
+                }
+                Err(failure) if failure.is_damage() => {
+                    damage = Some(failure.to_error().to_string());
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        self.give_up(plan);
+        progress.damage = damage;
+        progress.more = true;
+        Ok(progress)
+    }
+
+    /// What there is to do next. Changes nothing in the database.
+    fn look(
         &mut self,
         connection: &Connection,
         memory: &mut Memory,
         expiry: u64,
-    ) -> rusqlite::Result<Progress> {
-        let keys_left = self.expire_keys(connection, memory, expiry)?;
-        let mut progress = Progress::default();
+    ) -> rusqlite::Result<Plan> {
+        let keys = self.expired_keys(connection, memory, expiry);
+        let keys = self.around.unless_damaged("the oldest keys", keys)?;
         // What expires steadily must not keep the rest from its turn.
         self.turn = (self.turn + 1) % 3;
-        match self.turn {
-            0 => self.trim_channels(connection, memory, expiry, &mut progress)?,
-            1 => self.forget_channels(connection, memory, expiry, &mut progress)?,
-            _ => {}
+        let mut work = match self.turn {
+            0 => self.next_surplus(connection, memory, expiry)?,
+            1 => self.next_forgetting(connection, memory, expiry)?,
+            _ => Work::Nothing,
+        };
+        if matches!(work, Work::Nothing) {
+            work = match self.oldest(connection, memory, expiry)? {
+                Oldest::None => Work::Nothing,
+                Oldest::Passed => Work::Later,
+                Oldest::Some(chunk) => Work::Oldest(chunk),
+            };
         }
-        if progress.removed == 0 && progress.forgotten == 0 {
-            let oldest = self.remove_oldest(connection, memory, expiry)?;
-            progress.removed = oldest.removed;
-            progress.early = oldest.early;
+        if matches!(work, Work::Nothing) && self.turn != 0 {
+            work = self.next_surplus(connection, memory, expiry)?;
         }
-        if progress.removed == 0 {
-            self.trim_channels(connection, memory, expiry, &mut progress)?;
+        if matches!(work, Work::Nothing) && self.turn != 1 {
+            work = self.next_forgetting(connection, memory, expiry)?;
         }
-        if progress.removed == 0 {
-            self.forget_channels(connection, memory, expiry, &mut progress)?;
-        }
-        progress.more |= keys_left || self.has_work() || progress.removed > 0;
-        Ok(progress)
+        Ok(Plan { expiry, keys, work })
     }
 
-    fn expire_keys(
+    /// Does what was planned, inside the open transaction.
+    fn carry_out(
         &self,
+        plan: &Plan,
         connection: &Connection,
         memory: &mut Memory,
+        leave: Leave,
+        progress: &mut Progress,
+    ) -> rusqlite::Result<()> {
+        if let Some(last) = plan.keys.filter(|_| !leave.keys) {
+            let first = self.first_key(memory);
+            let gone = keys::forget(connection, memory, first..last + 1)?;
+            progress.more |= gone >= STEP_EVENTS as i64;
+        }
+        match &plan.work {
+            Work::Nothing | Work::Later => Ok(()),
+            Work::Oldest(chunk) => chunk.remove(connection, memory, leave, plan.expiry, progress),
+            Work::Surplus(surplus) => {
+                surplus.remove(connection, memory, leave, plan.expiry, progress)
+            }
+            Work::Forgetting(_) if leave.rows => Ok(()),
+            Work::Forgetting(forgetting) => {
+                forgetting.carry_out(connection, memory, plan.expiry, progress)
+            }
+        }
+    }
+
+    /// Notes what was done, and what was left out.
+    fn settle(&mut self, plan: &Plan, leave: Leave) {
+        if let Some(last) = plan.keys.filter(|_| leave.keys) {
+            self.around.keys = last;
+        }
+        match &plan.work {
+            Work::Nothing | Work::Later => {}
+            Work::Oldest(chunk) if leave.rows => self.around.oldest = chunk.last,
+            Work::Oldest(_) => {}
+            Work::Surplus(surplus) => {
+                if surplus.is_all {
+                    self.strike_over();
+                }
+            }
+            Work::Forgetting(_) if leave.rows => self.around.forgetting = true,
+            Work::Forgetting(forgetting) => self.note_forgotten(forgetting),
+        }
+    }
+
+    /// Notes that nothing of it can be done.
+    fn give_up(&mut self, plan: &Plan) {
+        self.settle(plan, Leave::ROWS);
+        if let Work::Surplus(surplus) = &plan.work {
+            self.around.insert(surplus.channel);
+            self.strike_over();
+        }
+    }
+
+    /// The channel that waited longest does so no longer.
+    fn strike_over(&mut self) {
+        if let Some(channel) = self.over.pop_front() {
+            self.waiting.remove(&channel);
+        }
+    }
+
+    fn expired_keys(
+        &self,
+        connection: &Connection,
+        memory: &Memory,
         expiry: u64,
-    ) -> rusqlite::Result<bool> {
+    ) -> rusqlite::Result<Option<i64>> {
         let Some(cutoff) = expiry.checked_sub(self.key_age) else {
-            return Ok(false);
+            return Ok(None);
         };
-        let last: Option<i64> = connection
+        connection
             .prepare_cached(
-                "SELECT max(n) FROM (SELECT n, kept_at FROM sender_keys ORDER BY n LIMIT ?1)
-                 WHERE kept_at <= ?2",
+                "SELECT max(n) FROM (
+                    SELECT n, kept_at FROM sender_keys WHERE n >= ?1 ORDER BY n LIMIT ?2)
+                 WHERE kept_at <= ?3",
             )?
-            .query_row(params![STEP_EVENTS, cutoff], |row| row.get(0))?;
-        let Some(last) = last else { return Ok(false) };
-        let gone = keys::forget_before(connection, memory, last + 1)?;
-        Ok(gone >= STEP_EVENTS as i64)
+            .query_row(
+                params![self.first_key(memory), STEP_EVENTS, cutoff],
+                |row| row.get(0),
+            )
+    }
+
+    /// The number of the first key that is not left out.
+    fn first_key(&self, memory: &Memory) -> i64 {
+        memory.keys.start.max(self.around.keys + 1)
     }
 }
 

@@ -9,21 +9,6 @@ use test_kit::{ensure, eventually};
 use crate::posts::{channel, post, text};
 use crate::support::Folder;
 
-/// Posts so many messages to channel 1, and closes.
-async fn filled(folder: &Folder, count: u64, size: usize) {
-    let store = folder.open();
-    for number in 0..count {
-        let words = format!("{number} {}", "x".repeat(size));
-        post(&store, text(1, words)).await.unwrap();
-    }
-    store.close().await;
-}
-
-fn change(folder: &Folder, sql: &str) {
-    let database = rusqlite::Connection::open(folder.dir.path().join("store.sqlite3")).unwrap();
-    database.execute_batch(sql).unwrap();
-}
-
 /// The numbers that a page has, and those that it calls damaged.
 async fn page(store: &SqliteStore, range: PageRange, limit: usize) -> (Vec<u64>, Vec<(u64, u64)>) {
     let page = store.page(channel(1), range, PageLimit::events(limit));
@@ -53,9 +38,8 @@ async fn outbox(store: &SqliteStore) -> Vec<u64> {
 #[tokio::test]
 async fn flipped_bits_lost_rows_and_swapped_events_are_named_and_passed_over() {
     let folder = Folder::new();
-    filled(&folder, 10, 10).await;
-    change(
-        &folder,
+    folder.fill(10, 10).await;
+    folder.change(
         // A bit in the text, which stays good JSON; a row that is gone; one in another's place.
         "UPDATE log SET event = CAST(replace(event, '\"2 ', '\"3 ') AS BLOB) WHERE seq = 3;
          DELETE FROM log WHERE seq = 4;
@@ -88,11 +72,8 @@ async fn flipped_bits_lost_rows_and_swapped_events_are_named_and_passed_over() {
 #[tokio::test]
 async fn events_from_before_there_were_checksums_stay_readable() {
     let folder = Folder::new();
-    filled(&folder, 4, 10).await;
-    change(
-        &folder,
-        "UPDATE log SET sum = NULL; UPDATE log SET event = x'7b22' WHERE seq = 2;",
-    );
+    folder.fill(4, 10).await;
+    folder.change("UPDATE log SET sum = NULL; UPDATE log SET event = x'7b22' WHERE seq = 2;");
     let store = folder.open();
     let all = page(&store, PageRange::After(0), 50).await;
     assert_eq!(all, (vec![1, 3, 4], vec![(2, 2)]));
@@ -103,7 +84,7 @@ async fn events_from_before_there_were_checksums_stay_readable() {
 async fn a_lost_page_of_the_database_costs_the_events_in_it_and_no_others() {
     let folder = Folder::new();
     // Some twenty events to a page of 4 KiB, so that there are many leaves.
-    filled(&folder, 400, 10).await;
+    folder.fill(400, 10).await;
     let path = folder.dir.path().join("store.sqlite3");
     let mut bytes = std::fs::read(&path).unwrap();
     let needle = b"\"text\":\"200 ";
@@ -149,8 +130,7 @@ async fn a_damaged_head_costs_its_channel_and_no_others() {
         post(&store, text(number, "words")).await.unwrap();
     }
     store.close().await;
-    change(
-        &folder,
+    folder.change(
         "UPDATE epochs SET epoch = -1 WHERE channel_no =
             (SELECT channel_no FROM channels WHERE uuid = x'00000000000000000000000000000002')",
     );
@@ -213,19 +193,6 @@ async fn a_flipped_bit_in_the_name_of_a_channel_is_mended_or_told() {
     assert_eq!(told.len(), 1, "the index was built anew: {told:?}");
 }
 
-/// Makes the leaves of tables and indexes unreadable that have these bytes.
-fn lose_pages(folder: &Folder, needle: &[u8]) {
-    let path = folder.dir.path().join("store.sqlite3");
-    let mut bytes = std::fs::read(&path).unwrap();
-    for page in bytes.chunks_exact_mut(4096) {
-        let has_it = page.windows(needle.len()).any(|part| part == needle);
-        if has_it && matches!(page[0], 0x0a | 0x0d) {
-            page[..16].fill(0xee);
-        }
-    }
-    std::fs::write(&path, bytes).unwrap();
-}
-
 #[tokio::test]
 async fn a_channel_whose_entry_is_lost_costs_no_other_message_of_its_batch() {
     let folder = Folder::new();
@@ -234,7 +201,7 @@ async fn a_channel_whose_entry_is_lost_costs_no_other_message_of_its_batch() {
         post(&store, text(number << 64, "words")).await.unwrap();
     }
     store.close().await;
-    lose_pages(&folder, channel(10 << 64).uuid().as_bytes());
+    folder.lose_pages(channel(10 << 64).uuid().as_bytes());
     let store = folder.open();
     assert!(store.damage().is_some());
     store.check().await.unwrap();
@@ -279,7 +246,7 @@ async fn a_channel_whose_newest_event_is_lost_goes_on() {
         post(&store, text(number, words)).await.unwrap();
     }
     store.close().await;
-    lose_pages(&folder, b"\"text\":\"200 ");
+    folder.lose_pages(b"\"text\":\"200 ");
     let store = folder.open();
     let posts = [1, 200, 400].map(|number| post(&store, text(number, "next")));
     let outcomes = futures_util::future::join_all(posts).await;

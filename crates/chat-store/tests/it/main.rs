@@ -1,6 +1,7 @@
 //! The SQLite store from outside: its contract, and what happens when things break.
 
 mod backup;
+mod broken_pages;
 mod contract;
 mod copies;
 mod crash;

@@ -38,10 +38,7 @@ impl Bench {
     fn expire(&mut self, expiry: u64) -> u64 {
         let mut forgotten = 0;
         loop {
-            let step = self
-                .sweeper
-                .step(&self.tables.connection, &mut self.tables.memory, expiry);
-            let progress = step.unwrap();
+            let progress = self.tables.step(&mut self.sweeper, expiry).unwrap();
             forgotten += progress.forgotten;
             if !progress.more {
                 return forgotten;
@@ -192,10 +189,7 @@ fn channel_is_held_to_its_bound_while_others_expire_at_every_step() {
         // Those that came before are newer: what expires is put in front of them.
         let moved = "UPDATE log SET kept_at = 0 WHERE pos = (SELECT min(pos) FROM log)";
         bench.tables.connection.execute(moved, []).unwrap();
-        let progress = bench
-            .sweeper
-            .step(&bench.tables.connection, &mut bench.tables.memory, HOUR)
-            .unwrap();
+        let progress = bench.tables.step(&mut bench.sweeper, HOUR).unwrap();
         assert!(progress.removed > 0, "in step {step}");
     }
     assert!(kept(&bench, 1) < 30, "{} are kept", kept(&bench, 1));
@@ -213,4 +207,26 @@ fn channel_whose_entry_is_damaged_keeps_no_other_from_its_bound() {
     bench.sweeper.sweep_all();
     bench.expire(HOUR);
     assert_eq!((kept(&bench, 1), kept(&bench, 2)), (20, 5));
+}
+
+#[test]
+fn channel_whose_entry_is_on_a_lost_page_keeps_no_other_from_its_bound() {
+    let mut bench = bounded(5);
+    for number in 1..=400 {
+        let events = if matches!(number, 1 | 400) { 20 } else { 1 };
+        bench.store(&vec![text(number); events], HOUR);
+    }
+    bench.tables.lose_pages(channel(1).uuid().as_bytes());
+    bench.sweeper.note_over(channel(1));
+    bench.expire(HOUR);
+    let kept = |channel_no: i64| -> u64 {
+        let count = "SELECT count(*) FROM log WHERE channel_no = ?1";
+        let row = bench
+            .tables
+            .connection
+            .query_row(count, [channel_no], |row| row.get(0));
+        row.unwrap()
+    };
+    assert_eq!((kept(1), kept(400)), (20, 5));
+    assert!(!bench.sweeper.has_work(), "it is not tried again and again");
 }

@@ -62,10 +62,10 @@ impl Writer {
 
     fn try_retention_step(&mut self) -> Result<Progress, Failure> {
         let expiry = self.expiry.reading();
-        let sweeper = &mut self.sweeper;
-        let mut progress = self
-            .database
-            .transaction(|connection, memory| sweeper.step(connection, memory, expiry))?;
+        let mut progress = self.sweeper.step(&mut self.database, expiry)?;
+        if let Some(damage) = &progress.damage {
+            self.shared.counters.damage.note_database(damage);
+        }
         self.note_removed(&progress);
         self.note_keys();
         match self.database.direct(vacuum_step) {
@@ -146,11 +146,7 @@ impl Writer {
             let pause = match done {
                 Ok(progress) if progress.more => STEP_PAUSE,
                 Ok(_) => SWEEP_EVERY,
-                Err(_noted) => {
-                    // What the step had done with is not done.
-                    self.sweeper.sweep_all();
-                    SWEEP_EVERY
-                }
+                Err(_noted) => SWEEP_EVERY,
             };
             self.next_sweep = Instant::now() + pause;
         }
