@@ -19,6 +19,7 @@ mod opening;
 mod options;
 mod places;
 mod queries;
+mod read_only;
 mod reader;
 mod reserve;
 mod retention;
@@ -107,7 +108,7 @@ impl SqliteStore {
             missing,
         } = opening::open(&folder, options.max_file_bytes)?;
         let kept =
-            Kept::load(&connection).map_err(|error| opening::unusable(&options.dir, &error))?;
+            Kept::load(&connection).map_err(|error| failures::unusable(&options.dir, &error))?;
         sync_folder(folder.dir());
         let alarm = Alarm::default();
         let syncs = Syncs::new(&alarm);

@@ -5,12 +5,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clock::SharedClock;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
 use super::database::Database;
 use super::epochs::begin_epoch;
 use super::folder::{DATABASE, Folder};
-use super::schema::{self, prepare};
+use super::read_only::look_at;
+use super::schema::prepare;
 use super::sync::Syncs;
 use super::{mark, sync_folder};
 use crate::StoreError;
@@ -141,19 +142,6 @@ fn build(
     synced.map_err(|error| failed(&error))?;
     reached(Built::Synced);
     Ok(logs)
-}
-
-/// A connection that only reads, to what must be a store.
-pub(super) fn look_at(database: &Path) -> Result<Connection, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(database, flags)
-        .and_then(|connection| {
-            connection.busy_timeout(schema::BUSY_TIMEOUT)?;
-            Ok(connection)
-        })
-        .map_err(|error| bad(database, &error))?;
-    schema::check_format(&connection, database)?;
-    Ok(connection)
 }
 
 fn write(source: &Connection, part: &Path) -> Result<u64, StoreError> {

@@ -6,9 +6,9 @@ use chat_model::{ChannelId, Damaged};
 use rusqlite::Connection;
 use uuid::Uuid;
 
-use super::backup::look_at;
 use super::folder::DATABASE;
 use super::queries::{at_one_moment, page};
+use super::read_only::look_at;
 use super::schema::is_current;
 use crate::{PageLimit, PageRange, StoreError};
 

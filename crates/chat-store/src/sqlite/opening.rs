@@ -9,7 +9,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::check::quick_check;
-use super::failures::is_damage;
+use super::failures::unusable;
 use super::folder::Folder;
 use super::mark::Mark;
 use super::schema::{Found, ready};
@@ -76,21 +76,6 @@ fn keep_log(dir: &Path) -> Result<(), StoreError> {
         ),
     }
     Ok(())
-}
-
-/// Why a database cannot be used, and what to do about it.
-pub(super) fn unusable(dir: &Path, error: &rusqlite::Error) -> StoreError {
-    let advice = if is_damage(error) {
-        ": it is damaged. Move the folder away and keep all that is in it, above all its write-ahead \
-         log (store.sqlite3-wal, or store.sqlite3-wal.damaged-1 and so on); then put the newest good \
-         copy back with `hark restore`"
-    } else {
-        ""
-    };
-    StoreError::Unusable {
-        dir: dir.to_owned(),
-        reason: format!("{error}{advice}"),
-    }
 }
 
 /// The newest position that a database of any format knows.

@@ -246,7 +246,7 @@ pub(super) fn ready(found: Found, path: &Path) -> Result<Connection, StoreError>
 }
 
 fn unusable(path: &Path, error: &rusqlite::Error) -> StoreError {
-    super::opening::unusable(path.parent().unwrap_or(path), error)
+    super::failures::unusable(path.parent().unwrap_or(path), error)
 }
 
 /// Writes what a process left in the write-ahead log into the database, and lets the log begin anew.
