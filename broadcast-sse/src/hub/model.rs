@@ -2,191 +2,22 @@
 //! wrong between them, in any order. Whatever happens, the listener sees 1..n in order, once, or
 //! a gap that says exactly what is missing.
 
+mod listener;
 mod log;
 mod node;
+mod op;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use chat_model::{Position, Seq};
+use chat_model::Position;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::entry::Entry;
-use super::gap::GapReason;
 use super::reader::{Item, Reader, Start, Step};
+use listener::Listener;
 use log::Log;
 use node::{Asked, Node, Question};
-
-/// What may happen. The numbers choose among what there is.
-#[derive(Clone, Debug)]
-enum Op {
-    Post,
-    /// The broker delivers one of the messages under way, perhaps twice, in any order.
-    Deliver {
-        node: usize,
-        which: usize,
-        again: bool,
-    },
-    Lose {
-        node: usize,
-        which: usize,
-    },
-    /// Maintenance looks what there is to do.
-    Attend {
-        node: usize,
-    },
-    /// The store reads for one of the questions under way.
-    Read {
-        node: usize,
-        which: usize,
-    },
-    /// The answer to one of the questions arrives.
-    Answer {
-        node: usize,
-        which: usize,
-    },
-    /// The broker connection came back.
-    HearAfresh {
-        node: usize,
-    },
-    Listen {
-        room: usize,
-    },
-    /// The listener comes back with its cursor, to any node.
-    Reconnect {
-        node: usize,
-    },
-    /// Retention takes the oldest.
-    Expire {
-        count: u64,
-    },
-    /// The log is put back from a copy that lacks the newest, and gets a new epoch.
-    CutBack {
-        count: u64,
-    },
-    /// The same, but the copy is older than the log: what is posted then begins another one.
-    Forget,
-    /// The store's clock is set: ahead, or back.
-    SetClock {
-        to: u64,
-    },
-    /// An event cannot be read any more.
-    Damage {
-        which: usize,
-    },
-    /// A node gives memory back.
-    Shrink {
-        node: usize,
-    },
-    /// Somebody else publishes an event with a number near the head.
-    Forge {
-        ahead: i64,
-        epoch_too: bool,
-    },
-}
-
-/// `forging`: whether somebody else publishes as well. `clocks`: whether the store's clock is
-/// set, and copies may be older than the log.
-fn ops(forging: bool, clocks: bool) -> impl Strategy<Value = Vec<Op>> {
-    let node = 0..2_usize;
-    let which = any::<prop::sample::Index>().prop_map(|index| index.index(1_000));
-    let forge = (-2..4_i64, prop::bool::weighted(0.1))
-        .prop_map(|(ahead, epoch_too)| Op::Forge { ahead, epoch_too });
-    let op = prop_oneof![
-        6 => Just(Op::Post),
-        8 => (node.clone(), which.clone(), prop::bool::weighted(0.2))
-            .prop_map(|(node, which, again)| Op::Deliver { node, which, again }),
-        2 => (node.clone(), which.clone()).prop_map(|(node, which)| Op::Lose { node, which }),
-        6 => node.clone().prop_map(|node| Op::Attend { node }),
-        6 => (node.clone(), which.clone()).prop_map(|(node, which)| Op::Read { node, which }),
-        6 => (node.clone(), which.clone()).prop_map(|(node, which)| Op::Answer { node, which }),
-        1 => which.prop_map(|which| Op::Damage { which }),
-        1 => node.clone().prop_map(|node| Op::HearAfresh { node }),
-        8 => (1..2_000_usize).prop_map(|room| Op::Listen { room }),
-        2 => node.clone().prop_map(|node| Op::Reconnect { node }),
-        1 => (1..6_u64).prop_map(|count| Op::Expire { count }),
-        1 => (0..6_u64).prop_map(|count| Op::CutBack { count }),
-        1 => node.prop_map(|node| Op::Shrink { node }),
-    ];
-    let clock = prop_oneof![
-        1 => Just(Op::Forget),
-        2 => (500..3_000_u64).prop_map(|to| Op::SetClock { to }),
-    ];
-    let op = match (forging, clocks) {
-        (true, _) => prop_oneof![50 => op, 8 => forge].boxed(),
-        (false, true) => prop_oneof![50 => op, 4 => clock].boxed(),
-        (false, false) => op.boxed(),
-    };
-    prop::collection::vec(op, 1..120)
-}
-
-/// What the listener has seen, as a client of the protocol would keep it.
-struct Listener {
-    node: usize,
-    reader: Reader,
-    /// `None` until the stream has said where it begins.
-    at: Option<Position>,
-    seen: BTreeMap<Seq, Arc<Entry>>,
-    /// Those that it was told are damaged.
-    damaged: BTreeSet<Seq>,
-    /// The smallest number that it is owed.
-    owed_from: Seq,
-}
-
-impl Listener {
-    fn take(&mut self, item: Item, log: &Log) -> Result<(), TestCaseError> {
-        let last = self.at.map(|at| at.seq);
-        match item {
-            Item::Event(entry) => {
-                if let Some(last) = last {
-                    prop_assert_eq!(entry.seq(), last + 1, "not the next one");
-                }
-                self.at = Some(entry.position);
-                self.seen.insert(entry.seq(), entry);
-            }
-            Item::Gap(gap, position) => {
-                let last = last.expect("a live start has no gap before its first event");
-                let from = gap.from.expect("the cursor was readable");
-                match gap.reason {
-                    GapReason::Retention => {
-                        prop_assert_eq!(from, last + 1);
-                        prop_assert!(gap.to >= from);
-                        // Perhaps of the log that was there when the page was read.
-                        prop_assert!(gap.to <= log.expired, "{} is still there", gap.to);
-                        prop_assert_eq!(position.seq, gap.to);
-                    }
-                    GapReason::Epoch => {
-                        prop_assert_eq!(gap.to, last);
-                        prop_assert!(from <= gap.to);
-                        prop_assert_eq!(position.seq, from - 1);
-                        self.damaged.split_off(&from);
-                        // Of an epoch that is not named perhaps nothing is left.
-                        let named = log.names(self.at.unwrap().epoch);
-                        let unknown = from == 1 && !named;
-                        if log.is_another && !named {
-                            // A gap is told; it cannot tell that what is before it is another log.
-                            self.owed_from = self.owed_from.max(from);
-                        }
-                        for (_, lost) in self.seen.split_off(&from) {
-                            let lost_indeed = unknown || !log.has(&lost);
-                            prop_assert!(lost_indeed, "{} was not lost", lost.seq());
-                        }
-                    }
-                    GapReason::Damaged => {
-                        prop_assert_eq!(from, last + 1);
-                        prop_assert!(gap.to >= from);
-                        prop_assert_eq!(position.seq, gap.to);
-                        self.damaged.extend(from..=gap.to);
-                    }
-                    GapReason::Cursor => prop_assert!(false, "the cursor was readable"),
-                }
-                self.at = Some(position);
-            }
-        }
-        Ok(())
-    }
-}
+use op::{Op, ops};
 
 struct World {
     log: Log,

@@ -1,0 +1,35 @@
+use std::time::Duration;
+
+use http_server::http_client::BaseUrl;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Base {
+    pub(super) url: BaseUrl,
+    /// Until then it wants to be asked nothing.
+    rests_until: Mutex<Option<Instant>>,
+}
+
+impl Base {
+    pub(super) fn new(url: BaseUrl) -> Self {
+        Self {
+            url,
+            rests_until: Mutex::default(),
+        }
+    }
+
+    /// How long it still wants to be left alone.
+    pub(super) fn rest(&self) -> Option<Duration> {
+        let until = *self.rests_until.lock();
+        let left = until?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    pub(super) fn rest_for(&self, time: Duration) {
+        let until = Instant::now() + time;
+        let mut rests_until = self.rests_until.lock();
+        *rests_until = Some(until);
+    }
+}
