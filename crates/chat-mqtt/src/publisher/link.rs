@@ -1,71 +1,35 @@
+mod finding;
+mod lost;
+mod order;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use bytes::Bytes;
-use chat_model::ChannelId;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{Packet, Publish};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::debug;
 
-use super::heartbeat::{Beat, Finding, Heartbeat};
+use super::Counters;
+use super::heartbeat::{Beat, Heartbeat};
 use super::suspects::Suspects;
 use super::window::Window;
-use super::{Counters, NotConfirmed, Token};
+use crate::MqttConfig;
 use crate::broker_state::StateBoard;
-use crate::complaints::Fault;
 use crate::connection::{Connection, ConnectionError, Received};
 use crate::session::Session;
-use crate::{BrokerUrl, MqttConfig};
+use lost::refuse_all;
+pub(super) use order::Order;
+use order::{Sent, What};
 
 /// How long to wait for the last PUBACKs after shutdown has begun.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How many orders are taken from the queue before the socket is served.
 const ORDERS_A_TURN: usize = 256;
-
-/// One message to be published, and its confirmation.
-pub(super) struct Order {
-    pub(super) token: Token,
-    pub(super) channel: ChannelId,
-    pub(super) payload: Bytes,
-    pub(super) reply: oneshot::Sender<Result<(), NotConfirmed>>,
-}
-
-impl Order {
-    fn answer(self, answer: Result<(), NotConfirmed>) {
-        if self.reply.send(answer).is_err() {
-            debug!(token = self.token.0, "nobody waits for this confirmation");
-        }
-    }
-}
-
-/// Something that waits for its PUBACK. The connection has the payload.
-struct Sent {
-    at: Instant,
-    what: What,
-}
-
-enum What {
-    Event {
-        token: Token,
-        channel: ChannelId,
-        reply: oneshot::Sender<Result<(), NotConfirmed>>,
-    },
-    Heartbeat,
-}
-
-impl Sent {
-    fn token(&self) -> Option<Token> {
-        match self.what {
-            What::Event { token, .. } => Some(token),
-            What::Heartbeat => None,
-        }
-    }
-}
 
 /// One connection of a publisher, across all its reconnects.
 pub(super) struct Link {
@@ -324,118 +288,4 @@ impl Link {
         }
         Ok(())
     }
-
-    /// After the end of a connection: finds the message to set aside and fails all others.
-    fn disconnected(&mut self, ended_by_broker: bool) {
-        self.counters.disconnects.fetch_add(1, Relaxed);
-        let lasted = self.session.lasted();
-        let found = self.heartbeat.disconnected(ended_by_broker, lasted);
-        self.note(found);
-        let in_flight = self.window.drain();
-        let tokens: Vec<Token> = in_flight.iter().filter_map(Sent::token).collect();
-        let aside = if ended_by_broker {
-            self.suspects.disconnected(&tokens, lasted)
-        } else {
-            None
-        };
-        for sent in in_flight {
-            let What::Event {
-                token,
-                channel,
-                reply,
-            } = sent.what
-            else {
-                continue;
-            };
-            let why = if Some(token) == aside {
-                error!(
-                    %channel, token = token.0,
-                    "the broker ends the connection at this message; set aside"
-                );
-                self.counters.set_aside.fetch_add(1, Relaxed);
-                NotConfirmed::SetAside
-            } else {
-                self.counters.lost.fetch_add(1, Relaxed);
-                NotConfirmed::ConnectionLost
-            };
-            if reply.send(Err(why)).is_err() {
-                debug!(token = token.0, "nobody waits for this confirmation");
-            }
-        }
-        self.fail_queued();
-    }
-
-    /// Tells the operator what a connection's first heartbeat has shown.
-    fn note(&self, found: Option<Finding>) {
-        let complaints = &self.board.complaints;
-        let broker = self.session.url();
-        let (fault, sentence) = match found {
-            None => return,
-            Some(Finding::Fine) => {
-                complaints.clear(Fault::PacketLimit, self.number);
-                complaints.clear(Fault::Unwelcome, self.number);
-                return;
-            }
-            Some(Finding::TooLarge) => {
-                complaints.clear(Fault::Unwelcome, self.number);
-                (
-                    Fault::PacketLimit,
-                    too_large(broker, self.heartbeat.largest()),
-                )
-            }
-            Some(Finding::Unwelcome) => (
-                Fault::Unwelcome,
-                unwelcome(broker, &self.config.topic_prefix.heartbeat()),
-            ),
-        };
-        if complaints.raise(fault, self.number, sentence.clone()) {
-            warn!(connection = self.session.name(), "{sentence}");
-        }
-    }
-
-    fn fail_queued(&mut self) {
-        let held = self.held.take();
-        for order in held
-            .into_iter()
-            .chain(std::iter::from_fn(|| self.queue.try_recv().ok()))
-        {
-            self.counters.lost.fetch_add(1, Relaxed);
-            order.answer(Err(NotConfirmed::ConnectionLost));
-        }
-    }
-
-    fn fail_all(&mut self) {
-        self.queue.close();
-        for sent in self.window.drain() {
-            let What::Event { token, reply, .. } = sent.what else {
-                continue;
-            };
-            self.counters.lost.fetch_add(1, Relaxed);
-            if reply.send(Err(NotConfirmed::ConnectionLost)).is_err() {
-                debug!(token = token.0, "nobody waits for this confirmation");
-            }
-        }
-        self.fail_queued();
-    }
-}
-
-fn too_large(broker: &BrokerUrl, bytes: usize) -> String {
-    format!(
-        "{broker} ends the connection at a message of {bytes} bytes, the largest that `limits.message` allows: raise the broker's limit (mosquitto: max_packet_size; RabbitMQ: max_message_size; NATS: max_payload; Hark's own: max_packet) or lower `limits.message`. Larger messages reach listeners late, from history"
-    )
-}
-
-fn unwelcome(broker: &BrokerUrl, topic: &str) -> String {
-    format!(
-        "{broker} ends the connection at the smallest message on {topic}: let chat-service's user publish there. Without this, no node notices when the broker passes nothing on"
-    )
-}
-
-/// Fails all orders while there is no connection. Never returns.
-async fn refuse_all(queue: &mut mpsc::Receiver<Order>, counters: &Counters) {
-    while let Some(order) = queue.recv().await {
-        counters.lost.fetch_add(1, Relaxed);
-        order.answer(Err(NotConfirmed::ConnectionLost));
-    }
-    std::future::pending::<()>().await;
 }
