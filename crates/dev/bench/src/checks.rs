@@ -24,6 +24,13 @@ pub(crate) struct Faults {
     pub(crate) ended: u64,
 }
 
+impl Faults {
+    /// Whether every stream got everything once and in order.
+    pub(crate) fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What one stream has received of its channel.
 #[derive(Debug, Default)]
 pub(crate) struct Received {

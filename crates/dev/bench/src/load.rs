@@ -5,6 +5,9 @@ mod opening;
 mod publisher;
 mod seldom;
 mod stream;
+#[cfg(test)]
+mod tests;
+mod turn;
 mod window;
 
 use std::io;
@@ -13,15 +16,15 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
 
-use crate::checks::{Faults, Verdict};
-use crate::dialect::{Dialect, Ready};
+use crate::checks::Faults;
+use crate::dialect::Dialect;
 use crate::stamp::{Finder, Stamp};
 pub(crate) use measured::Measured;
+use opening::Mark;
 pub(crate) use opening::{Begin, Opened};
-use opening::{Mark, SLOW};
-use publisher::{Answer, Publisher};
+use publisher::Publisher;
 use seldom::Seldom;
-use stream::{Heard, Stream};
+use stream::Stream;
 
 /// Where the load goes.
 pub(crate) struct Target {
@@ -202,216 +205,5 @@ impl<'a> Load<'a> {
     /// little, and takes the delay out of what can be measured.
     pub(crate) fn read_every(&mut self, interval: Duration) {
         self.seldom = Some(Seldom::every(interval));
-    }
-
-    fn turn(&mut self, timeout: Duration) -> io::Result<()> {
-        if let Some(mut seldom) = self.seldom.take() {
-            let turned = self.turn_seldom(&mut seldom, timeout);
-            self.seldom = Some(seldom);
-            return turned;
-        }
-        match self.poll.poll(&mut self.events, Some(timeout)) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
-            polled => polled?,
-        }
-        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
-        for event in &events {
-            if let Some(index) = event.token().0.checked_sub(usize::MAX / 2) {
-                self.turn_publisher(index)?;
-            } else {
-                self.turn_stream(event.token().0)?;
-            }
-        }
-        self.events = events;
-        Ok(())
-    }
-
-    fn turn_publisher(&mut self, index: usize) -> io::Result<()> {
-        let publisher = &mut self.publishers[index];
-        let advanced = publisher.advance(&mut self.buffer).map_err(|error| {
-            io::Error::other(format!("a publisher to {}: {error}", self.target.publish))
-        });
-        match advanced? {
-            None => {}
-            Some(Answer {
-                channel,
-                accepted: true,
-                took,
-            }) => {
-                self.sent[index][channel] += 1;
-                self.now.posted += 1;
-                self.now.expected += u64::from(self.audience[channel]);
-                self.now.post.record(took);
-                if self.audience[channel] == 0 {
-                    self.now.last = Some(Instant::now());
-                }
-            }
-            Some(_) => self.now.refused += 1,
-        }
-        Ok(())
-    }
-
-    fn turn_stream(&mut self, slot: usize) -> io::Result<()> {
-        let stream = &mut self.streams[slot];
-        let (measured, begin, dialect) = (&mut self.now, self.begin, &self.target.dialect);
-        let (ready, finder) = (dialect.ready(), &self.finder);
-        let (mut opened, mut now) = (false, None);
-        let (received, channel, was_open) =
-            (&mut stream.received, stream.channel, stream.has_begun);
-        let mut mark = self.marking.then(|| &mut self.marks[channel]);
-        let was_connecting = stream.connection.is_connecting();
-        let heard = stream.connection.advance(&mut self.buffer, |event| {
-            // A block without data is no event.
-            let Some(data) = &event.data else { return };
-            opened |= match ready {
-                Ready::Head => false,
-                Ready::Event(name) => event.name == name.as_bytes(),
-                Ready::AnyEvent => true,
-            };
-            for stamp in finder.stamps(data) {
-                if stamp.channel as usize != channel {
-                    measured.faults.misdirected += 1;
-                    continue;
-                }
-                let verdict = received.take(stamp);
-                if verdict == Verdict::Doubled {
-                    measured.faults.doubled += 1;
-                    continue;
-                }
-                measured.faults.disordered += u64::from(verdict == Verdict::Late);
-                measured.delivered += 1;
-                // One reading of the clock for all that one read brought.
-                let now = *now.get_or_insert_with(Instant::now);
-                if measured.times_deliveries {
-                    let age = now.duration_since(begin).as_nanos();
-                    let age = u64::try_from(age).unwrap_or(u64::MAX);
-                    measured.latency.record(age.saturating_sub(stamp.sent));
-                }
-            }
-            if let Some(mark) = &mut mark {
-                mark.note(dialect.cursor(&event), received);
-            }
-        })?;
-        measured.last = now.or(measured.last);
-        if was_connecting && !stream.connection.is_connecting() {
-            self.opened.slow += u64::from(stream.connected.elapsed() > SLOW);
-        }
-        match heard {
-            Heard::Nothing => {}
-            Heard::Head => opened |= ready == Ready::Head,
-            Heard::End => {
-                self.audience[channel] -= 1;
-                if was_open || opened {
-                    measured.faults.ended += 1;
-                } else {
-                    self.opened.refused += 1;
-                }
-                stream.connection.close();
-            }
-        }
-        if opened && !was_open {
-            stream.has_begun = true;
-            let took = stream.connected.elapsed().as_nanos();
-            let took = u64::try_from(took).unwrap_or(u64::MAX);
-            self.opened.beginning.record(took);
-            self.begun.push(slot);
-            self.open += 1;
-        }
-        Ok(())
-    }
-}
-
-impl Faults {
-    /// Whether every stream got everything once and in order.
-    pub(crate) fn is_none(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::peers::Simple;
-
-    fn floor() -> Target {
-        let listener = crate::floor::listen().unwrap();
-        let address = listener.local_addr().unwrap();
-        // Ends with the process of the test.
-        std::thread::spawn(|| crate::floor::run(listener));
-        Target {
-            listen: address,
-            publish: address,
-            dialect: Box::new(Simple {
-                listen: "/sub",
-                publish: "/pub",
-            }),
-        }
-    }
-
-    #[test]
-    fn everything_that_is_published_is_checked_on_every_stream() {
-        let target = floor();
-        let channels = ["a", "b", "c"].map(str::to_owned).to_vec();
-        let mut load = Load::new(&target, channels, 100).unwrap();
-        load.open_streams(7, Begin::Live, Pace::ClosedLoop).unwrap();
-        load.add_publishers(4).unwrap();
-        load.warm_up().unwrap();
-        let window = Duration::from_millis(20);
-        for pace in [
-            Pace::ClosedLoop,
-            Pace::PerSecond(500.0),
-            Pace::PerSecond(900.0),
-        ] {
-            if pace == Pace::PerSecond(900.0) {
-                load.read_every(Duration::from_millis(5));
-            }
-            load.publish_for(pace, window).unwrap();
-            let measured = load.finish(pace).unwrap();
-            assert!(measured.faults.is_none(), "{:?}", measured.faults);
-            assert!(measured.posted > 0);
-            assert_eq!(measured.delivered, measured.expected);
-            assert!(measured.latency.quantile(1.0).is_some());
-        }
-    }
-
-    #[test]
-    fn what_no_stream_got_is_lost() {
-        let target = floor();
-        let mut load = Load::new(&target, vec!["a".to_owned()], 100).unwrap();
-        load.open_streams(2, Begin::Live, Pace::ClosedLoop).unwrap();
-        load.add_publishers(1).unwrap();
-        load.warm_up().unwrap();
-        // As if three posts had been accepted that the server then forgot.
-        load.sent[0][0] += 3;
-        assert_eq!(load.faults().lost, 6);
-    }
-
-    #[test]
-    fn a_server_that_cannot_begin_there_is_an_error() {
-        let target = floor();
-        let mut load = Load::new(&target, vec!["a".to_owned()], 100).unwrap();
-        let opened = load.open_streams(1, Begin::Newest(1), Pace::ClosedLoop);
-        assert!(opened.is_err());
-    }
-
-    #[test]
-    fn streams_come_and_go() {
-        let target = floor();
-        let mut load = Load::new(&target, vec!["a".to_owned()], 100).unwrap();
-        let time = Duration::from_secs(60);
-        assert_eq!(load.come_and_go(1_300, time).unwrap(), 1_300);
-        assert_eq!(load.come_and_go(1_300, Duration::ZERO).unwrap(), 0);
-        assert!(load.faults().is_none());
-        load.open_streams(1, Begin::Live, Pace::PerSecond(1e6))
-            .unwrap();
-    }
-
-    #[test]
-    fn a_server_without_cursors_cannot_be_resumed() {
-        let target = floor();
-        let mut load = Load::new(&target, vec!["a".to_owned()], 100).unwrap();
-        load.add_publishers(1).unwrap();
-        let error = load.mark().unwrap_err();
-        assert!(error.to_string().contains("cursor"), "{error}");
     }
 }

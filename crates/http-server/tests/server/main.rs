@@ -2,6 +2,8 @@
 
 mod http2;
 mod limits;
+mod places;
+mod requests;
 mod shutdown;
 mod takeover;
 mod tls;
@@ -11,6 +13,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
 use http_server::http::{self, HttpOptions};
 use http_server::router;
 use prometheus_client::metrics::counter::Counter;
@@ -21,6 +26,11 @@ use tokio::time::timeout;
 
 /// Long enough that only a failure reaches it.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
+
+/// Long enough for what goes at once.
+pub(crate) const SHORT: Duration = Duration::from_millis(300);
+
+pub(crate) const GET: &str = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
 pub(crate) struct Running {
     pub(crate) addr: SocketAddr,
@@ -36,6 +46,17 @@ pub(crate) fn options() -> HttpOptions {
         write_stall: LONG,
         ..HttpOptions::default()
     }
+}
+
+/// Says "here", and how long a body was that it read; `/refuse` reads none.
+pub(crate) fn echo() -> Router {
+    Router::new()
+        .route("/", get(|| async { "here" }))
+        .route(
+            "/read",
+            post(|body: Bytes| async move { body.len().to_string() }),
+        )
+        .route("/refuse", post(|| async { StatusCode::PAYLOAD_TOO_LARGE }))
 }
 
 pub(crate) fn start(router: Router, options: HttpOptions) -> Running {

@@ -5,9 +5,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use tokio::io::AsyncWriteExt;
 
-use super::{Running, ask, options, rest, start};
-
-const GET: &str = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+use crate::{GET, Running, ask, options, rest, start};
 
 /// Refuses posts without reading their body.
 fn refusing() -> Running {
