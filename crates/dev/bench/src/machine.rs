@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::process::Command;
 use std::time::Instant;
 
+use procfs::{CpuInfo, Current as _, Meminfo};
 use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
@@ -26,15 +27,14 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn read(processors: usize) -> io::Result<Self> {
-        let information = fs::read_to_string("/proc/cpuinfo")?;
-        let memory = fs::read_to_string("/proc/meminfo")?;
+        let information = CpuInfo::current().map_err(io::Error::other)?;
+        let memory = Meminfo::current().map_err(io::Error::other)?;
         let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        let processor = information.model_name(0).unwrap_or("unknown processor");
         Ok(Self {
-            processor: processor(&information)
-                .unwrap_or("unknown processor")
-                .to_owned(),
+            processor: processor.to_owned(),
             processors,
-            memory: memory_of(&memory).unwrap_or(0),
+            memory: memory.mem_total,
             kernel: format!("Linux {}", release.trim()),
             files: getrlimit(Resource::Nofile).current,
         })
@@ -73,20 +73,6 @@ pub(crate) fn commit() -> String {
     }
 }
 
-fn processor(cpuinfo: &str) -> Option<&str> {
-    let mut lines = cpuinfo.lines();
-    let line = lines.find(|line| line.starts_with("model name"))?;
-    line.split_once(": ").map(|(_, model)| model)
-}
-
-fn memory_of(meminfo: &str) -> Option<u64> {
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kilobytes * 1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,13 +82,5 @@ mod tests {
         let machine = Machine::read(2).unwrap();
         assert!(machine.memory > 0);
         assert!(fsync().unwrap() > 0.0);
-    }
-
-    #[test]
-    fn what_proc_tells_is_understood() {
-        let cpuinfo = "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nmodel name\t: other\n";
-        assert_eq!(processor(cpuinfo), Some("Some CPU @ 2 GHz"));
-        assert_eq!(memory_of("MemTotal:        2048 kB\n"), Some(2 << 20));
-        assert_eq!(memory_of("MemFree: 1 kB"), None);
     }
 }

@@ -264,10 +264,7 @@ impl<'a> Bench<'a> {
             (spent - idle).max(0.0) * 1e6
         };
         let milliseconds = |histogram: &crate::histogram::Histogram| {
-            [0.5, 0.99].map(|part| {
-                let time = histogram.quantile(part).unwrap_or_default();
-                time.as_secs_f64() * 1e3
-            })
+            [0.5, 0.99].map(|part| histogram.quantile(part).unwrap_or_default())
         };
         Ok(Flow {
             name,

@@ -1,7 +1,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::checks::Faults;
-use crate::histogram::Histogram;
 use crate::load::{Measured, Opened};
 use crate::process::Share;
 
@@ -87,8 +86,8 @@ pub(crate) struct Churn {
 impl Reading {
     pub(super) fn of(measured: &Measured) -> Self {
         let window = measured.window.as_secs_f64().max(f64::EPSILON);
-        let latency = |part| quantile(&measured.latency, part);
-        let post = |part| quantile(&measured.post, part);
+        let latency = |part| measured.latency.quantile(part);
+        let post = |part| measured.post.quantile(part);
         Self {
             posts_per_second: measured.posted as f64 / window,
             events_per_second: measured.in_window as f64 / window,
@@ -107,7 +106,7 @@ impl Reading {
 
     /// Adds how streams opened: with these seconds of processor time of the servers.
     pub(super) fn with_opening(self, opened: &Opened, spent: f64, streams: usize) -> Self {
-        let part = |part| quantile(&opened.beginning, part);
+        let part = |part| opened.beginning.quantile(part);
         Self {
             opening: opened.took.as_secs_f64() * 1e3,
             opening_cost: spent * 1e6 / streams.max(1) as f64,
@@ -192,12 +191,6 @@ impl Reading {
         const ALL_OF_ONE: f64 = 0.97;
         self.load.is_saturated() && self.servers < ALL_OF_ONE
     }
-}
-
-/// In milliseconds.
-fn quantile(histogram: &Histogram, part: f64) -> Option<f64> {
-    let value = histogram.quantile(part)?;
-    Some(value.as_secs_f64() * 1e3)
 }
 
 #[cfg(test)]
