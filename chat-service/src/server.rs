@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Extension;
 use chat_mqtt::Publisher;
-use chat_store::{Store, StoreError};
+use chat_store::{OpenError, Store};
 use clock::SharedClock;
 use http_server::access::AccessPolicy;
 use http_server::http::{self, BindError, HttpOptions, Shares};
@@ -47,7 +47,7 @@ pub enum StartError {
     Certificate(TlsError),
     /// The data folder or the database cannot be opened.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] OpenError),
 }
 
 /// chat-service with its store open and its address bound, but not yet running.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chat_store::{
-    KeyMemory, PostgresOptions, PostgresStore, Retention, SqliteOptions, SqliteStore, Store,
-    StoreError, postgres,
+    KeyMemory, OpenError, PostgresOptions, PostgresStore, Retention, SqliteOptions, SqliteStore,
+    Store, StoreError, postgres,
 };
 use clock::SharedClock;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -135,7 +135,7 @@ impl StoreConfig {
     ///
     /// # Errors
     /// As [`SqliteStore::open`] and [`PostgresStore::open`].
-    pub async fn open(&self, clock: SharedClock) -> Result<Arc<dyn Store>, StoreError> {
+    pub async fn open(&self, clock: SharedClock) -> Result<Arc<dyn Store>, OpenError> {
         match self.engine {
             Engine::Postgres => Ok(Arc::new(PostgresStore::open(&self.postgres(clock)).await?)),
             Engine::Sqlite => {
@@ -154,7 +154,7 @@ impl StoreConfig {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub async fn migrate(&self, clock: SharedClock) -> Result<(), StoreError> {
+    pub async fn migrate(&self, clock: SharedClock) -> Result<(), OpenError> {
         match self.engine {
             Engine::Postgres => postgres::migrate(&self.postgres(clock)).await,
             Engine::Sqlite => {
@@ -169,7 +169,7 @@ impl StoreConfig {
     ///
     /// # Errors
     /// As [`chat_store::new_epoch`] and [`postgres::new_epoch`].
-    pub async fn new_epoch(&self, clock: SharedClock) -> Result<Option<u64>, StoreError> {
+    pub async fn new_epoch(&self, clock: SharedClock) -> Result<Option<u64>, OpenError> {
         match self.engine {
             Engine::Postgres => postgres::new_epoch(&self.postgres(clock)).await,
             Engine::Sqlite => chat_store::new_epoch(&self.dir, &clock).map(Some),

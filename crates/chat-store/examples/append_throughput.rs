@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use chat_model::NewMessage;
 use chat_store::{
-    Append, Owner, PostgresOptions, PostgresStore, SqliteOptions, SqliteStore, Store, StoreError,
+    Append, OpenError, Owner, PostgresOptions, PostgresStore, SqliteOptions, SqliteStore, Store,
 };
 use clock::SystemClock;
 use uuid::Uuid;
@@ -40,13 +40,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             stores.push(open(&place).await?);
         }
         measure(stores, callers, channels, seconds).await;
-        Ok::<_, StoreError>(())
+        Ok::<_, OpenError>(())
     })?;
     println!("left behind: {place}");
     Ok(())
 }
 
-async fn open(place: &str) -> Result<Arc<dyn Store>, StoreError> {
+async fn open(place: &str) -> Result<Arc<dyn Store>, OpenError> {
     let clock = SystemClock::shared();
     Ok(if place.starts_with("postgres") {
         Arc::new(PostgresStore::open(&PostgresOptions::new(place, clock)).await?)

@@ -1,6 +1,5 @@
 //! What a caller of the store can do about a failure.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Why a store did not do what it was asked.
@@ -55,58 +54,6 @@ pub enum StoreError {
         size: usize,
         /// The limit that came with the request, in bytes.
         limit: usize,
-    },
-    /// The folder was written by a newer version of the program.
-    #[error(
-        "the data in {} has format {found}, this program knows up to {known}: use the newer program that wrote it",
-        path.display()
-    )]
-    NewerSchema {
-        /// The database file.
-        path: PathBuf,
-        /// Format of the data.
-        found: i64,
-        /// Newest format that this program knows.
-        known: i64,
-    },
-    /// Another process has the folder open.
-    #[error("the data folder {} is in use by another process: stop that one first, or choose another folder", dir.display())]
-    Locked {
-        /// The folder.
-        dir: PathBuf,
-    },
-    /// The folder cannot be used: not writable, not creatable, not a store.
-    #[error("the data folder {} cannot be used: {reason}", dir.display())]
-    Unusable {
-        /// The folder.
-        dir: PathBuf,
-        /// Why, and what to do.
-        reason: String,
-    },
-    /// A copy cannot be made, or is none.
-    #[error("the copy {}: {reason}", file.display())]
-    BadCopy {
-        /// Its file.
-        file: PathBuf,
-        /// Why, and what to do.
-        reason: String,
-    },
-    /// The database cannot be used as it is: password, rights, certificate, the schema of another
-    /// version.
-    #[error("the database {database} cannot be used: {reason}")]
-    UnusableDatabase {
-        /// Its server and name.
-        database: String,
-        /// Why, and what to do.
-        reason: String,
-    },
-    /// An option has a value that makes no sense.
-    #[error("store option {option}: {reason}")]
-    BadOption {
-        /// The option's name.
-        option: &'static str,
-        /// What it must be.
-        reason: String,
     },
 }
 

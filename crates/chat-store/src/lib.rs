@@ -24,7 +24,7 @@
 //!     .await?;
 //! assert!(matches!(stored, Appended::Stored { seq: 1, .. }));
 //! store.close().await;
-//! # Ok::<(), chat_store::StoreError>(())
+//! # Ok::<(), chat_store::OpenError>(())
 //! # }).unwrap();
 //! ```
 #![warn(missing_docs)]
@@ -41,6 +41,7 @@ mod follower;
 mod key_shares;
 mod log;
 mod next_event;
+mod open_error;
 mod outbox;
 mod page;
 mod position;
@@ -55,6 +56,7 @@ mod store;
 
 pub use error::{ReusedKey, Share, StoreError};
 pub use log::{Append, Appended, IdempotencyKey, Log, Owner, PageLimit, PageRange, StoredPage};
+pub use open_error::OpenError;
 pub use outbox::{Outbox, Unpublished};
 pub use position::Position;
 pub use postgres::{PostgresOptions, PostgresStore};

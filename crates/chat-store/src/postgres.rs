@@ -46,8 +46,8 @@ use self::writer::Writer;
 use crate::alarm::Alarm;
 use crate::queue::{self, Post, Queue, Reply, closed};
 use crate::{
-    Append, Appended, Log, Outbox, PageLimit, PageRange, Position, Store, StoreError, StoreStats,
-    StoredPage, Unpublished,
+    Append, Appended, Log, OpenError, Outbox, PageLimit, PageRange, Position, Store, StoreError,
+    StoreStats, StoredPage, Unpublished,
 };
 
 /// Channels that may wait to be trimmed; others are told of again by later events.
@@ -56,9 +56,9 @@ const TOO_LONG: usize = 10_000;
 /// Brings the database to today's format, from an empty one on.
 ///
 /// # Errors
-/// [`StoreError::UnusableDatabase`] or [`StoreError::BadOption`] with a sentence for the operator;
-/// [`StoreError::Unavailable`] when the server cannot be reached.
-pub async fn migrate(options: &PostgresOptions) -> Result<(), StoreError> {
+/// [`OpenError::UnusableDatabase`] or [`OpenError::BadOption`] with a sentence for the operator;
+/// [`StoreError::Unavailable`] in [`OpenError::Store`] when the server cannot be reached.
+pub async fn migrate(options: &PostgresOptions) -> Result<(), OpenError> {
     let connector = connector(options).await?;
     schema::prepare(&connector, true).await?;
     Ok(())
@@ -72,7 +72,7 @@ pub async fn migrate(options: &PostgresOptions) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// As [`PostgresStore::open`], and [`StoreError::Unavailable`] when the server cannot be reached.
-pub async fn new_epoch(options: &PostgresOptions) -> Result<Option<u64>, StoreError> {
+pub async fn new_epoch(options: &PostgresOptions) -> Result<Option<u64>, OpenError> {
     let connector = connector(options).await?;
     let session = schema::connect(&connector, &[]).await?;
     epochs::begin_epoch(&session, crate::expiry_clock::now(&options.clock)).await?;
@@ -87,7 +87,7 @@ fn counted(count: Result<u64, StoreError>) -> Option<u64> {
         .ok()
 }
 
-async fn connector(options: &PostgresOptions) -> Result<Connector, StoreError> {
+async fn connector(options: &PostgresOptions) -> Result<Connector, OpenError> {
     let options = options.clone();
     // It reads the file of certificates.
     let made = tokio::task::spawn_blocking(move || Connector::new(&options, TaskTracker::new()));
@@ -116,9 +116,9 @@ impl PostgresStore {
     /// posts fail until it is there.
     ///
     /// # Errors
-    /// [`StoreError::UnusableDatabase`] (password, database, rights, certificate, another version's
-    /// schema) or [`StoreError::BadOption`], each with a sentence for the operator.
-    pub async fn open(options: &PostgresOptions) -> Result<Self, StoreError> {
+    /// [`OpenError::UnusableDatabase`] (password, database, rights, certificate, another version's
+    /// schema) or [`OpenError::BadOption`], each with a sentence for the operator.
+    pub async fn open(options: &PostgresOptions) -> Result<Self, OpenError> {
         let connector = connector(options).await?;
         let (posts, asked) = mpsc::unbounded_channel();
         let (checks, asked_checks) = mpsc::unbounded_channel();

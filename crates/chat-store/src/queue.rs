@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::counters::Counters;
 use crate::retention::check_option;
-use crate::{Append, Appended, StoreError};
+use crate::{Append, Appended, OpenError, StoreError};
 
 /// Bytes of messages in one transaction, about: more would make the first wait for the last.
 pub(crate) const BATCH_BYTES: usize = 4 << 20;
@@ -40,7 +40,7 @@ impl Post {
 pub(crate) struct Queue(Arc<Semaphore>);
 
 /// Whether the bytes of a [`Queue`] and the posts of a batch are within what every store allows.
-pub(crate) fn check_options(queue_bytes: usize, batch: usize) -> Result<(), StoreError> {
+pub(crate) fn check_options(queue_bytes: usize, batch: usize) -> Result<(), OpenError> {
     check_option(
         queue_bytes >= 1 << 20,
         "queue_bytes",

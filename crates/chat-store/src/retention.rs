@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::StoreError;
+use crate::OpenError;
 
 /// What an event counts for in the bounds of bytes besides its own length: its row, and its place in
 /// the channel.
@@ -70,7 +70,7 @@ impl Default for KeyMemory {
 }
 
 impl Retention {
-    pub(crate) fn validate(&self) -> Result<(), StoreError> {
+    pub(crate) fn validate(&self) -> Result<(), OpenError> {
         check_option(
             self.max_per_channel >= 1,
             "retention.max_per_channel",
@@ -91,7 +91,7 @@ impl Retention {
 }
 
 impl KeyMemory {
-    pub(crate) fn validate(&self) -> Result<(), StoreError> {
+    pub(crate) fn validate(&self) -> Result<(), OpenError> {
         check_option(self.max_count >= 2, "keys.max_count", "must be at least 2")?;
         check_option(
             self.min_age <= self.max_age,
@@ -105,11 +105,11 @@ pub(crate) fn check_option(
     fine: bool,
     option: &'static str,
     reason: &str,
-) -> Result<(), StoreError> {
+) -> Result<(), OpenError> {
     if fine {
         return Ok(());
     }
-    Err(StoreError::BadOption {
+    Err(OpenError::BadOption {
         option,
         reason: reason.to_owned(),
     })

@@ -64,8 +64,8 @@ use crate::alarm::Alarm;
 use crate::expiry_clock::{ExpiryClock, SavedExpiry, now};
 use crate::queue::{self, Queue, Reply};
 use crate::{
-    Append, Appended, Log, Outbox, PageLimit, PageRange, Position, Store, StoreError, StoreStats,
-    StoredPage, Unpublished,
+    Append, Appended, Log, OpenError, Outbox, PageLimit, PageRange, Position, Store, StoreError,
+    StoreStats, StoredPage, Unpublished,
 };
 
 /// The smallest page.
@@ -94,9 +94,9 @@ impl SqliteStore {
     /// Opens or creates the store of a folder. Blocks for as long as the disk takes.
     ///
     /// # Errors
-    /// [`StoreError::Locked`], [`StoreError::NewerSchema`], [`StoreError::Unusable`] or
-    /// [`StoreError::BadOption`], each with a sentence for the operator.
-    pub fn open(options: &SqliteOptions) -> Result<Self, StoreError> {
+    /// [`OpenError::Locked`], [`OpenError::NewerSchema`], [`OpenError::Unusable`] or
+    /// [`OpenError::BadOption`], each with a sentence for the operator.
+    pub fn open(options: &SqliteOptions) -> Result<Self, OpenError> {
         options.validate()?;
         let folder = Arc::new(Folder::open(&options.dir)?);
         let path = folder.database();

@@ -13,7 +13,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use super::failure::{Failure, words};
 use super::options::PostgresOptions;
 use super::session::Session;
-use crate::StoreError;
+use crate::OpenError;
 
 /// Beyond its own time-outs the server gets this long to tell of them.
 const SLACK: Duration = Duration::from_secs(1);
@@ -32,14 +32,14 @@ pub(super) struct Connector {
 
 impl Connector {
     /// Checks the options; connects to nothing. Blocks for the file of certificates.
-    pub(super) fn new(options: &PostgresOptions, tasks: TaskTracker) -> Result<Self, StoreError> {
+    pub(super) fn new(options: &PostgresOptions, tasks: TaskTracker) -> Result<Self, OpenError> {
         options.validate()?;
         let hosts = options.hosts()?;
         let tls = options
             .tls
             .then(|| service_kit::tls::client(options.ca_file.as_deref()))
             .transpose()
-            .map_err(|error| StoreError::BadOption {
+            .map_err(|error| OpenError::BadOption {
                 option: "tls",
                 reason: error.to_string(),
             })?
@@ -177,7 +177,7 @@ impl Connector {
     }
 
     pub(super) fn refuse(&self, reason: String) -> Failure {
-        Failure::Unusable(StoreError::UnusableDatabase {
+        Failure::Unusable(OpenError::UnusableDatabase {
             database: self.database.clone(),
             reason,
         })

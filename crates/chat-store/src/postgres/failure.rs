@@ -5,7 +5,7 @@ use std::error::Error as _;
 use tokio_postgres::Error;
 use tokio_postgres::error::{Severity, SqlState};
 
-use crate::StoreError;
+use crate::{OpenError, StoreError};
 
 /// Why a statement did not succeed.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ pub(super) enum Failure {
     /// The server refused it. Nothing was stored.
     Refused(Refusal),
     /// There is no connection, and it will not get better by itself.
-    Unusable(StoreError),
+    Unusable(OpenError),
 }
 
 /// What the server said.
@@ -106,8 +106,17 @@ impl From<Failure> for StoreError {
     fn from(failure: Failure) -> Self {
         match failure {
             damaged if damaged.is_damage() => Self::damaged(damaged.reason()),
-            Failure::Unusable(error) => error,
             other => Self::unavailable(other.reason()),
+        }
+    }
+}
+
+/// Of what is done to open a store.
+impl From<Failure> for OpenError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Unusable(error) => error,
+            other => Self::Store(other.into()),
         }
     }
 }

@@ -7,7 +7,7 @@ use clock::SharedClock;
 use tokio_postgres::config::{Host, SslMode};
 
 use crate::retention::check_option;
-use crate::{KeyMemory, Retention, StoreError, queue};
+use crate::{KeyMemory, OpenError, Retention, queue};
 
 /// How to open a [`PostgresStore`](crate::PostgresStore).
 #[derive(Clone)]
@@ -85,7 +85,7 @@ impl PostgresOptions {
         }
     }
 
-    pub(super) fn validate(&self) -> Result<(), StoreError> {
+    pub(super) fn validate(&self) -> Result<(), OpenError> {
         check_option(
             (1..=100).contains(&self.connections),
             "connections",
@@ -107,8 +107,8 @@ impl PostgresOptions {
     }
 
     /// The driver's configuration for each host of the URL, in order.
-    pub(super) fn hosts(&self) -> Result<Vec<tokio_postgres::Config>, StoreError> {
-        let bad = |reason: String| StoreError::BadOption {
+    pub(super) fn hosts(&self) -> Result<Vec<tokio_postgres::Config>, OpenError> {
+        let bad = |reason: String| OpenError::BadOption {
             option: "url",
             reason,
         };

@@ -14,7 +14,7 @@ use super::read_only::look_at;
 use super::schema::prepare;
 use super::sync::Syncs;
 use super::{mark, sync_folder};
-use crate::StoreError;
+use crate::OpenError;
 use crate::expiry_clock::now;
 
 /// Writes everything that the store of `dir` holds at this moment into one new file, which is
@@ -25,9 +25,9 @@ use crate::expiry_clock::now;
 /// The file is readable by its owner only.
 ///
 /// # Errors
-/// [`StoreError::Unusable`] if the folder holds no store, [`StoreError::BadCopy`] if `file` exists
-/// already or cannot be written, [`StoreError::NewerSchema`]; nothing is left of the file then.
-pub fn backup(dir: &Path, file: &Path) -> Result<u64, StoreError> {
+/// [`OpenError::Unusable`] if the folder holds no store, [`OpenError::BadCopy`] if `file` exists
+/// already or cannot be written, [`OpenError::NewerSchema`]; nothing is left of the file then.
+pub fn backup(dir: &Path, file: &Path) -> Result<u64, OpenError> {
     let database = dir.join(DATABASE);
     match std::fs::metadata(&database) {
         Ok(found) if found.is_file() => {}
@@ -73,10 +73,10 @@ pub fn backup_progress(file: &Path) -> u64 {
 /// The folder must hold no store: move the old one away, and keep it until all is well.
 ///
 /// # Errors
-/// [`StoreError::BadCopy`] if `file` is no copy of a store, [`StoreError::Unusable`] if the folder
-/// holds one, [`StoreError::Locked`] while a service uses it, [`StoreError::NewerSchema`]. The
+/// [`OpenError::BadCopy`] if `file` is no copy of a store, [`OpenError::Unusable`] if the folder
+/// holds one, [`OpenError::Locked`] while a service uses it, [`OpenError::NewerSchema`]. The
 /// folder holds no store then.
-pub fn restore(file: &Path, dir: &Path, clock: &SharedClock) -> Result<u64, StoreError> {
+pub fn restore(file: &Path, dir: &Path, clock: &SharedClock) -> Result<u64, OpenError> {
     drop(look_at(file)?);
     let folder = Folder::open(dir)?;
     let database = folder.database();
@@ -118,7 +118,7 @@ fn build(
     part: &Path,
     clock: &SharedClock,
     reached: &mut dyn FnMut(Built),
-) -> Result<u64, StoreError> {
+) -> Result<u64, OpenError> {
     let dir = folder_of(part);
     let failed = |error: &dyn std::fmt::Display| unusable(dir, error.to_string());
     std::fs::copy(file, part).map_err(|error| failed(&error))?;
@@ -144,7 +144,7 @@ fn build(
     Ok(logs)
 }
 
-fn write(source: &Connection, part: &Path) -> Result<u64, StoreError> {
+fn write(source: &Connection, part: &Path) -> Result<u64, OpenError> {
     let name = part
         .to_str()
         .ok_or_else(|| bad(part, &"its name must be UTF-8"))?;
@@ -201,7 +201,7 @@ fn part_of(file: &Path) -> PathBuf {
 
 /// Makes the file that a copy grows in, empty, and holds it as long as this process lives: what is
 /// left of one that was killed is nobody's.
-fn lock(part: &Path) -> Result<File, StoreError> {
+fn lock(part: &Path) -> Result<File, OpenError> {
     loop {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
@@ -235,7 +235,7 @@ fn is_still(file: &File, path: &Path) -> bool {
 }
 
 /// Gives a complete copy its name.
-fn give_name(part: &Path, file: &Path) -> Result<(), StoreError> {
+fn give_name(part: &Path, file: &Path) -> Result<(), OpenError> {
     // Unlike a rename, a link leaves alone what was made there in the meantime.
     match std::fs::hard_link(part, file) {
         Ok(()) => Ok(()),
@@ -245,19 +245,19 @@ fn give_name(part: &Path, file: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn is_there(file: &Path) -> StoreError {
+fn is_there(file: &Path) -> OpenError {
     bad(file, &"is there already: choose another name")
 }
 
-fn bad(file: &Path, reason: &dyn std::fmt::Display) -> StoreError {
-    StoreError::BadCopy {
+fn bad(file: &Path, reason: &dyn std::fmt::Display) -> OpenError {
+    OpenError::BadCopy {
         file: file.to_owned(),
         reason: reason.to_string(),
     }
 }
 
-fn unusable(dir: &Path, reason: String) -> StoreError {
-    StoreError::Unusable {
+fn unusable(dir: &Path, reason: String) -> OpenError {
+    OpenError::Unusable {
         dir: dir.to_owned(),
         reason,
     }

@@ -10,7 +10,7 @@ use super::folder::DATABASE;
 use super::queries::{at_one_moment, page};
 use super::read_only::look_at;
 use super::schema::is_current;
-use crate::{PageLimit, PageRange, StoreError};
+use crate::{OpenError, PageLimit, PageRange};
 
 /// The largest file that is looked through at the start: some tenths of a second.
 const QUICK_BYTES: u64 = 64 << 20;
@@ -45,19 +45,19 @@ impl Checked {
 /// of damaged numbers, channel by channel. Blocks for as long as reading all of it takes.
 ///
 /// # Errors
-/// [`StoreError::Unusable`] if the folder holds no store, [`StoreError::BadCopy`] if it cannot be
-/// opened as one, [`StoreError::NewerSchema`]. Damage is no error.
-pub fn check(dir: &Path, mut each: impl FnMut(ChannelId, Damaged)) -> Result<Checked, StoreError> {
+/// [`OpenError::Unusable`] if the folder holds no store, [`OpenError::BadCopy`] if it cannot be
+/// opened as one, [`OpenError::NewerSchema`]. Damage is no error.
+pub fn check(dir: &Path, mut each: impl FnMut(ChannelId, Damaged)) -> Result<Checked, OpenError> {
     let database = dir.join(DATABASE);
     if !database.is_file() {
-        return Err(StoreError::Unusable {
+        return Err(OpenError::Unusable {
             dir: dir.to_owned(),
             reason: format!("it holds no {DATABASE}; is it the right folder?"),
         });
     }
     let mut connection = look_at(&database)?;
     if !is_current(&connection) {
-        return Err(StoreError::Unusable {
+        return Err(OpenError::Unusable {
             dir: dir.to_owned(),
             reason:
                 "it is in the format of an earlier Hark: start the service once, which brings it \

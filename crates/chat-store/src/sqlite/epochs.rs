@@ -14,7 +14,7 @@ use super::places::newest_kept;
 use super::sync::Syncs;
 use super::values::epoch_value;
 use super::{mark, opening};
-use crate::StoreError;
+use crate::OpenError;
 use crate::expiry_clock::now;
 
 /// Epochs that a log's list has at most; the oldest go. Each costs a restore from a copy.
@@ -27,9 +27,9 @@ const LONGEST_LIST: i64 = 64;
 /// after the copy was made is lost, and its numbers will be used again.
 ///
 /// # Errors
-/// [`StoreError::Locked`] while a service uses the folder, [`StoreError::Unusable`] if it holds no
+/// [`OpenError::Locked`] while a service uses the folder, [`OpenError::Unusable`] if it holds no
 /// store; after any error nothing has changed.
-pub fn new_epoch(dir: &Path, clock: &SharedClock) -> Result<u64, StoreError> {
+pub fn new_epoch(dir: &Path, clock: &SharedClock) -> Result<u64, OpenError> {
     let folder = Arc::new(Folder::open_existing(dir)?);
     let connection = opening::open(&folder, None)?.connection;
     let mut database = Database::new(folder.database(), connection, None, 2, Syncs::default());

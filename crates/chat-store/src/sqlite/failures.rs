@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::ErrorCode;
 
-use crate::StoreError;
+use crate::OpenError;
 
 /// Whether a part of the database cannot be read, or holds what was never written there.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
@@ -27,7 +27,7 @@ pub(super) fn is_corruption(error: &rusqlite::Error) -> bool {
 }
 
 /// Why a database cannot be used, and what to do about it.
-pub(super) fn unusable(dir: &Path, error: &rusqlite::Error) -> StoreError {
+pub(super) fn unusable(dir: &Path, error: &rusqlite::Error) -> OpenError {
     let advice = if is_damage(error) {
         ": it is damaged. Move the folder away and keep all that is in it, above all its write-ahead \
          log (store.sqlite3-wal, or store.sqlite3-wal.damaged-1 and so on); then put the newest good \
@@ -35,7 +35,7 @@ pub(super) fn unusable(dir: &Path, error: &rusqlite::Error) -> StoreError {
     } else {
         ""
     };
-    StoreError::Unusable {
+    OpenError::Unusable {
         dir: dir.to_owned(),
         reason: format!("{error}{advice}"),
     }

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::StoreError;
+use crate::OpenError;
 
 /// The database inside the folder; SQLite puts `-wal` and `-shm` beside it.
 pub(super) const DATABASE: &str = "store.sqlite3";
@@ -20,15 +20,15 @@ pub(super) struct Folder {
 
 impl Folder {
     /// Creates the folder if need be and locks it.
-    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(dir: &Path) -> Result<Self, OpenError> {
         std::fs::create_dir_all(dir).map_err(|error| unusable(dir, "created", &error))?;
         Self::lock(dir)
     }
 
     /// Locks a folder that must already hold a store.
-    pub(super) fn open_existing(dir: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open_existing(dir: &Path) -> Result<Self, OpenError> {
         if !dir.join(DATABASE).is_file() {
-            return Err(StoreError::Unusable {
+            return Err(OpenError::Unusable {
                 dir: dir.to_owned(),
                 reason: format!("it holds no {DATABASE}; is it the right folder?"),
             });
@@ -36,7 +36,7 @@ impl Folder {
         Self::lock(dir)
     }
 
-    fn lock(dir: &Path) -> Result<Self, StoreError> {
+    fn lock(dir: &Path) -> Result<Self, OpenError> {
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -49,7 +49,7 @@ impl Folder {
                 dir: dir.to_owned(),
                 _lock: lock,
             }),
-            Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
+            Err(TryLockError::WouldBlock) => Err(OpenError::Locked {
                 dir: dir.to_owned(),
             }),
             Err(TryLockError::Error(error)) => Err(unusable(dir, "locked", &error)),
@@ -65,7 +65,7 @@ impl Folder {
     }
 }
 
-fn unusable(dir: &Path, done: &str, error: &std::io::Error) -> StoreError {
+fn unusable(dir: &Path, done: &str, error: &std::io::Error) -> OpenError {
     let advice = match error.kind() {
         ErrorKind::PermissionDenied => {
             let user = rustix::process::geteuid().as_raw();
@@ -82,7 +82,7 @@ fn unusable(dir: &Path, done: &str, error: &std::io::Error) -> StoreError {
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists => "; a file is in the way".to_owned(),
         _ => String::new(),
     };
-    StoreError::Unusable {
+    OpenError::Unusable {
         dir: dir.to_owned(),
         reason: format!("it cannot be {done}: {error}{advice}"),
     }

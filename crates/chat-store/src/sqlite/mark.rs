@@ -17,7 +17,7 @@ use service_kit::log_limit::LogLimit;
 
 use super::folder::DATABASE;
 use super::sync_entries;
-use crate::StoreError;
+use crate::OpenError;
 
 const NAME: &str = "store.mark";
 /// How often it is written while the store grows.
@@ -102,13 +102,13 @@ impl Mark {
     /// moved; to begin anew would hide that.
     ///
     /// # Errors
-    /// [`StoreError::Unusable`].
-    pub(super) fn expect_database(self, dir: &Path) -> Result<(), StoreError> {
+    /// [`OpenError::Unusable`].
+    pub(super) fn expect_database(self, dir: &Path) -> Result<(), OpenError> {
         let bytes = std::fs::metadata(dir.join(DATABASE)).map_or(0, |file| file.len());
         if bytes > 0 || self.position == 0 {
             return Ok(());
         }
-        Err(StoreError::Unusable {
+        Err(OpenError::Unusable {
             dir: dir.to_owned(),
             reason: format!(
                 "it held {} messages, and {DATABASE} is missing or empty: put it back, or a copy \

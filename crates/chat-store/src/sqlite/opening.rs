@@ -14,7 +14,7 @@ use super::folder::Folder;
 use super::mark::Mark;
 use super::schema::{Found, ready};
 use super::{channel_index, wal};
-use crate::StoreError;
+use crate::OpenError;
 
 /// A database that was opened.
 pub(super) struct Opened {
@@ -28,9 +28,9 @@ pub(super) struct Opened {
 /// Opens or creates the database of a folder, bringing it to today's format.
 ///
 /// # Errors
-/// [`StoreError::Unusable`], [`StoreError::NewerSchema`]. If the database is damaged too much to be
+/// [`OpenError::Unusable`], [`OpenError::NewerSchema`]. If the database is damaged too much to be
 /// opened, the write-ahead log is left as it is.
-pub(super) fn open(folder: &Folder, max_file_bytes: Option<u64>) -> Result<Opened, StoreError> {
+pub(super) fn open(folder: &Folder, max_file_bytes: Option<u64>) -> Result<Opened, OpenError> {
     let (dir, path) = (folder.dir(), folder.database());
     let mark = Mark::read(dir).unwrap_or_default();
     mark.expect_database(dir)?;
@@ -61,7 +61,7 @@ pub(super) fn open(folder: &Folder, max_file_bytes: Option<u64>) -> Result<Opene
     })
 }
 
-fn keep_log(dir: &Path) -> Result<(), StoreError> {
+fn keep_log(dir: &Path) -> Result<(), OpenError> {
     match wal::keep(dir)? {
         Some(copy) => tracing::error!(
             copy = %copy.display(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clock::SharedClock;
 
 use crate::retention::check_option;
-use crate::{KeyMemory, Retention, StoreError, queue};
+use crate::{KeyMemory, OpenError, Retention, queue};
 
 /// How to open a [`SqliteStore`](crate::SqliteStore).
 #[derive(Clone)]
@@ -55,7 +55,7 @@ impl SqliteOptions {
         }
     }
 
-    pub(crate) fn validate(&self) -> Result<(), StoreError> {
+    pub(crate) fn validate(&self) -> Result<(), OpenError> {
         check_option(
             (1..=16).contains(&self.readers),
             "readers",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::StoreError;
+use crate::OpenError;
 
 /// Steps from an empty file to today's format, each in one transaction; `user_version` counts
 /// those done. A step that was released is never changed.
@@ -165,7 +165,7 @@ fn open(path: &Path, role: Role, more: OpenFlags) -> rusqlite::Result<Connection
 }
 
 /// Opens or creates the database, bringing it to today's format.
-pub(super) fn prepare(path: &Path, max_file_bytes: Option<u64>) -> Result<Connection, StoreError> {
+pub(super) fn prepare(path: &Path, max_file_bytes: Option<u64>) -> Result<Connection, OpenError> {
     ready(Found::open(path, max_file_bytes)?, path)
 }
 
@@ -178,7 +178,7 @@ pub(super) struct Found {
 
 impl Found {
     /// Opens or creates the database.
-    pub(super) fn open(path: &Path, max_file_bytes: Option<u64>) -> Result<Self, StoreError> {
+    pub(super) fn open(path: &Path, max_file_bytes: Option<u64>) -> Result<Self, OpenError> {
         let unusable = |error: rusqlite::Error| unusable(path, &error);
         let role = Role::Write { max_file_bytes };
         let connection = open(path, role, OpenFlags::SQLITE_OPEN_CREATE).map_err(unusable)?;
@@ -186,7 +186,7 @@ impl Found {
         let version = user_version(&connection).map_err(unusable)?;
         let known = MIGRATIONS.len() as i64;
         if version > known {
-            return Err(StoreError::NewerSchema {
+            return Err(OpenError::NewerSchema {
                 path: path.to_owned(),
                 found: version,
                 known,
@@ -197,7 +197,7 @@ impl Found {
                 .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
                 .map_err(unusable)?;
             if tables != 0 {
-                return Err(StoreError::Unusable {
+                return Err(OpenError::Unusable {
                     dir: path.parent().unwrap_or(path).to_owned(),
                     reason: format!("{} belongs to another program", path.display()),
                 });
@@ -211,7 +211,7 @@ impl Found {
 }
 
 /// Brings what is in the write-ahead log into the database, and the database to today's format.
-pub(super) fn ready(found: Found, path: &Path) -> Result<Connection, StoreError> {
+pub(super) fn ready(found: Found, path: &Path) -> Result<Connection, OpenError> {
     let Found {
         mut connection,
         version,
@@ -227,13 +227,13 @@ pub(super) fn ready(found: Found, path: &Path) -> Result<Connection, StoreError>
         .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
         .map_err(unusable)?;
     if mode != "wal" {
-        return Err(StoreError::Unusable {
+        return Err(OpenError::Unusable {
             dir: path.parent().unwrap_or(path).to_owned(),
             reason: format!("its file system cannot hold a write-ahead log (mode {mode})"),
         });
     }
     if !fold(&connection).map_err(unusable)? {
-        write_log_again(path).map_err(|error| StoreError::Unusable {
+        write_log_again(path).map_err(|error| OpenError::Unusable {
             dir: path.parent().unwrap_or(path).to_owned(),
             reason: format!("its write-ahead log could not be synced: {error}"),
         })?;
@@ -245,7 +245,7 @@ pub(super) fn ready(found: Found, path: &Path) -> Result<Connection, StoreError>
     Ok(connection)
 }
 
-fn unusable(path: &Path, error: &rusqlite::Error) -> StoreError {
+fn unusable(path: &Path, error: &rusqlite::Error) -> OpenError {
     super::failures::unusable(path.parent().unwrap_or(path), error)
 }
 
@@ -295,8 +295,8 @@ pub(super) fn is_current(connection: &Connection) -> bool {
 }
 
 /// Refuses what is no store, or one of a newer program; `path` is for the words.
-pub(super) fn check_format(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    let bad = |reason: String| StoreError::BadCopy {
+pub(super) fn check_format(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let bad = |reason: String| OpenError::BadCopy {
         file: path.to_owned(),
         reason,
     };
@@ -308,7 +308,7 @@ pub(super) fn check_format(connection: &Connection, path: &Path) -> Result<(), S
         return Err(bad("it is no store of Hark".to_owned()));
     }
     if found > known {
-        return Err(StoreError::NewerSchema {
+        return Err(OpenError::NewerSchema {
             path: path.to_owned(),
             found,
             known,

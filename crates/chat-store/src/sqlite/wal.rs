@@ -14,7 +14,7 @@ use std::io::{BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::folder::DATABASE;
-use crate::StoreError;
+use crate::OpenError;
 
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
@@ -78,7 +78,7 @@ pub(super) fn cut_off(log: &Path) -> std::io::Result<Option<String>> {
 }
 
 /// Keeps a copy of the log, which is about to go; where. `None` if there are enough already.
-pub(super) fn keep(dir: &Path) -> Result<Option<PathBuf>, StoreError> {
+pub(super) fn keep(dir: &Path) -> Result<Option<PathBuf>, OpenError> {
     let log = path(dir);
     for number in 1..=MOST_KEPT {
         let copy = dir.join(format!("{DATABASE}-wal.damaged-{number}"));
@@ -94,7 +94,7 @@ pub(super) fn keep(dir: &Path) -> Result<Option<PathBuf>, StoreError> {
             Err(error) => {
                 // Whatever there is of it is of no use.
                 let _gone = std::fs::remove_file(&part);
-                Err(StoreError::Unusable {
+                Err(OpenError::Unusable {
                     dir: dir.to_owned(),
                     reason: format!(
                         "its write-ahead log is damaged, and no copy of it can be kept: {error}; \

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chat_store::{Log, PageLimit, PageRange, SqliteOptions, SqliteStore, Store, StoreError};
+use chat_store::{Log, OpenError, PageLimit, PageRange, SqliteOptions, SqliteStore, Store};
 use chat_store::{backup, restore};
 
 use crate::posts::{channel, post, text};
@@ -77,24 +77,24 @@ async fn nothing_is_written_over_and_no_half_copy_is_left() {
     let copy = dir.join("copy");
     std::fs::write(&copy, "precious").unwrap();
     let refused = backup(dir, &copy).unwrap_err();
-    assert!(matches!(refused, StoreError::BadCopy { .. }), "{refused}");
+    assert!(matches!(refused, OpenError::BadCopy { .. }), "{refused}");
     assert_eq!(std::fs::read(&copy).unwrap(), b"precious");
     let clock = folder.clock.shared();
     let back = tempfile::tempdir().unwrap();
     let no_store = restore(&copy, back.path(), &clock).unwrap_err();
-    assert!(matches!(no_store, StoreError::BadCopy { .. }), "{no_store}");
+    assert!(matches!(no_store, OpenError::BadCopy { .. }), "{no_store}");
     assert!(!back.path().join("store.sqlite3").exists());
     let nothing = backup(back.path(), &dir.join("other")).unwrap_err();
-    assert!(matches!(nothing, StoreError::Unusable { .. }), "{nothing}");
+    assert!(matches!(nothing, OpenError::Unusable { .. }), "{nothing}");
     assert!(!dir.join("other").exists());
 
     std::fs::remove_file(&copy).unwrap();
     backup(dir, &copy).unwrap();
     let in_use = restore(&copy, dir, &clock).unwrap_err();
-    assert!(matches!(in_use, StoreError::Locked { .. }), "{in_use}");
+    assert!(matches!(in_use, OpenError::Locked { .. }), "{in_use}");
     store.close().await;
     let there = restore(&copy, dir, &clock).unwrap_err();
-    assert!(matches!(there, StoreError::Unusable { .. }), "{there}");
+    assert!(matches!(there, OpenError::Unusable { .. }), "{there}");
     let kept: Vec<_> = std::fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().file_name())

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chat_model::{EventHead, Head, Position};
 use chat_store::{
-    Log, PageLimit, PageRange, SqliteOptions, SqliteStore, Store, StoreError, new_epoch,
+    Log, OpenError, PageLimit, PageRange, SqliteOptions, SqliteStore, Store, new_epoch,
 };
 
 use crate::posts::{channel, post, text};
@@ -92,10 +92,10 @@ async fn new_epoch_refuses_a_folder_in_use_and_one_without_a_store() {
     let folder = Folder::new();
     let clock = folder.clock.shared();
     let empty = new_epoch(folder.dir.path(), &clock).unwrap_err();
-    assert!(matches!(empty, StoreError::Unusable { .. }), "{empty}");
+    assert!(matches!(empty, OpenError::Unusable { .. }), "{empty}");
     let store = folder.open();
     let used = new_epoch(folder.dir.path(), &clock).unwrap_err();
-    assert!(matches!(used, StoreError::Locked { .. }), "{used}");
+    assert!(matches!(used, OpenError::Locked { .. }), "{used}");
     store.close().await;
 }
 

@@ -4,7 +4,7 @@ use std::fs::{copy, metadata, read, write};
 use std::path::Path;
 
 use chat_model::Head;
-use chat_store::{Log, SqliteOptions, SqliteStore, Store, StoreError};
+use chat_store::{Log, OpenError, SqliteOptions, SqliteStore, Store};
 
 use crate::posts::{channel, post, text};
 use crate::support::Folder;
@@ -49,7 +49,7 @@ fn flip(dir: &Path, at: usize) {
     write(dir.join(LOG), bytes).unwrap();
 }
 
-fn open(folder: &Folder, dir: &Path) -> Result<SqliteStore, StoreError> {
+fn open(folder: &Folder, dir: &Path) -> Result<SqliteStore, OpenError> {
     SqliteStore::open(&SqliteOptions::new(dir, folder.clock.shared()))
 }
 

@@ -1,6 +1,6 @@
 //! Folders that cannot be used say why.
 
-use chat_store::{SqliteOptions, SqliteStore, Store, StoreError};
+use chat_store::{OpenError, SqliteOptions, SqliteStore, Store};
 
 use crate::posts::{post, text};
 use crate::support::Folder;
@@ -10,7 +10,7 @@ async fn second_opening_is_refused_until_the_first_is_closed() {
     let folder = Folder::new();
     let store = folder.open();
     let error = SqliteStore::open(&folder.options()).unwrap_err();
-    assert!(matches!(error, StoreError::Locked { .. }));
+    assert!(matches!(error, OpenError::Locked { .. }));
     assert!(error.to_string().contains("in use by another process"));
     store.close().await;
     store.close().await;
@@ -27,12 +27,12 @@ async fn data_of_a_newer_program_is_left_alone() {
     drop(database);
     let error = SqliteStore::open(&folder.options()).unwrap_err();
     assert!(
-        matches!(error, StoreError::NewerSchema { found: 99, .. }),
+        matches!(error, OpenError::NewerSchema { found: 99, .. }),
         "{error}"
     );
     assert!(matches!(
         chat_store::new_epoch(folder.dir.path(), &folder.clock.shared()),
-        Err(StoreError::NewerSchema { .. })
+        Err(OpenError::NewerSchema { .. })
     ));
 }
 
@@ -47,7 +47,7 @@ async fn database_of_another_program_is_left_alone() {
     assert!(error.to_string().contains("another program"), "{error}");
     std::fs::write(&path, "not a database at all, but long enough for a header").unwrap();
     let error = SqliteStore::open(&folder.options()).unwrap_err();
-    assert!(matches!(error, StoreError::Unusable { .. }), "{error}");
+    assert!(matches!(error, OpenError::Unusable { .. }), "{error}");
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn folder_that_cannot_be_made_says_so() {
     // No user can write here, not even root.
     let options = SqliteOptions::new("/proc/hark", folder.clock.shared());
     let error = SqliteStore::open(&options).unwrap_err();
-    assert!(matches!(error, StoreError::Unusable { .. }), "{error}");
+    assert!(matches!(error, OpenError::Unusable { .. }), "{error}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use chat_model::Position;
-use chat_store::{Log, SqliteOptions, SqliteStore, Store, StoreError, new_epoch};
+use chat_store::{Log, OpenError, SqliteOptions, SqliteStore, Store, new_epoch};
 use test_kit::{ensure, eventually};
 
 use crate::posts::{channel, post, text};
@@ -59,7 +59,7 @@ async fn a_database_that_is_gone_or_empty_is_not_begun_anew_in_silence() {
     for lose in [|file| remove_file(file), |file| write(file, "")] {
         lose(&file).unwrap();
         let refused = SqliteStore::open(&folder.options()).unwrap_err();
-        assert!(matches!(refused, StoreError::Unusable { .. }), "{refused}");
+        assert!(matches!(refused, OpenError::Unusable { .. }), "{refused}");
         assert!(refused.to_string().contains("hark restore"), "{refused}");
     }
     remove_file(folder.dir.path().join("store.mark")).unwrap();

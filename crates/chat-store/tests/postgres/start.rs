@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use chat_store::{Log, Outbox, PostgresOptions, PostgresStore, Store, StoreError, postgres};
+use chat_store::{
+    Log, OpenError, Outbox, PostgresOptions, PostgresStore, Store, StoreError, postgres,
+};
 use test_kit::{Postgres, ensure, eventually};
 
 use crate::posts::{post, text};
@@ -12,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn refused(options: &PostgresOptions) -> String {
     match PostgresStore::open(options).await {
-        Err(error @ StoreError::UnusableDatabase { .. }) => error.to_string(),
+        Err(error @ OpenError::UnusableDatabase { .. }) => error.to_string(),
         other => panic!("not refused: {other:?}"),
     }
 }
@@ -57,7 +59,7 @@ async fn bad_options_are_refused() {
         let mut options = database.options();
         change(&mut options);
         match PostgresStore::open(&options).await {
-            Err(error @ StoreError::BadOption { .. }) => holds(&error.to_string(), &[part]),
+            Err(error @ OpenError::BadOption { .. }) => holds(&error.to_string(), &[part]),
             other => panic!("not refused: {other:?}"),
         }
     };

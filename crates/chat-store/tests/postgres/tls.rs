@@ -4,7 +4,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::time::Duration;
 
-use chat_store::{PostgresStore, Store, StoreError};
+use chat_store::{OpenError, PostgresStore, Store};
 use test_kit::{Certificates, Postgres, ensure, eventually};
 
 use crate::posts::{post, text};
@@ -55,7 +55,7 @@ async fn server_is_verified() {
         let refused = PostgresStore::open(&options).await;
         let is_refused = matches!(
             &refused,
-            Err(error @ StoreError::UnusableDatabase { .. }) if error.to_string().contains("certificate")
+            Err(error @ OpenError::UnusableDatabase { .. }) if error.to_string().contains("certificate")
         );
         ensure!(is_refused, "{refused:?}");
         Ok(())
