@@ -1,4 +1,4 @@
-//! Questions to chat-service: heads and pages of history, over its public API.
+//! Requests to chat-service for heads and pages of history, over its public API.
 
 mod base;
 mod error;
@@ -32,8 +32,7 @@ pub(crate) use error::HistoryError;
 /// How long connecting to a chat-service may take, and how long a whole answer may.
 const CONNECT_TIME: Duration = Duration::from_secs(2);
 const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// How often a question is put off because chat-service says that it was asked too often, and how long
-/// at most.
+/// How often a request is postponed because chat-service was asked too often, and for how long at most.
 const PUT_OFF: usize = 3;
 const LONGEST_REST: Duration = Duration::from_secs(10);
 /// How much of a refusal is read.
@@ -41,30 +40,30 @@ const MOST_PROBLEM: usize = 16 * 1024;
 
 static TOO_OFTEN: LogLimit = LogLimit::per_minute(1);
 
-/// The chat-services, as this node sees them. Cheap to clone.
+/// A client for the chat-services. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct History {
     client: HttpClient,
-    /// They share a store, so that each can answer everything.
+    /// They share a store, so each can answer everything.
     bases: Arc<[Base]>,
     /// The one that answered last.
     current: Arc<AtomicUsize>,
-    /// How its events are written for listeners.
+    /// How their events are encoded for listeners.
     encode: Encode,
 }
 
-/// What a problem (RFC 9457) says to people.
+/// The parts of a problem (RFC 9457) that are meant for people.
 #[derive(Deserialize)]
 struct Refusal {
     detail: String,
 }
 
 impl History {
-    /// Talks to one of the chat-services at `bases`, at least one; to another as soon as that one
-    /// does not answer. `tls` says whom to trust as `https` ones, and what to be known by; `encode`
-    /// writes what comes from there.
+    /// Talks to one of the chat-services at `bases`, which must not be empty, and to another one if that
+    /// does not answer. `tls` says which authorities to trust for `https` and which certificate to show;
+    /// `encode` encodes the events.
     pub(crate) fn new(bases: Vec<BaseUrl>, tls: &ClientConfig, encode: Encode) -> Self {
-        // Nodes that start together do not all ask the same.
+        // Nodes that start together must not all ask the same one.
         let first = rand::random_range(0..bases.len());
         Self {
             client: HttpClient::new(tls, CONNECT_TIME),
@@ -148,8 +147,8 @@ impl History {
         })
     }
 
-    /// The answer of the first that gives one, to a POST of JSON or to a GET. While all want to be left
-    /// alone, it waits.
+    /// The answer of the first chat-service that gives one, to a POST of JSON or to a GET. While all of them
+    /// refuse because of their rate limits, it waits.
     async fn ask(&self, path: &str, json: Option<&Bytes>) -> Result<Bytes, HistoryError> {
         for _ in 0..PUT_OFF {
             match self.ask_all(path, json).await {
@@ -223,7 +222,7 @@ impl History {
     }
 }
 
-/// In seconds, as chat-service says it.
+/// Parses `Retry-After`, which chat-service gives in seconds.
 fn retry_after(headers: &HeaderMap) -> Duration {
     let seconds = headers
         .get(RETRY_AFTER)
@@ -232,7 +231,7 @@ fn retry_after(headers: &HeaderMap) -> Duration {
     Duration::from_secs(seconds).min(LONGEST_REST)
 }
 
-/// What a refusal says is to be done.
+/// What a refusal says should be done.
 async fn why_refused(body: Body) -> String {
     let body = Limited::new(body, MOST_PROBLEM).collect().await;
     let body = body
@@ -245,7 +244,7 @@ async fn why_refused(body: Body) -> String {
     )
 }
 
-/// Puts the numbers that the store cannot read in their places among the events.
+/// Inserts the numbers that the store cannot read among the events.
 fn add_damaged(
     entries: &mut Vec<Arc<Entry>>,
     damaged: &[Damaged],

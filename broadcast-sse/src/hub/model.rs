@@ -94,7 +94,7 @@ impl World {
             Op::Forget => {
                 self.log.forget();
                 if self.listener.at.is_some() {
-                    // None of the other log has it had.
+                    // The listener has had nothing of the other log.
                     self.listener.owed_from = 1;
                 }
             }
@@ -153,7 +153,7 @@ impl World {
         for item in items {
             listener.take(item, &self.log)?;
         }
-        // The stream says `ready` with its cursor, which is where a live start begins.
+        // The stream sends `ready` with its cursor, which is where a live start begins.
         if listener.at.is_none() && listener.reader.is_ready(&node.tail) {
             listener.at = listener.reader.position();
             listener.owed_from = listener.at.unwrap().seq + 1;
@@ -161,7 +161,7 @@ impl World {
         Ok(())
     }
 
-    /// Nothing goes wrong any more, and in the end the heads are compared.
+    /// From now on nothing goes wrong, and in the end the heads are compared.
     fn settle(&mut self) -> Result<(), TestCaseError> {
         for round in 0..400 {
             for node in &mut self.nodes {
@@ -192,7 +192,7 @@ impl World {
                 prop_assert!(damaged, "event {} is missing", seq);
                 continue;
             };
-            // Who has seen a forged one has seen it.
+            // A listener that has already seen a forged event cannot unsee it.
             prop_assert!(
                 log::is_forged(seen) || seen.line() == entry.line(),
                 "event {} is another",
@@ -205,7 +205,7 @@ impl World {
         Ok(())
     }
 
-    /// Whoever joins now gets every event as the store has it, if the broker has delivered it.
+    /// A listener that joins now gets every event as the store has it, if the broker has delivered it.
     fn check_later_joiner(&self, node: &Node) -> Result<(), TestCaseError> {
         let start = Start::After(Position::default());
         let mut reader = Reader::new(self.log.channel, start, node.tail.mark());

@@ -186,8 +186,8 @@ async fn unfinished_bodies_of_one_address_leave_room_for_others() {
     service.stop().await;
 }
 
-/// They ask for all their listeners, and have the same address as whoever comes through a proxy beside
-/// them.
+/// Nodes read for all their listeners, and may have the same address as clients behind a proxy on the same
+/// machine.
 #[tokio::test]
 async fn unfinished_bodies_keep_no_node_from_asking_for_heads() {
     for nodes in ["", "127.0.0.1"] {

@@ -4,11 +4,11 @@ use http_server::http_client::BaseUrl;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// One of them.
+/// One chat-service.
 #[derive(Debug)]
 pub(super) struct Base {
     pub(super) url: BaseUrl,
-    /// Until then it wants to be asked nothing.
+    /// Until when it must not be asked.
     rests_until: Mutex<Option<Instant>>,
 }
 
@@ -20,7 +20,7 @@ impl Base {
         }
     }
 
-    /// How long it still wants to be left alone.
+    /// How long it must still not be asked.
     pub(super) fn rest(&self) -> Option<Duration> {
         let until = *self.rests_until.lock();
         let left = until?.saturating_duration_since(Instant::now());

@@ -17,12 +17,12 @@ pub(crate) enum HistoryError {
     /// It took too long.
     #[error("chat-service does not answer within {} s", ANSWER_TIME.as_secs())]
     Late,
-    /// It answered with a status that is no success, and said why.
+    /// It answered with a status that is not a success, and said why.
     #[error("chat-service answered {status}{why}")]
     Refused {
         /// The status.
         status: StatusCode,
-        /// Empty, or what follows it.
+        /// Empty, or the text that follows the status.
         why: String,
     },
     /// This node has asked too often, and may ask again after this time.
@@ -34,7 +34,7 @@ pub(crate) enum HistoryError {
 }
 
 impl HistoryError {
-    /// Whether another chat-service may answer the same question.
+    /// Whether another chat-service may be able to answer the same request.
     pub(super) fn may_be_one_server(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::BrokenOff(_) | Self::Late => true,

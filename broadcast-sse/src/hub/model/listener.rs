@@ -1,4 +1,4 @@
-//! The listener, and what it is promised.
+//! The listener of the model, and what it is promised.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use super::log::Log;
 pub(super) struct Listener {
     pub(super) node: usize,
     pub(super) reader: Reader,
-    /// `None` until the stream has said where it begins.
+    /// `None` until the stream has reported where it begins.
     pub(super) at: Option<Position>,
     pub(super) seen: BTreeMap<Seq, Arc<Entry>>,
-    /// Those that it was told are damaged.
+    /// The numbers that were reported to it as damaged.
     pub(super) damaged: BTreeSet<Seq>,
-    /// The smallest number that it is owed.
+    /// The smallest number that it must get.
     pub(super) owed_from: Seq,
 }
 
@@ -42,7 +42,7 @@ impl Listener {
                     GapReason::Retention => {
                         prop_assert_eq!(from, last + 1);
                         prop_assert!(gap.to >= from);
-                        // Perhaps of the log that was there when the page was read.
+                        // Perhaps it belongs to the log that existed when the page was read.
                         prop_assert!(gap.to <= log.expired, "{} is still there", gap.to);
                         prop_assert_eq!(position.seq, gap.to);
                     }
@@ -51,11 +51,11 @@ impl Listener {
                         prop_assert!(from <= gap.to);
                         prop_assert_eq!(position.seq, from - 1);
                         self.damaged.split_off(&from);
-                        // Of an epoch that is not named perhaps nothing is left.
+                        // Perhaps nothing is left of an epoch that is not listed.
                         let named = log.names(self.at.unwrap().epoch);
                         let unknown = from == 1 && !named;
                         if log.is_another && !named {
-                            // A gap is told; it cannot tell that what is before it is another log.
+                            // A gap is reported; it cannot show that what precedes it is another log.
                             self.owed_from = self.owed_from.max(from);
                         }
                         for (_, lost) in self.seen.split_off(&from) {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::super::entry::{Entry, plain};
 use super::super::reader::Page;
 
-/// Most events in a page of history.
+/// The most events in a page of history.
 const PAGE: usize = 3;
 
 const FORGED: &str = "forged";
@@ -24,7 +24,7 @@ pub(super) struct Log {
     pub(super) channel: ChannelId,
     pub(super) epochs: Vec<EpochStart>,
     pub(super) events: BTreeMap<Seq, Arc<Entry>>,
-    /// Numbers whose events cannot be read any more.
+    /// Numbers whose events can no longer be read.
     pub(super) damaged: BTreeSet<Seq>,
     pub(super) head: Seq,
     pub(super) first: Seq,
@@ -47,7 +47,7 @@ impl Log {
         }
     }
 
-    /// Begins an epoch that was made at this time, or just after the one before.
+    /// Begins an epoch that is created at this time, or just after the previous one.
     fn new_epoch(&mut self, time: u64) {
         self.made += 1;
         let last = self
@@ -73,8 +73,8 @@ impl Log {
         entry
     }
 
-    /// An event that is not the store's, so far ahead of the head; with `epoch_too`, of an epoch
-    /// that does not exist.
+    /// An event that is not the store's, this far ahead of the head; with `epoch_too`, in an epoch that does
+    /// not exist.
     pub(super) fn forge(&mut self, ahead: i64, epoch_too: bool) -> Option<Arc<Entry>> {
         let epoch = self.epochs.last()?.epoch;
         let later = Epoch::after(epoch, 0);
@@ -130,7 +130,7 @@ impl Log {
         self.new_epoch(self.clock);
     }
 
-    /// The log is put back from a copy that is older than it: whatever comes is another log.
+    /// The log is restored from a copy from before it began: what follows is another log.
     pub(super) fn forget(&mut self) {
         self.is_another = true;
         self.epochs.clear();
@@ -140,7 +140,7 @@ impl Log {
         self.first = 1;
     }
 
-    /// One of the events cannot be read any more.
+    /// One of the events can no longer be read.
     pub(super) fn damage(&mut self, which: usize) {
         if !self.events.is_empty() {
             let seq = self.events.keys().nth(which % self.events.len());

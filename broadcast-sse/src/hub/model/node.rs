@@ -1,4 +1,4 @@
-//! A node: its tail, what the broker has under way to it, and its questions to the store.
+//! A node of the model: its tail, what the broker has under way to it, and its requests to the store.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(super) struct Asked {
     pub(super) ask: Ask,
     pub(super) question: Question,
     pub(super) read: Option<Page>,
-    /// The tail's generation when it was asked.
+    /// The tail's generation when the request was made.
     pub(super) generation: u64,
 }
 
@@ -36,10 +36,10 @@ pub(super) struct Node {
     pub(super) tail: Tail,
     pub(super) under_way: Vec<Arc<Entry>>,
     pub(super) asked: Vec<Asked>,
-    /// The last page that was read for the listener, and the tail's generation when it was asked for.
+    /// The last page that was read for the listener, and the tail's generation when it was requested.
     pub(super) page: Option<(u64, Page)>,
     pub(super) head_wanted: bool,
-    /// Where the store's own events stand that the broker delivered and the tail took, or knew.
+    /// The positions of the store's own events that the broker delivered and the tail took, or already knew.
     pub(super) delivered: HashSet<Position>,
 }
 
@@ -117,7 +117,7 @@ impl Node {
         let generation = self.tail.generation();
         self.tail.answer(asked.ask, &page.head);
         if unknown && self.tail.generation() != generation {
-            // It begins anew, and knows nothing of what it had.
+            // It starts over, and has forgotten what it had.
             self.delivered.clear();
         }
         match asked.question {

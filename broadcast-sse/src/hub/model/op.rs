@@ -1,8 +1,8 @@
-//! What may happen, in any order.
+//! The operations of the model, in any order.
 
 use proptest::prelude::*;
 
-/// What may happen. The numbers choose among what there is.
+/// One operation. The numbers choose among what there is.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
     Post,
@@ -16,16 +16,16 @@ pub(super) enum Op {
         node: usize,
         which: usize,
     },
-    /// Maintenance looks what there is to do.
+    /// Maintenance checks what there is to do.
     Attend {
         node: usize,
     },
-    /// The store reads for one of the questions under way.
+    /// The store reads for one of the requests under way.
     Read {
         node: usize,
         which: usize,
     },
-    /// The answer to one of the questions arrives.
+    /// The answer to one of the requests arrives.
     Answer {
         node: usize,
         which: usize,
@@ -37,29 +37,29 @@ pub(super) enum Op {
     Listen {
         room: usize,
     },
-    /// The listener comes back with its cursor, to any node.
+    /// The listener reconnects with its cursor, to any node.
     Reconnect {
         node: usize,
     },
-    /// Retention takes the oldest.
+    /// Retention removes the oldest.
     Expire {
         count: u64,
     },
-    /// The log is put back from a copy that lacks the newest, and gets a new epoch.
+    /// The log is restored from a copy that lacks the newest events, and gets a new epoch.
     CutBack {
         count: u64,
     },
-    /// The same, but the copy is older than the log: what is posted then begins another one.
+    /// The same, but the copy is older than the log: the next post begins another log.
     Forget,
-    /// The store's clock is set: ahead, or back.
+    /// The store's clock is set ahead or back.
     SetClock {
         to: u64,
     },
-    /// An event cannot be read any more.
+    /// An event can no longer be read.
     Damage {
         which: usize,
     },
-    /// A node gives memory back.
+    /// A node frees memory.
     Shrink {
         node: usize,
     },
@@ -70,8 +70,8 @@ pub(super) enum Op {
     },
 }
 
-/// `forging`: whether somebody else publishes as well. `clocks`: whether the store's clock is
-/// set, and copies may be older than the log.
+/// `forging`: whether somebody else also publishes. `clocks`: whether the store's clock is set, and copies
+/// may be older than the log.
 pub(super) fn ops(forging: bool, clocks: bool) -> impl Strategy<Value = Vec<Op>> {
     let node = 0..2_usize;
     let which = any::<prop::sample::Index>().prop_map(|index| index.index(1_000));

@@ -15,7 +15,7 @@ const LIMITS: TailLimits = TailLimits {
     ring_bytes: 1 << 20,
 };
 
-/// A tail that stands at `seq`, with room for about two events that wait.
+/// A tail that knows the log up to `seq`, with room for about two waiting events.
 fn tail_at(seq: Seq) -> Tail {
     tail_with(&head(seq))
 }
@@ -31,7 +31,7 @@ fn tail_with(head: &Head) -> Tail {
     tail
 }
 
-/// The one gap that is told: from, to, why, and where the log goes on.
+/// The only gap that is reported: from, to, why, and where the log continues.
 fn gap(step: Step) -> (Option<Seq>, Seq, GapReason, Position) {
     match step {
         Step::Items(items) => match &items[..] {
@@ -55,7 +55,7 @@ fn nobody_is_ready_before_the_tail_has_what_the_store_had() {
         assert!(!reader.is_ready(&tail));
     }
     tail.fill(&[entry(4), entry(5)], &head(5));
-    // The one who came back is owed the two; the one who came live begins behind them.
+    // The listener that reconnected must get both; the one that came live begins after them.
     let Step::Items(items) = resumed.step(&tail, 10_000) else {
         panic!("two events are there")
     };
@@ -101,7 +101,7 @@ fn damaged_numbers_are_one_gap_and_the_stream_goes_on_behind_it() {
     };
     let start = Start::After(Position::new(head(5).epoch, 0));
 
-    // Out of the ring, which history has filled.
+    // From the ring, which history has filled.
     let mut tail = Tail::new(LIMITS, 0);
     let ask = tail.ask();
     tail.answer(ask, &head(0));
@@ -134,7 +134,7 @@ fn what_was_forgotten_for_want_of_room_is_asked_for() {
         assert_eq!(tail.hear(entry(seq)), Heard::Waits);
     }
     assert!(tail.needs_head());
-    // An answer to an earlier question may not know of it yet.
+    // The answer to an earlier request may not include it yet.
     tail.answer(before, &head(1));
     assert!(tail.needs_head());
     let after = tail.ask();
@@ -169,13 +169,13 @@ fn whoever_comes_after_a_forged_event_was_found_out_gets_the_true_one() {
     assert_eq!(tail.hear(entry(4)), Heard::Dropped);
     assert_eq!(tail.take_contradictions(), 0, "the same once more");
 
-    // Pages tell as well.
+    // Pages show it too.
     assert_eq!(tail.hear(forged(5)), Heard::Appended);
     tail.extend_back(&[entry(4), entry(5)]);
     assert_eq!(tail.take_contradictions(), 1);
     assert_eq!(joins(&tail, 4), Some(entry(5).line()));
 
-    // What waits is believed only if nothing contradicts it.
+    // A waiting event is trusted only if nothing contradicts it.
     assert_eq!(tail.hear(forged(7)), Heard::Waits);
     assert_eq!(tail.hear(entry(7)), Heard::Waits);
     assert_eq!(tail.take_contradictions(), 1);
@@ -188,7 +188,7 @@ fn whoever_comes_after_a_forged_event_was_found_out_gets_the_true_one() {
 fn a_node_that_lags_sends_nothing_below_the_floor() {
     let mut tail = tail_at(3);
     let mut reader = Reader::new(channel(), Start::After(head(5).position()), tail.mark());
-    // What was answered before the cursor was known proves nothing.
+    // An answer from before the cursor was known proves nothing.
     assert!(matches!(reader.step(&tail, 1_000), Step::NeedsHead));
     let ask = tail.ask();
     tail.answer(ask, &head(6));

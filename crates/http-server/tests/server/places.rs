@@ -1,4 +1,4 @@
-//! How many connections there may be at a time, of all clients and of one; and where.
+//! Limits on the number of connections at a time, in total and for one client.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What one request may be, and what becomes of one that may not.
+//! Limits of a single request, and the answers to requests that exceed them.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Logs that were cut back or replaced, and cursors of epochs that are not named.
+//! Logs that were cut back or replaced, and cursors with epochs that are not listed.
 
 use super::*;
 
@@ -10,12 +10,12 @@ fn only_a_question_asked_later_proves_a_cut_within_an_epoch() {
     let mut reader = Reader::new(channel(), Start::After(head(3).position()), tail.mark());
     assert!(matches!(reader.step(&tail, 1_000), Step::Items(items) if items.len() == 1));
 
-    // The question was older than event 4: its answer is merely old.
+    // The request was older than event 4, so its answer is merely old.
     tail.answer(asked_before, &head(3));
     assert_eq!(tail.known(), Some(head(4).position()));
     assert!(matches!(reader.step(&tail, 1_000), Step::Waits));
 
-    // This one was asked when 4 was known: the store never had it, or has it no more.
+    // This request was made when 4 was known: the store never had it, or has lost it.
     let asked_after = tail.ask();
     tail.answer(asked_after, &head(3));
     assert_eq!(tail.known(), Some(head(3).position()));
@@ -61,7 +61,7 @@ fn a_cursor_of_an_epoch_that_the_log_does_not_name_is_judged_by_the_stores_word(
             .to_vec(),
         ..head(70)
     };
-    // From clocks that were ahead: of all of the log, and of its beginning only.
+    // From clocks that were ahead: for the whole log, and only for its beginning.
     for unknown in [150, 1 << 48] {
         for seq in [1, 30, 31, 70, 71] {
             let cursor = Position::new(epoch(unknown), seq);
@@ -76,7 +76,7 @@ fn a_cursor_of_an_epoch_that_the_log_does_not_name_is_judged_by_the_stores_word(
             }
             let ask = tail.ask();
             tail.answer(ask, &log);
-            // Beyond the start of the next one it may have been of this log.
+            // Beyond the start of the next epoch it may have belonged to this log.
             let kept = match (unknown, seq) {
                 (150, 31..) => Position::new(epoch(200), 30),
                 _ => Position::new(epoch(100), 0),
@@ -103,7 +103,7 @@ fn nothing_is_taken_from_a_tail_that_stands_in_an_epoch_that_is_gone() {
             ..head(newest)
         }
     };
-    // A first copy was put back, and a second one while a question was under way.
+    // A first copy was restored, and a second one while a request was under way.
     let mut tail = tail_with(&log(150, 3));
     let asked = tail.ask();
     let page = |epoch, seqs: std::ops::RangeInclusive<Seq>| -> Vec<_> {
@@ -168,7 +168,7 @@ fn nothing_is_kept_of_an_epoch_that_is_gone() {
     tail.answer(ask, &log(&[(150, 1)], 2));
     tail.fill(&page, &log(&[(150, 1)], 2));
     assert_eq!(tail.above(0).count(), 2);
-    // Another log, whose first message is not that one, and which was put back once itself.
+    // Another log, whose first message is a different one, and which was itself restored once.
     let ask = tail.ask();
     tail.answer(ask, &log(&[(100, 1), (200, 2)], 1));
     assert_eq!(tail.known(), Some(Position::new(epoch(200), 1)));
@@ -211,7 +211,7 @@ fn numbers_of_another_log_are_no_hole() {
     let mut tail = tail_at(3);
     let ask = tail.ask();
     assert_eq!(tail.hear(entry(4)), Heard::Appended);
-    // The store was replaced by one whose clock is behind, and 4 may have come after the question.
+    // The store was replaced by one whose clock is behind, and 4 may have arrived after the request.
     let other = epoch_from(50, 1);
     tail.answer(
         ask,
@@ -221,7 +221,7 @@ fn numbers_of_another_log_are_no_hole() {
             ..head(9)
         },
     );
-    // What comes after its number 4 is nothing that is missing here.
+    // What comes after its number 4 is not missing here.
     assert_eq!(tail.hole(), None);
     assert!(tail.needs_head());
 }
@@ -231,7 +231,7 @@ fn late_page_of_a_log_that_was_cut_moves_nobody() {
     let mut tail = tail_at(5);
     let page = tail.ask();
     let ask = tail.ask();
-    // While the page was under way, a copy was put back that had only 3.
+    // While the page was under way, a copy with only 3 was restored.
     let newer = epoch_from(200, 4);
     tail.answer(
         ask,
@@ -264,7 +264,7 @@ fn an_event_of_an_older_epoch_that_is_not_named_has_the_store_asked() {
         ..head(3)
     });
     assert!(!tail.needs_head());
-    // Late from a part that was cut off, or the first of a log that began anew with the true clock.
+    // Late from a part that was cut off, or the first of a log that began again with the right clock.
     assert_eq!(tail.hear(entry(1)), Heard::Dropped);
     assert!(tail.needs_head());
     let ask = tail.ask();

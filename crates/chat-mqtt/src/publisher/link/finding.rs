@@ -1,4 +1,4 @@
-//! What the operator is told of a connection's first heartbeat.
+//! Tells the operator what a connection's first heartbeat has shown.
 
 use tracing::warn;
 

@@ -1,4 +1,4 @@
-//! What is answered when messages cannot be confirmed.
+//! Answers orders whose messages cannot be confirmed.
 
 use std::sync::atomic::Ordering::Relaxed;
 
