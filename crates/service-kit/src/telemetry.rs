@@ -5,10 +5,11 @@ use std::io::IsTerminal;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Other crates that log a line for every bad frame or alert that a stranger sends. They stay quiet
 /// unless `log.level` names them.
-const QUIET: [&str; 2] = ["h2", "rustls"];
+const QUIET: [&str; 3] = ["h2", "rumqttd", "rustls"];
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +81,15 @@ fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
         level: level.to_owned(),
         reason: error.to_string(),
     };
+    let bare = level.split(',').map(str::trim);
+    let mut bare = bare.filter(|it| !it.is_empty() && !it.contains(['=', '[']));
+    // tracing would take it for the name of a crate, and log nothing else.
+    if let Some(word) = bare.find(|it| it.parse::<LevelFilter>().is_err()) {
+        return Err(TelemetryError::Level {
+            level: level.to_owned(),
+            reason: format!("there is no level {word:?}"),
+        });
+    }
     let filter = EnvFilter::builder().parse(level).map_err(wrong)?;
     let named = |part: &str| {
         let mut directives = level.split(',').map(str::trim);
@@ -156,5 +166,23 @@ mod tests {
         };
         let error = init(&config).unwrap_err().to_string();
         assert!(error.contains("chat=loudly"), "{error}");
+    }
+
+    #[test]
+    fn a_misspelt_level_is_refused_and_not_taken_for_a_crate() {
+        for wrong in ["warning", "verbose", "info,chat_mqtt", "h2"] {
+            let refused = filter(wrong).unwrap_err().to_string();
+            assert!(refused.contains("use error, warn, info"), "{refused}");
+        }
+        for right in [
+            "",
+            "warn",
+            "INFO",
+            "off",
+            "info,chat_mqtt=debug",
+            "warn,h2=info",
+        ] {
+            assert!(filter(right).is_ok(), "{right:?}");
+        }
     }
 }
