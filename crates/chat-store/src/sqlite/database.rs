@@ -7,7 +7,7 @@ use chat_model::ChannelId;
 use rusqlite::{Connection, ErrorCode};
 
 use super::failures::is_damage;
-use super::memory::Memory;
+use super::memory::{MOST_NEW, Memory};
 use super::schema::{Role, connect};
 use super::sync::Syncs;
 use crate::StoreError;
@@ -26,6 +26,8 @@ pub(super) struct Database {
     path: PathBuf,
     role: Role,
     cached_channels: usize,
+    /// [`Memory::settle_at`], which a failure does not change back.
+    settle_at: u64,
     syncs: Syncs,
     connection: Option<Connection>,
     memory: Option<Memory>,
@@ -43,6 +45,7 @@ impl Database {
             path,
             role: Role::Write { max_file_bytes },
             cached_channels,
+            settle_at: MOST_NEW,
             syncs,
             connection: Some(connection),
             memory: None,
@@ -51,6 +54,12 @@ impl Database {
 
     pub(super) fn memory(&mut self) -> Option<&mut Memory> {
         self.memory.as_mut()
+    }
+
+    /// Lets the new places be, until there are twice as many: what they would be moved to is damaged,
+    /// or what lies beside it.
+    pub(super) fn put_off_settling(&mut self) {
+        self.settle_at = self.settle_at.saturating_mul(2);
     }
 
     /// Runs `work` between BEGIN and COMMIT. After any error the memory is read anew.
@@ -76,8 +85,8 @@ impl Database {
         };
         // A failure leaves no memory behind.
         let memory = self.memory.take();
-        let (failure, rolled_back) = match attempt(&connection, memory, self.cached_channels, work)
-        {
+        let load = |connection: &Connection| load(connection, self.cached_channels, self.settle_at);
+        let (failure, rolled_back) = match attempt(&connection, memory, load, work) {
             Ok((answer, memory)) => {
                 self.connection = Some(connection);
                 self.memory = Some(memory);
@@ -121,7 +130,7 @@ impl Database {
         let connection = self.connection.insert(connection);
         let memory = match &mut self.memory {
             Some(memory) => memory,
-            none => none.insert(Memory::load(connection, self.cached_channels)?),
+            none => none.insert(load(connection, self.cached_channels, self.settle_at)?),
         };
         let read = work(connection, memory);
         if read.as_ref().is_err_and(spoils_connection) {
@@ -181,10 +190,22 @@ impl Database {
     }
 }
 
+fn load(
+    connection: &Connection,
+    cached_channels: usize,
+    settle_at: u64,
+) -> rusqlite::Result<Memory> {
+    let memory = Memory::load(connection, cached_channels)?;
+    Ok(Memory {
+        settle_at,
+        ..memory
+    })
+}
+
 fn attempt<T>(
     connection: &Connection,
     memory: Option<Memory>,
-    cached_channels: usize,
+    load: impl FnOnce(&Connection) -> rusqlite::Result<Memory>,
     work: impl FnOnce(&Connection, &mut Memory) -> rusqlite::Result<T>,
 ) -> Result<(T, Memory), Failure> {
     let before_commit = || -> rusqlite::Result<(T, Memory)> {
@@ -192,7 +213,7 @@ fn attempt<T>(
         // damaged page.
         let mut memory = match memory {
             Some(memory) => memory,
-            None => Memory::load(connection, cached_channels)?,
+            None => load(connection)?,
         };
         execute(connection, "BEGIN IMMEDIATE")?;
         let answer = work(connection, &mut memory)?;

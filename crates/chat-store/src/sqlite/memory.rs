@@ -13,6 +13,10 @@ use crate::retention::EVENT_BYTES;
 /// Damaged events at the end of a log behind which a good one is looked for: more than a page holds.
 const MOST_DAMAGED: u64 = 200;
 
+/// Entries at which the small table of places is emptied: three or four pages. One move takes a
+/// millisecond or two.
+pub(super) const MOST_NEW: u64 = 1_024;
+
 /// A copy of what the database says. It changes inside transactions, so it is thrown away whenever
 /// one of them fails.
 pub(super) struct Memory {
@@ -30,8 +34,9 @@ pub(super) struct Memory {
     /// The number of the next entry of `empty_channels`, and how many there are.
     pub(super) next_empty: i64,
     pub(super) empty_entries: u64,
-    /// Entries of the table `new_places`.
+    /// Entries of the table `new_places`, and from how many on they are moved to the rest.
     pub(super) new_places: u64,
+    pub(super) settle_at: u64,
     /// Number of the oldest remembered key and of the next one.
     pub(super) keys: Range<i64>,
 }
@@ -100,6 +105,7 @@ impl Memory {
             next_empty: last_empty.unwrap_or(0) + 1,
             empty_entries,
             new_places,
+            settle_at: MOST_NEW,
             keys: oldest_key(connection, next_key)?..next_key,
         })
     }

@@ -14,10 +14,6 @@ use super::memory::Memory;
 use crate::checksum::is_sound;
 use crate::page::Kept;
 
-/// Entries at which the small table is emptied: three or four pages. One move takes a millisecond
-/// or two.
-const MOST_NEW: u64 = 1_024;
-
 /// SQL for the number of the newest event that is kept of the row of `channels` at hand, or NULL.
 macro_rules! newest_kept {
     () => {
@@ -89,7 +85,7 @@ pub(super) fn read(row: &Row<'_>) -> Option<Kept> {
 
 /// Moves what is new to the rest once that pays.
 pub(super) fn settle_many(connection: &Connection, memory: &mut Memory) -> rusqlite::Result<()> {
-    if memory.new_places < MOST_NEW {
+    if memory.new_places < memory.settle_at {
         return Ok(());
     }
     settle(connection, memory)

@@ -168,3 +168,28 @@ async fn lost_keys_keep_nothing_else_from_expiring() {
     assert_eq!(first(&store).await, 201);
     store.close().await;
 }
+
+#[tokio::test]
+async fn a_lost_page_of_the_places_stops_no_post_beside_it() {
+    let folder = Folder::new();
+    let post_some = async |store: &SqliteStore, number, count: usize| {
+        let mut left = count;
+        while left > 0 {
+            let some = left.min(20);
+            let posts = (0..some).map(|_| post(store, text(number, "words")));
+            for posted in join_all(posts).await {
+                posted.unwrap();
+            }
+            left -= some;
+        }
+    };
+    let store = folder.open();
+    post_some(&store, 1, 200).await;
+    post_some(&store, 2, 1_400).await;
+    store.close().await;
+    // Where channel 2 has its number 250: the page behind the one that channel 1 grows in.
+    folder.lose_pages(&[4, 1, 2, 2, 2, 0, 250, 1, 194]);
+    let store = folder.open();
+    post_some(&store, 1, 1_200).await;
+    store.close().await;
+}

@@ -83,6 +83,9 @@ impl Writer {
             causes: tries.causes + 1,
             ..tries
         };
+        if met.is_none() {
+            self.database.put_off_settling();
+        }
         if tries.causes == 0 {
             let channels = batch.iter().map(|post| post.new.channel);
             match self.database.recall(channels) {
