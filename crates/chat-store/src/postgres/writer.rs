@@ -164,6 +164,10 @@ impl Writer {
         let patient_until = self.down_since + self.connector.options.timing.patience;
         let mut next_pause = Duration::ZERO;
         loop {
+            // Settling may take longer than anybody's patience: nothing looks at the time meanwhile.
+            if Instant::now() >= patient_until {
+                self.give_up_pending(&self.down_reason.clone());
+            }
             let (connector, pause) = (self.connector.clone(), next_pause);
             let attempt = async {
                 sleep(pause).await;
