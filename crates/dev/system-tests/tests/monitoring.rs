@@ -262,7 +262,7 @@ async fn a_request_can_be_followed_from_the_post_to_the_frame() {
             .env("HARK_LOG__LEVEL", level)
     };
     let chat = Node::chat_service(&broker.mqtt_url(), &folder.path().join("store"));
-    let chat = told(chat, "info,chat_service::post=debug").started().await;
+    let chat = told(chat, "info,chat_service::rest=debug").started().await;
     let told_sse = Node::broadcast_sse(&broker.mqtt_url(), &chat.url());
     let told_sse = told(told_sse, "info,broadcast_sse::hub=debug")
         .started()
