@@ -32,6 +32,22 @@ async fn filled(count: u64) -> Folder {
     folder
 }
 
+/// A folder with 200 messages in channel 1, each with a key of its own.
+async fn filled_with_keys() -> Folder {
+    let folder = Folder::new();
+    let store = folder.open();
+    let posts = (0..200_u64).map(|key| {
+        let mut new = text(1, "words");
+        new.key = Some(IdempotencyKey::new(&key.to_le_bytes()));
+        post(&store, new)
+    });
+    for posted in join_all(posts).await {
+        posted.unwrap();
+    }
+    store.close().await;
+    folder
+}
+
 fn open(folder: &Folder, change: impl FnOnce(&mut SqliteOptions)) -> SqliteStore {
     let mut options = folder.options();
     change(&mut options);
@@ -57,17 +73,7 @@ async fn a_lost_page_among_events_that_are_still_to_be_counted_stops_no_post() {
 
 #[tokio::test]
 async fn a_lost_page_of_the_oldest_keys_stops_no_post() {
-    let folder = Folder::new();
-    let store = folder.open();
-    let posts = (0..200_u64).map(|key| {
-        let mut new = text(1, "words");
-        new.key = Some(IdempotencyKey::new(&key.to_le_bytes()));
-        post(&store, new)
-    });
-    for posted in join_all(posts).await {
-        posted.unwrap();
-    }
-    store.close().await;
+    let folder = filled_with_keys().await;
     let oldest = folder.ask("SELECT id FROM sender_keys ORDER BY n LIMIT 1");
     folder.lose_pages(&oldest);
     let store = folder.open();
@@ -149,17 +155,7 @@ async fn a_channel_is_held_to_its_bound_around_lost_pages() {
 
 #[tokio::test]
 async fn lost_keys_keep_nothing_else_from_expiring() {
-    let folder = Folder::new();
-    let store = folder.open();
-    let posts = (0..200_u64).map(|key| {
-        let mut new = text(1, "words");
-        new.key = Some(IdempotencyKey::new(&key.to_le_bytes()));
-        post(&store, new)
-    });
-    for posted in join_all(posts).await {
-        posted.unwrap();
-    }
-    store.close().await;
+    let folder = filled_with_keys().await;
     folder.lose_pages(&folder.ask("SELECT id FROM sender_keys WHERE n = 100"));
     let store = folder.open();
     folder.clock.advance(31 * DAY);
