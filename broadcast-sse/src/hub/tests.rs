@@ -293,7 +293,7 @@ async fn channel_whose_entry_is_damaged_does_not_hold_up_the_others_of_its_strea
 }
 
 #[tokio::test]
-async fn who_may_not_read_one_of_the_channels_is_not_seated_in_any() {
+async fn a_caller_who_may_not_read_one_of_the_channels_joins_none() {
     let running = start(3).await;
     let starts = [channel(), forbidden()].map(|id| (id, Start::Live));
     let waker = Arc::new(tokio::sync::Notify::new());

@@ -132,7 +132,7 @@ impl Channel {
             // The end of the request queues the channel again.
             return Task::Nothing;
         }
-        let (task, next) = self.find_errand(&mut state, patience, now);
+        let (task, next) = self.find_task(&mut state, patience, now);
         if let Some(at) = next
             && state.alarm.is_none_or(|earlier| at < earlier)
         {
@@ -143,7 +143,7 @@ impl Channel {
     }
 
     /// What must be done now, or when there may be something to do.
-    fn find_errand(
+    fn find_task(
         self: &Arc<Self>,
         state: &mut State,
         patience: Patience,

@@ -119,6 +119,7 @@ impl Session {
         let answer = self.timed(answer).await?;
         #[cfg(test)]
         self.stops.after(sql).await?;
+        // Only tests look at it.
         let _ = sql;
         Ok(answer)
     }

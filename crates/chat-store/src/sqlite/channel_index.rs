@@ -22,6 +22,7 @@ pub(super) fn look(connection: &mut Connection) -> Option<String> {
             tracing::warn!(%error, "the index of the channels could not be looked at");
             return None;
         }
+        // It is wrong, or cannot be read: both are mended by building it anew.
         Ok(Some(false)) | Err(_) => {}
     }
     match mend(connection) {

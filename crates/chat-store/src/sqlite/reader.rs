@@ -155,6 +155,7 @@ fn run(questions: &Mutex<Receiver<Question>>, path: PathBuf) {
         let next = questions.lock().recv();
         match next {
             Ok(Some(question)) => question(&mut source),
+            // Told to end, or the store is gone and nobody can ask any more.
             Ok(None) | Err(_) => return,
         }
     }
