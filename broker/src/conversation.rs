@@ -114,6 +114,7 @@ impl<'a, R: AsyncRead + Unpin, W: Sink> Conversation<'a, R, W> {
                         if self.unanswered < MOST_UNANSWERED {
                             received.now_or_never().transpose()?;
                         } else {
+                            // Nothing within that time: the client is read from again.
                             timeout(ANSWER_TIME, received).await.ok().transpose()?;
                         }
                     }

@@ -32,6 +32,7 @@ pub(super) struct Opened {
 /// opened, the write-ahead log is left as it is.
 pub(super) fn open(folder: &Folder, max_file_bytes: Option<u64>) -> Result<Opened, OpenError> {
     let (dir, path) = (folder.dir(), folder.database());
+    // One that cannot be read was told of there, and expects nothing.
     let mark = Mark::read(dir).unwrap_or_default();
     mark.expect_database(dir)?;
     let wal_bytes = metadata(wal::path(dir)).map_or(0, |log| log.len());

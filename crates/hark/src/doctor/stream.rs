@@ -49,6 +49,7 @@ impl Open {
                     }
                 }
                 let bytes = next(&mut self.answer, patience).await?;
+                // An event that is too large is not the one that is waited for.
                 self.waiting.extend(self.reader.read(&bytes).ok()?);
             }
         });
@@ -110,6 +111,7 @@ async fn open(patient: &mut Patient) -> Option<Open> {
         );
         return None;
     };
+    // As above: what is waited for does not come then.
     open.waiting = open.reader.read(&first).unwrap_or_default().into();
     if open.event(&["ready"], READY).await.is_none() {
         patient.findings.fail(

@@ -103,6 +103,7 @@ impl Keeper {
             None => self.sweep.end(),
         }
         let mut removed = 0;
+        // No rows are an array that is NULL.
         let too_long: Option<Vec<i64>> = row.get("too_long");
         for channel in too_long.unwrap_or_default() {
             removed += self.shorten(channel).await?;
